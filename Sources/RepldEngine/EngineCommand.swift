@@ -1,0 +1,234 @@
+package import RepldCore
+package import RepldFormat
+package import RepldPair
+
+/// Names a volume to the engine; given by the control plane, never used again for another volume.
+package struct VolumeID: Hashable, Sendable, BitwiseCopyable {
+    package let rawValue: UInt64
+    package init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// An element opened by the control plane, with what was found out about it.
+package struct ElementSpec<P: Platform & ~Copyable>: Sendable {
+    package var handle: P.ElementHandle
+    package var geometry: ElementGeometry
+    /// The path or name that people know it by.
+    package var name: String
+
+    package init(handle: P.ElementHandle, geometry: ElementGeometry, name: String) {
+        self.handle = handle
+        self.geometry = geometry
+        self.name = name
+    }
+}
+
+/// A volume to serve.
+package struct VolumeSpec<P: Platform & ~Copyable>: Sendable {
+    package var id: VolumeID
+    /// The name that front ends export it under.
+    package var name: String
+    package var isReadOnly: Bool
+    package var source: ElementSpec<P>
+
+    package init(id: VolumeID, name: String, isReadOnly: Bool, source: ElementSpec<P>) {
+        self.id = id
+        self.name = name
+        self.isReadOnly = isReadOnly
+        self.source = source
+    }
+}
+
+/// A target to pair with a volume that is already served.
+package struct PairSpec<P: Platform & ~Copyable>: Sendable {
+    package var volume: VolumeID
+    package var pair: PairID
+    /// The name that people know the pair by.
+    package var name: String
+    package var target: ElementSpec<P>
+    /// Where the pair's metadata record is kept: at least `PairRecord.areaByteCount` bytes.
+    package var metadata: ElementSpec<P>
+    /// What that area said when it was opened, or a fresh record for a new pair.
+    package var record: PairRecord
+    package var settings: PairSettings
+
+    package init(
+        volume: VolumeID,
+        pair: PairID,
+        name: String,
+        target: ElementSpec<P>,
+        metadata: ElementSpec<P>,
+        record: PairRecord,
+        settings: PairSettings
+    ) {
+        self.volume = volume
+        self.pair = pair
+        self.name = name
+        self.target = target
+        self.metadata = metadata
+        self.record = record
+        self.settings = settings
+    }
+}
+
+/// Why the engine refused a command.
+package enum EngineRefusal: Error, Hashable, Sendable {
+    case noSuchVolume
+    case noSuchPair
+    case nameInUse
+    /// The volume still has pairs; detach them first.
+    case volumeHasPairs
+    /// Front-end clients are still connected; how many.
+    case volumeInUse(connectionCount: Int)
+    /// A fixed table is full; which.
+    case tableFull(String)
+    /// The target is smaller than the source.
+    case targetTooSmall(sourceByteCount: UInt64, targetByteCount: UInt64)
+    /// The target's blocks are larger than the source's.
+    case blockSizeMismatch(source: UInt32, target: UInt32)
+    case targetReadOnly
+    /// The pair is in a state in which this cannot be done.
+    case notInThisState(CopyState)
+    case stopping
+}
+
+/// One thing that the control plane asks of a data-plane thread. `answer` is called on the loop thread and must not block.
+package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
+    case addVolume(VolumeSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Refused while clients are connected, unless `isForced`: then they are disconnected.
+    case removeVolume(VolumeID, isForced: Bool, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    case addPair(PairSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Ends the association; the answer comes when nothing is in flight to the target and its element is closed.
+    case detachPair(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Starts (again) to copy what differs and to mirror what is written.
+    case startCopy(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Stops copying and mirroring; what is written meanwhile is remembered.
+    case suspend(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    case status(answer: @Sendable (EngineStatus) -> Void)
+    /// Drains, flushes, records every pair as cleanly closed, then ends the loop. The answer is its last act.
+    case stop(answer: @Sendable () -> Void)
+}
+
+/// What a volume is doing.
+package struct VolumeStatus: Sendable {
+    package var id: VolumeID
+    package var name: String
+    package var byteCount: UInt64
+    package var blockByteCount: UInt32
+    package var isReadOnly: Bool
+    package var connectionCount: Int
+    package var requestsInFlight: Int
+    package var readCount: UInt64 = 0
+    package var readByteCount: UInt64 = 0
+    package var writeCount: UInt64 = 0
+    package var writeByteCount: UInt64 = 0
+    package var flushCount: UInt64 = 0
+    package var failedRequestCount: UInt64 = 0
+    /// Reads that the source could not serve and a target did.
+    package var readsServedByTarget: UInt64 = 0
+    package var pairs: [PairStatus] = []
+
+    package init(
+        id: VolumeID,
+        name: String,
+        byteCount: UInt64,
+        blockByteCount: UInt32,
+        isReadOnly: Bool,
+        connectionCount: Int,
+        requestsInFlight: Int
+    ) {
+        self.id = id
+        self.name = name
+        self.byteCount = byteCount
+        self.blockByteCount = blockByteCount
+        self.isReadOnly = isReadOnly
+        self.connectionCount = connectionCount
+        self.requestsInFlight = requestsInFlight
+    }
+}
+
+/// What a pair is doing. Bytes are upper bounds: whole granules of the dirty map.
+package struct PairStatus: Sendable {
+    package var id: PairID
+    package var name: String
+    package var copyState: CopyState
+    package var progress: ProgressStatus
+    /// Why it is Broken, or what it waits for; empty when there is nothing to say.
+    package var reason: String
+    package var dirtyByteCount: UInt64
+    /// Of the copy that runs or ran last: bytes it had to look at, and bytes it has dealt with so far.
+    package var copyTotalByteCount: UInt64
+    package var copyDoneByteCount: UInt64
+    /// Of those, bytes written to the target, bytes found zero and punched, bytes found equal and left.
+    package var copyWrittenByteCount: UInt64
+    package var copyZeroByteCount: UInt64
+    package var copyEqualByteCount: UInt64
+
+    package init(
+        id: PairID,
+        name: String,
+        copyState: CopyState,
+        progress: ProgressStatus,
+        reason: String,
+        dirtyByteCount: UInt64,
+        copyTotalByteCount: UInt64,
+        copyDoneByteCount: UInt64,
+        copyWrittenByteCount: UInt64,
+        copyZeroByteCount: UInt64,
+        copyEqualByteCount: UInt64
+    ) {
+        self.id = id
+        self.name = name
+        self.copyState = copyState
+        self.progress = progress
+        self.reason = reason
+        self.dirtyByteCount = dirtyByteCount
+        self.copyTotalByteCount = copyTotalByteCount
+        self.copyDoneByteCount = copyDoneByteCount
+        self.copyWrittenByteCount = copyWrittenByteCount
+        self.copyZeroByteCount = copyZeroByteCount
+        self.copyEqualByteCount = copyEqualByteCount
+    }
+}
+
+/// A reading of everything the engine does, taken between two turns of the loop.
+package struct EngineStatus: Sendable {
+    package var volumes: [VolumeStatus]
+    package var connectionCount: Int
+    package var buffersTaken: Int
+
+    package init(volumes: [VolumeStatus], connectionCount: Int, buffersTaken: Int) {
+        self.volumes = volumes
+        self.connectionCount = connectionCount
+        self.buffersTaken = buffersTaken
+    }
+}
+
+/// Something that happened on the data plane that an operator may want to know.
+package struct EngineEvent: Sendable {
+    package enum Kind: Sendable, Hashable {
+        case copyStateChanged(from: CopyState, to: CopyState)
+        /// The pair stopped because of an error; the words say which.
+        case pairBroken(String)
+        /// A read of the source failed and was served by a target; whether the source could be rewritten from it.
+        case sourceReadServedByTarget(Extent, isRepaired: Bool)
+        case sourceWriteFailed(Extent, IOFailure)
+        /// The pair's metadata record could not be written.
+        case recordFailed(IOFailure)
+        case clientConnected(UInt32)
+        /// A client went away, with the reason when the protocol was broken.
+        case clientDisconnected(UInt32, reason: String?)
+        /// More happened than the queue could hold; how many events are missing.
+        case eventsLost(UInt64)
+    }
+
+    package var volume: VolumeID?
+    package var pair: PairID?
+    package var kind: Kind
+
+    package init(volume: VolumeID?, pair: PairID?, kind: Kind) {
+        self.volume = volume
+        self.pair = pair
+        self.kind = kind
+    }
+}

@@ -1,0 +1,23 @@
+/// What an operator may set about a pair.
+package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
+    /// Granule of the dirty map in bytes: a power of two from 4 KiB to 1 MiB.
+    package var granuleByteCount: UInt32
+    /// How long an operation on the target may take before the target counts as failed, in nanoseconds.
+    package var targetTimeoutNanoseconds: UInt64
+    /// How many chunks the mover has in flight.
+    package var copyDepth: UInt8
+    /// Bytes that the mover reads at once: a multiple of the granule, at most the largest buffer.
+    package var copyChunkByteCount: UInt32
+
+    package init(
+        granuleByteCount: UInt32 = 64 << 10,
+        targetTimeoutNanoseconds: UInt64 = 30_000_000_000,
+        copyDepth: UInt8 = 4,
+        copyChunkByteCount: UInt32 = 1 << 20
+    ) {
+        self.granuleByteCount = granuleByteCount
+        self.targetTimeoutNanoseconds = targetTimeoutNanoseconds
+        self.copyDepth = copyDepth
+        self.copyChunkByteCount = copyChunkByteCount
+    }
+}
