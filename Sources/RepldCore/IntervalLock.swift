@@ -15,7 +15,7 @@
 package struct IntervalLock: ~Copyable {
     package enum Mode: UInt8, Sendable, BitwiseCopyable { case shared, exclusive }
 
-    private struct Entry: BitwiseCopyable {
+    struct Entry: BitwiseCopyable {
         var start: UInt64
         var end: UInt64
         var sequence: UInt64
