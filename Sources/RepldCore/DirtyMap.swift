@@ -16,7 +16,9 @@ package struct DirtyMap: ~Copyable {
     package let granuleCount: UInt64
     package private(set) var dirtyGranuleCount: UInt64 = 0
     private var words: FixedArray<UInt64>
-    /// Where each level starts in `words`; level 0 first. One more entry ends the last level.
+    /// Where each level starts in `words`; level 0 first.
+    ///
+    /// One more entry ends the last level.
     private var levelStarts: FixedArray<Int>
 
     package static var granuleByteCounts: ClosedRange<UInt64> { 4096...(1 << 20) }
@@ -217,7 +219,9 @@ package struct DirtyMap: ~Copyable {
         return (count == 64 ? ~0 : (1 << count) - 1) << (run.lowerBound & 63)
     }
 
-    /// Checks the invariants of the type from scratch, in time proportional to its size. For tests and the simulator.
+    /// Checks the invariants of the type from scratch, in time proportional to its size.
+    ///
+    /// For tests and the simulator.
     package func checkInvariants() {
         var count: UInt64 = 0
         for word in 0..<levelStarts[1] { count += UInt64(words[word].nonzeroBitCount) }

@@ -123,7 +123,9 @@ package struct IntervalLock: ~Copyable {
         invariantFailed("a granted lock is in the table")
     }
 
-    /// Checks the invariants of the type from scratch. For tests and the simulator.
+    /// Checks the invariants of the type from scratch.
+    ///
+    /// For tests and the simulator.
     package func checkInvariants() {
         var waiting = 0
         for index in 0..<count {

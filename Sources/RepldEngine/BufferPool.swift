@@ -61,7 +61,8 @@ package struct BufferPool: ~Copyable {
                     bufferCount: sizeClass.count,
                     byteOffset: total,
                     freeCount: sizeClass.count
-                ))
+                )
+            )
             total += sizeClass.byteCount * sizeClass.count
             bufferCount += sizeClass.count
         }
