@@ -58,6 +58,7 @@ let package = Package(
         ),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
+        .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "RepldEngineTests",
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
