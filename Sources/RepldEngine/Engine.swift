@@ -77,7 +77,9 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         package var failure: IOFailure?
     }
 
-    /// Makes an engine without volumes. `eventSink` is called on the loop thread and must not block.
+    /// Makes an engine without volumes.
+    ///
+    /// `eventSink` is called on the loop thread and must not block.
     package init(
         platform: consuming P,
         mailbox: Mailbox<P>,

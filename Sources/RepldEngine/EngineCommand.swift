@@ -95,7 +95,9 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case stopping
 }
 
-/// One thing that the control plane asks of a data-plane thread. `answer` is called on the loop thread and must not block.
+/// One thing that the control plane asks of a data-plane thread.
+///
+/// `answer` is called on the loop thread and must not block.
 package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case addVolume(VolumeSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Refused while clients are connected, unless `isForced`: then they are disconnected.
@@ -151,7 +153,9 @@ package struct VolumeStatus: Sendable {
     }
 }
 
-/// What a pair is doing. Bytes are upper bounds: whole granules of the dirty map.
+/// What a pair is doing.
+///
+/// Bytes are upper bounds: whole granules of the dirty map.
 package struct PairStatus: Sendable {
     package var id: PairID
     package var name: String

@@ -15,8 +15,10 @@ extension Engine where P: ~Copyable {
     /// A completion whose token is of one of the front end's kinds.
     mutating func frontendCompleted(_ kind: TokenKind, _ completion: Completion) {}
 
-    /// A request that the front end submitted is answered. The buffer of a successful read is the front end's now and
-    /// goes back with `releaseBuffer`; the buffers of all other requests are given back by the engine.
+    /// A request that the front end submitted is answered.
+    ///
+    /// The buffer of a successful read is the front end's now and goes back with `releaseBuffer`; the buffers of all
+    /// other requests are given back by the engine.
     mutating func frontendAnswered(_ origin: RequestOrigin, _ failure: IOFailure?) {}
 
     /// Buffers or request slots have been given back: whoever waits for them may try again.

@@ -16,7 +16,9 @@ package struct ElementOperation: Sendable, BitwiseCopyable {
     package var kind: Kind
     package var isDurable: Bool
     /// Discards and zeroings: where the element cannot do it without moving data, zeroes are written out, so that all
-    /// copies read the same. Otherwise the operation ends as `notSupported`, with nothing changed.
+    /// copies read the same.
+    ///
+    /// Otherwise the operation ends as `notSupported`, with nothing changed.
     package var fillsIfUnsupported: Bool
     package var buffer: BufferID
     package var secondBuffer: BufferID
@@ -26,7 +28,9 @@ package struct ElementOperation: Sendable, BitwiseCopyable {
 /// How an operation on a copy ended, as the engine reports it.
 package struct OperationOutcome: Sendable, BitwiseCopyable {
     package var failure: IOFailure?
-    /// Of `readAndCheckZero`: every byte is zero. Of `readAndCompare`: both buffers are equal.
+    /// Of `readAndCheckZero`: every byte is zero.
+    ///
+    /// Of `readAndCompare`: both buffers are equal.
     package var isMatch: Bool
 
     package init(failure: IOFailure?, isMatch: Bool = false) {
@@ -35,7 +39,9 @@ package struct OperationOutcome: Sendable, BitwiseCopyable {
     }
 }
 
-/// What a volume's machine wants done. The engine carries effects out in order, after each event.
+/// What a volume's machine wants done.
+///
+/// The engine carries effects out in order, after each event.
 package enum Effect: Sendable, BitwiseCopyable {
     case perform(ElementOperation)
     /// Tells the host; `failure` nil is success. The buffer of a successful read belongs to the front end from here on;

@@ -190,7 +190,9 @@ extension VolumeMachine {
         return nil
     }
 
-    /// The source failed a read. The lock makes sure that no write is half applied when the target is read.
+    /// The source failed a read.
+    ///
+    /// The lock makes sure that no write is half applied when the target is read.
     private mutating func redirect(_ id: SlotID) {
         guard standIn(for: slots[id].host.extent) != nil else { return answer(id, slots[id].sourceFailure) }
         slots[id].stage = .redirectWaiting

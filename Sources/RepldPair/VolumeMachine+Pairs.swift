@@ -191,7 +191,9 @@ extension VolumeMachine {
 
     private static var recordAttemptLimit: Int { 3 }
 
-    /// Asks for a record of the pair as it is now. One is in flight at a time; the last wish wins.
+    /// Asks for a record of the pair as it is now.
+    ///
+    /// One is in flight at a time; the last wish wins.
     mutating func wantRecord(_ index: Int) {
         pairs[index].isRecordWanted = true
         pairs[index].recordAttempts = 0
@@ -233,8 +235,9 @@ extension VolumeMachine {
     }
 
     /// After a few attempts the pair goes on without the record if an open one is durable: then a restart takes
-    /// everything as different, which is safe. Without one, writes are refused, because a restart could believe an old
-    /// record that says "in sync".
+    /// everything as different, which is safe.
+    ///
+    /// Without one, writes are refused, because a restart could believe an old record that says "in sync".
     private mutating func recordFailed(_ index: Int, _ failure: IOFailure) {
         pairs[index].recordAttempts += 1
         if pairs[index].recordAttempts < Self.recordAttemptLimit {
@@ -272,7 +275,9 @@ extension VolumeMachine {
         }
     }
 
-    /// Chunks that wait for buffers hold nothing; they are dropped when the buffers come. Stuck legs stay stuck.
+    /// Chunks that wait for buffers hold nothing; they are dropped when the buffers come.
+    ///
+    /// Stuck legs stay stuck.
     private var onlyStuckRemain: Bool {
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }

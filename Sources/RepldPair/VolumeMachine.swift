@@ -31,7 +31,9 @@ package import RepldCore
 ///
 /// Not thread-safe: owned by the loop of its volume.
 package struct VolumeMachine: ~Copyable {
-    /// Targets of one volume. Legs are bits of a byte.
+    /// Targets of one volume.
+    ///
+    /// Legs are bits of a byte.
     package static var pairLimit: Int { 3 }
 
     package let byteCount: UInt64
@@ -123,7 +125,9 @@ package struct VolumeMachine: ~Copyable {
 
     // MARK: - Events
 
-    /// A host request arrived. False, and nothing happened, when every slot is taken: the front end tries again later.
+    /// A host request arrived.
+    ///
+    /// False, and nothing happened, when every slot is taken: the front end tries again later.
     package mutating func begin(_ host: HostRequest) -> Bool {
         guard hasRoom else { return false }
         let blockSize = UInt64(blockByteCount)
@@ -191,7 +195,9 @@ package struct VolumeMachine: ~Copyable {
         if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
     }
 
-    /// Some time has passed: looks for target operations over their limit. To be called about once a second.
+    /// Some time has passed: looks for target operations over their limit.
+    ///
+    /// To be called about once a second.
     package mutating func tick() {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].operationsInFlight > 0 {
             let limit = pairs[index].settings.targetTimeoutNanoseconds
@@ -300,7 +306,9 @@ package struct VolumeMachine: ~Copyable {
         }
     }
 
-    /// Checks the invariants of the type from scratch. For tests and the simulator.
+    /// Checks the invariants of the type from scratch.
+    ///
+    /// For tests and the simulator.
     package func checkInvariants() {
         locks.checkInvariants()
         var hostCount = 0
