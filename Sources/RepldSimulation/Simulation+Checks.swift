@@ -202,6 +202,5 @@ extension Simulation {
         guard engine.pool.takenCount == 1 else {
             throw failure("\(engine.pool.takenCount - 1) buffers were not given back")
         }
-        coverage.readsServedByTarget += Int(engine.readsServedByTarget(volume: 0))
     }
 }

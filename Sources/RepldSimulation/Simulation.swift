@@ -92,6 +92,7 @@ package struct Simulation: ~Copyable {
         var lines: [String] = []
         var brokenCount = 0
         var synchronizedCount = 0
+        var servedByTargetCount = 0
     }
 
     static var volumeID: VolumeID { VolumeID(rawValue: 1) }
@@ -135,6 +136,7 @@ package struct Simulation: ~Copyable {
             bufferClasses: bufferClasses
         ) { event in
             if case .pairBroken = event.kind { log.brokenCount += 1 }
+            if case .sourceReadServedByTarget = event.kind { log.servedByTargetCount += 1 }
             if case .copyStateChanged(_, .synchronized) = event.kind { log.synchronizedCount += 1 }
             if log.isTracing { log.lines.append("    event: \(event.kind)") }
         }
@@ -160,6 +162,7 @@ package struct Simulation: ~Copyable {
         }
         try converge()
         coverage.pairsBroken = log.brokenCount
+        coverage.readsServedByTarget = log.servedByTargetCount
         coverage.synchronizations = log.synchronizedCount
     }
 
