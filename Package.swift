@@ -58,5 +58,10 @@ let package = Package(
         ),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(
+            name: "RepldUringTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux"],
+            swiftSettings: common
+        ),
     ]
 )

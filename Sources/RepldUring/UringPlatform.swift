@@ -119,7 +119,7 @@ package struct UringPlatform: ~Copyable, Platform {
         workerThread = thread
         now = monotonicNow()
         randomSource = RandomSource(seed: UInt64.random(in: .min ... .max))
-        script = BoundedQueue(capacity: 64, blank: ScriptedResult(kind: .signal, result: 0))
+        script = BoundedQueue(capacity: 128, blank: ScriptedResult(kind: .signal, result: 0))
         signal = nobody
         guard let signal = operations.take(Operation(token: .wake, kind: .signal, place: 0)) else {
             invariantFailed("an empty table has a free slot")
