@@ -177,10 +177,10 @@ import Testing
     }
 
     @Test("A limit on file size is met by a short write and then noSpace")
-    func fileSizeLimit() async {
-        await #expect(processExitsWith: .success) {
-            let place = try TemporaryDirectory()
-            let path = try place.sparseFile("element", 1 << 20)
+    func fileSizeLimit() async throws {
+        let place = try TemporaryDirectory()
+        let path = try place.sparseFile("element", 1 << 20)
+        await #expect(processExitsWith: .success) { [path = path as String] in
             let data = Memory(262_144, seed: 9)
             var desk = try Desk()
             let element = try desk.attach(path, direct: false)

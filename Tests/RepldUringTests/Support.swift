@@ -55,18 +55,29 @@ struct ToolFailure: Error { var words: String }
 @discardableResult
 func run(_ words: String...) throws -> String { try run(words) }
 
+/// Not Foundation's `Process`: that waits until also the servers that the tool leaves behind are gone.
 @discardableResult
 func run(_ words: [String]) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = words
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else { throw ToolFailure(words: "\(words): \(text)") }
+    guard let stream = tmpfile() else { throw ToolFailure(words: "tmpfile: \(errno)") }
+    defer { fclose(stream) }
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    posix_spawn_file_actions_adddup2(&actions, fileno(stream), 1)
+    posix_spawn_file_actions_adddup2(&actions, fileno(stream), 2)
+    var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+    defer { for argument in arguments { free(argument) } }
+    arguments.append(nil)
+    var child: pid_t = 0
+    let result = posix_spawnp(&child, words[0], &actions, nil, arguments, environ)
+    guard result == 0 else { throw ToolFailure(words: "\(words): error \(result)") }
+    var status: Int32 = 0
+    while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    rewind(stream)
+    var bytes = [UInt8](repeating: 0, count: 65536)
+    let text = String(decoding: bytes[..<fread(&bytes, 1, bytes.count, stream)], as: UTF8.self)
+    guard status == 0 else { throw ToolFailure(words: "\(words): \(text)") }
     return text.hasSuffix("\n") ? String(text.dropLast()) : text
 }
 
