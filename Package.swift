@@ -67,5 +67,11 @@ let package = Package(
             swiftSettings: common
         ),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
+        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(
+            name: "RepldUringTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux"],
+            swiftSettings: common
+        ),
     ]
 )
