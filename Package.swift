@@ -58,5 +58,10 @@ let package = Package(
         ),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(
+            name: "RepldFrontendsTests",
+            dependencies: ["RepldCore", "RepldFrontends"],
+            swiftSettings: common
+        ),
     ]
 )
