@@ -57,10 +57,16 @@ let package = Package(
             swiftSettings: library
         ),
 
-        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
+        .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "RepldFrontendsTests",
             dependencies: ["RepldCore", "RepldFrontends"],
+            swiftSettings: common
+        ),
+        .testTarget(
+            name: "RepldEngineTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
         ),
     ]
