@@ -210,5 +210,5 @@ package enum NBDLimit {
     /// Extents of one BLOCK_STATUS answer.
     ///
     /// The protocol allows 2^20; a client asks again from where the answer ends.
-    package static let statusExtentCount = 1024
+    package static let statusExtentCount = 256
 }
