@@ -57,6 +57,8 @@ let package = Package(
             swiftSettings: library
         ),
 
+        .executableTarget(name: "repld-simulate", dependencies: ["RepldSimulation"], swiftSettings: library),
+
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
@@ -69,5 +71,6 @@ let package = Package(
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
         ),
+        .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
     ]
 )

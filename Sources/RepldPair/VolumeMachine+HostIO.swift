@@ -82,14 +82,14 @@ extension VolumeMachine {
             } else {
                 targetWriteCompleted(id, pair: Int(leg) - 1, failure)
             }
-            if slots[id].pendingLegs == 0 && slots[id].stage == .running { settle(id) }
+            if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
         case .hostFlush:
             if leg == 0 {
                 slots[id].sourceFailure = failure
             } else {
                 targetFlushCompleted(id, pair: Int(leg) - 1, failure)
             }
-            if slots[id].pendingLegs == 0 && slots[id].stage == .running { settle(id) }
+            if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
         case .copyFlush:
             copyFlushCompleted(id, failure)
         case .closeFlush:
@@ -151,13 +151,16 @@ extension VolumeMachine {
         effects.append(.answer(slots[id].host.origin, failure: failure))
         if slots[id].purpose == .hostRead && failure == nil { slots[id].host.buffer = .none }
         slots[id].stage = .abandoned
-        hostRequestCount -= 1
         releaseIfUnused(id)
     }
 
     /// Releases an answered request's slot when its last operation is over.
     mutating func releaseIfUnused(_ id: SlotID) {
         guard slots[id].pendingLegs == 0 else { return }
+        switch slots[id].purpose {
+        case .hostRead, .hostWrite, .hostFlush: hostRequestCount -= 1
+        case .copy, .copyFlush, .closeFlush: break
+        }
         recycleBuffers(id)
         slots.release(id)
     }

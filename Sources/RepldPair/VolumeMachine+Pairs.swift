@@ -149,7 +149,9 @@ extension VolumeMachine {
     mutating func abandonLegs(of index: Int) {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
-            guard let id = slots.taken(at: slot), slots[id].pendingLegs == bit else { continue }
+            guard let id = slots.taken(at: slot), slots[id].pendingLegs & bit != 0 else { continue }
+            slots[id].abandonedLegs |= bit
+            guard slots[id].awaitedLegs == 0 else { continue }
             switch (slots[id].purpose, slots[id].stage) {
             case (.hostWrite, .running), (.hostFlush, .running):
                 settle(id)
@@ -309,9 +311,10 @@ extension VolumeMachine {
         } else {
             targetFlushCompleted(id, pair: Int(leg) - 1, failure)
         }
-        guard slots[id].pendingLegs == 0 else { return }
+        guard slots[id].awaitedLegs == 0 else { return }
+        if slots[id].pendingLegs != 0 { slots[id].stage = .abandoned }
         let isSourceDurable = slots[id].sourceFailure == nil
-        slots.release(id)
+        if slots[id].pendingLegs == 0 { slots.release(id) }
         finishCloseFlush(isSourceDurable: isSourceDurable)
     }
 

@@ -47,6 +47,7 @@ package struct VolumeMachine: ~Copyable {
     var granted: BoundedQueue<SlotID>
     var pairs: FixedArray<Pair>
     let hostSlotLimit: Int
+    /// Slots that host requests hold, the answered ones that a stuck target keeps included.
     package internal(set) var hostRequestCount = 0
     /// Requests in `waitingForRecord` or `answerHeld`.
     var heldCount = 0
@@ -71,19 +72,23 @@ package struct VolumeMachine: ~Copyable {
         case abandoned
     }
 
-    /// One slot's record; `pendingLegs` and `issuedLegs` are bit sets of legs.
+    /// One slot's record; `pendingLegs`, `issuedLegs` and `abandonedLegs` are bit sets of legs.
     struct Request: BitwiseCopyable {
         var host: HostRequest
         var purpose: Purpose
         var stage: Stage
         var pendingLegs: UInt8 = 0
         var issuedLegs: UInt8 = 0
+        /// Pending legs that nobody waits for any more: their targets did not answer within the time limit.
+        var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
         var startedAt = Instant(nanoseconds: 0)
+
+        var awaitedLegs: UInt8 { pendingLegs & ~abandonedLegs }
     }
 
     /// Makes a machine without targets for a volume of `byteCount` bytes in blocks of `blockByteCount`.
@@ -333,7 +338,7 @@ package struct VolumeMachine: ~Copyable {
             invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
             pairs[index].dirty.checkInvariants()
             pairs[index].unflushed.checkInvariants()
-            let isInSync = pairs[index].copyState == .synchronized
+            let isInSync = pairs[index].copyState == .synchronized && !pairs[index].wantsDetach
             invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
         }
     }
