@@ -62,6 +62,11 @@ let package = Package(
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
+            name: "RepldFrontendsTests",
+            dependencies: ["RepldCore", "RepldFrontends"],
+            swiftSettings: common
+        ),
+        .testTarget(
             name: "RepldEngineTests",
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
