@@ -59,6 +59,8 @@ let package = Package(
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
+        .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),
+        .testTarget(name: "RepldSystemTests", dependencies: ["RepldTestSupport"], swiftSettings: common),
         .testTarget(
             name: "RepldEngineTests",
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
