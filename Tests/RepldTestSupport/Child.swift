@@ -29,6 +29,7 @@ package final class Child: @unchecked Sendable {
 
     package struct TimedOut: Error, CustomStringConvertible {
         package let description: String
+        package init(description: String) { self.description = description }
     }
 
     /// Starts `tool`, found on PATH unless it has a slash; `logPath` gets `.out` and `.err` appended.

@@ -111,6 +111,7 @@ package struct Outcome: Sendable, CustomStringConvertible {
 
     package struct Failed: Error, CustomStringConvertible {
         package let description: String
+        package init(description: String) { self.description = description }
     }
 
     package var isSuccess: Bool { ending == .exited(0) }
