@@ -57,6 +57,8 @@ let package = Package(
             swiftSettings: library
         ),
 
+        .executableTarget(name: "repld-simulate", dependencies: ["RepldSimulation"], swiftSettings: library),
+
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),
@@ -71,5 +73,6 @@ let package = Package(
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
         ),
+        .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
     ]
 )

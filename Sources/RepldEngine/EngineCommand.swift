@@ -49,6 +49,8 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     package var metadata: ElementSpec<P>
     /// What that area said when it was opened, or a fresh record for a new pair.
     package var record: PairRecord
+    /// The pair has just been made: everything is to be copied, and nothing is worth comparing.
+    package var isNew: Bool
     package var settings: PairSettings
 
     package init(
@@ -58,6 +60,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         target: ElementSpec<P>,
         metadata: ElementSpec<P>,
         record: PairRecord,
+        isNew: Bool,
         settings: PairSettings
     ) {
         self.volume = volume
@@ -66,6 +69,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         self.target = target
         self.metadata = metadata
         self.record = record
+        self.isNew = isNew
         self.settings = settings
     }
 }
