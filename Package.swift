@@ -61,6 +61,13 @@ let package = Package(
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
+        .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),
+        .testTarget(
+            name: "RepldSystemTests",
+            dependencies: ["RepldTestSupport"],
+            exclude: ["Clients"],
+            swiftSettings: common
+        ),
         .testTarget(
             name: "RepldFrontendsTests",
             dependencies: ["RepldCore", "RepldFrontends"],
