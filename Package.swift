@@ -21,6 +21,14 @@ let package = Package(
     products: [
         .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"])
     ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
     targets: [
         .systemLibrary(
             name: "CLiburing",
@@ -57,6 +65,31 @@ let package = Package(
             swiftSettings: library
         ),
 
+        // The control plane: the only targets that use packages.
+        .target(name: "RepldControlAPI", dependencies: ["RepldPair"], swiftSettings: library),
+        .target(
+            name: "RepldControl",
+            dependencies: [
+                "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "SystemPackage", package: "swift-system"),
+                .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: library
+        ),
+
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(
+            name: "RepldControlTests",
+            dependencies: [
+                "RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldPair",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: common
+        ),
     ]
 )
