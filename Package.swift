@@ -22,6 +22,7 @@ let package = Package(
         .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"])
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.0.3"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
@@ -71,6 +72,7 @@ let package = Package(
             name: "RepldControl",
             dependencies: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -80,13 +82,25 @@ let package = Package(
             ],
             swiftSettings: library
         ),
+        // An HTTP client on a unix socket from NIO's own parts: a general client would bring TLS and triple the build.
+        .target(
+            name: "RepldControlClient",
+            dependencies: [
+                "RepldControlAPI",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: library
+        ),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
         .testTarget(
             name: "RepldControlTests",
             dependencies: [
-                "RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldPair",
+                "RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldEngine", "RepldPair",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: common

@@ -49,6 +49,7 @@ package enum ControlJSON {
         do {
             return try decoder.decode(type, from: data)
         } catch let error as DecodingError {
+            if let fault = syntaxFault(of: data) { throw JSONRefusal(field: "", message: fault) }
             throw refusal(of: error)
         } catch {
             throw JSONRefusal(field: "", message: "\(error)")
@@ -70,10 +71,30 @@ package enum ControlJSON {
                 message: "unknown field '\(name)'\(hint) Known are \(known.joined(separator: ", "))"
             )
         }
-        return try decode(type, from: data)
+        do {
+            return try decode(type, from: data)
+        } catch let error where error.field.isEmpty {
+            // The body is well-formed, so this is what Foundation says of a number that a field cannot hold.
+            guard let field = try decode(NumberFields.self, from: data).unsuitable else { throw error }
+            throw JSONRefusal(
+                field: field,
+                message: "the field '\(field)' is negative, has a fraction or is too large; expected a whole number"
+            )
+        }
     }
 
     private static var timeStyle: Date.ISO8601FormatStyle { Date.ISO8601FormatStyle(includingFractionalSeconds: true) }
+
+    /// What is wrong with the text as such; the decoder does not tell.
+    private static func syntaxFault(of data: Data) -> String? {
+        do {
+            _ = try JSONSerialization.jsonObject(with: data, options: .fragmentsAllowed)
+            return nil
+        } catch {
+            let words = (error as NSError).userInfo["NSDebugDescription"] as? String
+            return "not valid JSON: \(words ?? "\(error)")"
+        }
+    }
 
     private static func refusal(of error: DecodingError) -> JSONRefusal {
         switch error {
@@ -89,8 +110,8 @@ package enum ControlJSON {
             return JSONRefusal(field: field, message: "\(place) has the wrong type; expected \(words(for: type))")
         case .dataCorrupted(let context):
             let field = path(context.codingPath)
-            let place = field.isEmpty ? "not valid JSON" : "the field '\(field)' cannot be read"
-            return JSONRefusal(field: field, message: "\(place): \(context.debugDescription)")
+            let place = field.isEmpty ? "the body" : "the field '\(field)'"
+            return JSONRefusal(field: field, message: "\(place) cannot be read: \(context.debugDescription)")
         @unknown default:
             return JSONRefusal(field: "", message: "\(error)")
         }
@@ -112,19 +133,34 @@ package enum ControlJSON {
         }
     }
 
+    /// Any field of an object.
+    private struct AnyKey: CodingKey {
+        var stringValue: String
+        var intValue: Int? { nil }
+        init(stringValue: String) { self.stringValue = stringValue }
+        init?(intValue: Int) { nil }
+    }
+
     /// The names of the fields of an object, whatever they hold.
     private struct FieldNames: Decodable {
-        struct Key: CodingKey {
-            var stringValue: String
-            var intValue: Int? { nil }
-            init(stringValue: String) { self.stringValue = stringValue }
-            init?(intValue: Int) { nil }
-        }
-
         let names: [String]
 
         init(from decoder: any Decoder) throws {
-            names = try decoder.container(keyedBy: Key.self).allKeys.map(\.stringValue).sorted()
+            names = try decoder.container(keyedBy: AnyKey.self).allKeys.map(\.stringValue).sorted()
+        }
+    }
+
+    /// The first field of an object that holds a number which is no whole number of 53 bits.
+    private struct NumberFields: Decodable {
+        let unsuitable: String?
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: AnyKey.self)
+            unsuitable =
+                container.allKeys.first { key in
+                    guard let number = try? container.decode(Double.self, forKey: key) else { return false }
+                    return number < 0 || number != number.rounded() || number >= 9_007_199_254_740_992
+                }?.stringValue
         }
     }
 }

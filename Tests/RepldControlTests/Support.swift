@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Logging
 import RepldControl
 import RepldControlAPI
@@ -88,4 +89,19 @@ func refusal(
 ) async -> ControlError? {
     let error = await #expect(throws: ControlError.self, sourceLocation: location) { _ = try await body() }
     return error
+}
+
+/// Leaves a socket at `path` that nobody listens on, as a killed daemon does.
+func makeStaleSocket(at path: String) throws {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let result = withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
+    }
+    try #require(result == 0)
 }
