@@ -19,9 +19,11 @@ let library: [SwiftSetting] = common + [.strictMemorySafety()]
 let package = Package(
     name: "repld",
     products: [
-        .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"])
+        .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"]),
+        .executable(name: "replctl", targets: ["replctl"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.0.3"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -78,6 +80,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: library
@@ -90,6 +93,14 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: library
+        ),
+        .executableTarget(
+            name: "replctl",
+            dependencies: [
+                "RepldControlAPI", "RepldControlClient", "RepldPair",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: library
         ),

@@ -133,7 +133,9 @@ package struct HostPort: Hashable, Sendable {
         self.port = port
     }
 
-    /// Reads `HOST:PORT`; an IPv6 address needs its brackets. `nil` for anything else.
+    /// Reads `HOST:PORT`; an IPv6 address needs its brackets.
+    ///
+    /// `nil` for anything else.
     package init?(_ text: String) {
         guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
             return nil
