@@ -104,8 +104,16 @@ let package = Package(
             ],
             swiftSettings: library
         ),
+        .executableTarget(name: "repld-simulate", dependencies: ["RepldSimulation"], swiftSettings: library),
 
-        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
+        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
+        .testTarget(name: "TidyTests", swiftSettings: common),
+        .testTarget(
+            name: "RepldEngineTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
+            swiftSettings: common
+        ),
+        .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
         .testTarget(
             name: "RepldControlTests",
             dependencies: [

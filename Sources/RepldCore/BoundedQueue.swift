@@ -21,7 +21,9 @@ package struct BoundedQueue<Element: BitwiseCopyable>: ~Copyable {
     @inlinable
     package var isFull: Bool { count == ring.count }
 
-    /// Adds at the end. Whoever fills a queue has bounded what goes into it: overflow is a programming error.
+    /// Adds at the end.
+    ///
+    /// Whoever fills a queue has bounded what goes into it: overflow is a programming error.
     @inlinable
     package mutating func append(_ element: Element) {
         invariant(count < ring.count, "a bounded queue is sized for all that can be in it at once")

@@ -16,7 +16,9 @@ package struct DirtyMap: ~Copyable {
     package let granuleCount: UInt64
     package private(set) var dirtyGranuleCount: UInt64 = 0
     private var words: FixedArray<UInt64>
-    /// Where each level starts in `words`; level 0 first. One more entry ends the last level.
+    /// Where each level starts in `words`; level 0 first.
+    ///
+    /// One more entry ends the last level.
     private var levelStarts: FixedArray<Int>
 
     package static var granuleByteCounts: ClosedRange<UInt64> { 4096...(1 << 20) }
@@ -71,13 +73,16 @@ package struct DirtyMap: ~Copyable {
 
     /// The bytes of a run of granules, cut at the end of the volume.
     package func extent(of granules: Range<UInt64>) -> Extent {
+        invariant(granules.upperBound <= granuleCount, "a run of granules lies inside the volume")
         let offset = granules.lowerBound << UInt64(granuleShift)
         let end = min(granules.upperBound << UInt64(granuleShift), volumeByteCount)
         return Extent(offset: offset, length: end - offset)
     }
 
     package func isDirty(granule: UInt64) -> Bool {
-        words[Int(granule >> 6)] & (1 << (granule & 63)) != 0
+        // Behind the last granule the words of the next level begin: the table's own check would not notice.
+        invariant(granule < granuleCount, "a granule lies inside the volume")
+        return words[Int(granule >> 6)] & (1 << (granule & 63)) != 0
     }
 
     /// Whether any granule that the extent touches is dirty.
@@ -126,8 +131,14 @@ package struct DirtyMap: ~Copyable {
         mark(touching: Extent(offset: 0, length: volumeByteCount))
     }
 
+    /// Clears everything, in time proportional to what is dirty.
     package mutating func clearAll() {
-        clear(inside: Extent(offset: 0, length: volumeByteCount))
+        while let granule = nextDirty(from: 0) {
+            let word = Int(granule >> 6)
+            dirtyGranuleCount -= UInt64(words[word].nonzeroBitCount)
+            words[word] = 0
+            lower(word: word)
+        }
     }
 
     /// Marks whatever `other`, a map of the same shape, has marked.
@@ -180,6 +191,7 @@ package struct DirtyMap: ~Copyable {
 
     /// The first run of dirty granules at or behind `granule`, at most `limit` granules long.
     package func nextDirtyRun(from granule: UInt64, limit: UInt64) -> Range<UInt64>? {
+        invariant(limit > 0, "a run has room for a granule")
         guard let first = nextDirty(from: granule) else { return nil }
         var end = first + 1
         while end < granuleCount, end - first < limit, isDirty(granule: end) { end += 1 }
@@ -213,7 +225,9 @@ package struct DirtyMap: ~Copyable {
         return (count == 64 ? ~0 : (1 << count) - 1) << (run.lowerBound & 63)
     }
 
-    /// Checks the invariants of the type from scratch, in time proportional to its size. For tests and the simulator.
+    /// Checks the invariants of the type from scratch, in time proportional to its size.
+    ///
+    /// For tests and the simulator.
     package func checkInvariants() {
         var count: UInt64 = 0
         for word in 0..<levelStarts[1] { count += UInt64(words[word].nonzeroBitCount) }

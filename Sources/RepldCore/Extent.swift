@@ -20,9 +20,10 @@ package struct Extent: Hashable, Sendable, BitwiseCopyable, CustomStringConverti
     @inlinable
     package var isEmpty: Bool { length == 0 }
 
+    /// Whether the two share a byte; an empty extent shares none.
     @inlinable
     package func overlaps(_ other: Extent) -> Bool {
-        offset < other.end && other.offset < end
+        max(offset, other.offset) < min(end, other.end)
     }
 
     @inlinable

@@ -1,4 +1,6 @@
-/// A moment of a platform's monotonic clock, in nanoseconds from a start of its own. Never wall-clock time.
+/// A moment of a platform's monotonic clock, in nanoseconds from a start of its own.
+///
+/// Never wall-clock time.
 package struct Instant: Hashable, Comparable, Sendable, BitwiseCopyable {
     @usableFromInline
     package var nanoseconds: UInt64

@@ -15,7 +15,8 @@
 package struct IntervalLock: ~Copyable {
     package enum Mode: UInt8, Sendable, BitwiseCopyable { case shared, exclusive }
 
-    private struct Entry: BitwiseCopyable {
+    /// Not private: other modules destroy the table, and Swift 6.3.1 crashes when they do and its element type is.
+    struct Entry: BitwiseCopyable {
         var start: UInt64
         var end: UInt64
         var sequence: UInt64
@@ -51,6 +52,7 @@ package struct IntervalLock: ~Copyable {
         let start = extent.offset
         let end = extent.end
         for index in 0..<count where entries[index].start < end && start < entries[index].end {
+            invariant(entries[index].owner != owner, "whoever asks for bytes twice would wait for itself")
             if mode == .exclusive || entries[index].mode == .exclusive { blockerCount += 1 }
         }
         entries[count] = Entry(
@@ -121,12 +123,15 @@ package struct IntervalLock: ~Copyable {
         invariantFailed("a granted lock is in the table")
     }
 
-    /// Checks the invariants of the type from scratch. For tests and the simulator.
+    /// Checks the invariants of the type from scratch.
+    ///
+    /// For tests and the simulator.
     package func checkInvariants() {
         var waiting = 0
         for index in 0..<count {
             var blockers: UInt32 = 0
             for other in 0..<count where entries[other].sequence < entries[index].sequence {
+                invariant(entries[other].owner != entries[index].owner, "an owner has one entry")
                 let overlap = entries[other].start < entries[index].end && entries[index].start < entries[other].end
                 let conflict = entries[other].mode == .exclusive || entries[index].mode == .exclusive
                 if overlap && conflict { blockers += 1 }

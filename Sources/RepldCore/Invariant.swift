@@ -1,7 +1,8 @@
-/// Stops the process, with words, when the program contradicts itself. Kept in release builds.
+/// Stops the process, with words, when the program contradicts itself.
 ///
-/// `precondition` traps without its message in optimised builds, so the data path uses this instead. It is for our own
-/// mistakes only: whatever can come from a disk, a socket, a file or an operator is an error, not an invariant.
+/// Kept in release builds. `precondition` traps without its message in optimised builds, so the data path uses this
+/// instead. It is for our own mistakes only: whatever can come from a disk, a socket, a file or an operator is an
+/// error, not an invariant.
 @inlinable
 @inline(__always)
 package func invariant(

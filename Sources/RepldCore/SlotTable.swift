@@ -95,7 +95,9 @@ package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
             && slots[Int(id.index)].generation == id.generation
     }
 
-    /// The name of the use of the slot at `index`; `nil` when it is free. For walks over the whole table.
+    /// The name of the use of the slot at `index`; `nil` when it is free.
+    ///
+    /// For walks over the whole table.
     @inlinable
     package func taken(at index: Int) -> SlotID? {
         guard slots[index].isTaken else { return nil }

@@ -32,7 +32,7 @@ package struct BufferPool: ~Copyable {
         ]
     }
 
-    private struct Class: BitwiseCopyable {
+    struct Class: BitwiseCopyable {
         var byteCount: Int
         var firstBuffer: Int
         var bufferCount: Int
@@ -61,7 +61,8 @@ package struct BufferPool: ~Copyable {
                     bufferCount: sizeClass.count,
                     byteOffset: total,
                     freeCount: sizeClass.count
-                ))
+                )
+            )
             total += sizeClass.byteCount * sizeClass.count
             bufferCount += sizeClass.count
         }
@@ -81,10 +82,11 @@ package struct BufferPool: ~Copyable {
     /// The largest request that one buffer holds.
     package var largestByteCount: Int { classes[classes.count - 1].byteCount }
 
-    /// Takes a buffer of at least `byteCount` bytes; `nil` when none is free.
-    package mutating func take(byteCount: Int) -> BufferID? {
+    /// Takes a buffer of at least `byteCount` bytes, leaving `reserve` of the largest for others; `nil` when none is free.
+    package mutating func take(byteCount: Int, leaving reserve: Int = 0) -> BufferID? {
         invariant(byteCount <= largestByteCount, "a request is split to the largest buffer before it takes one")
-        for index in 0..<classes.count where classes[index].byteCount >= byteCount && classes[index].freeCount > 0 {
+        for index in 0..<classes.count where classes[index].byteCount >= byteCount {
+            guard classes[index].freeCount > (index == classes.count - 1 ? reserve : 0) else { continue }
             classes[index].freeCount -= 1
             let buffer = freeBuffers[classes[index].firstBuffer + classes[index].freeCount]
             invariant(!isTaken[Int(buffer)], "a buffer of the free list is free")

@@ -49,6 +49,8 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     package var metadata: ElementSpec<P>
     /// What that area said when it was opened, or a fresh record for a new pair.
     package var record: PairRecord
+    /// The pair has just been made: everything is to be copied, and nothing is worth comparing.
+    package var isNew: Bool
     package var settings: PairSettings
 
     package init(
@@ -58,6 +60,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         target: ElementSpec<P>,
         metadata: ElementSpec<P>,
         record: PairRecord,
+        isNew: Bool,
         settings: PairSettings
     ) {
         self.volume = volume
@@ -66,6 +69,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         self.target = target
         self.metadata = metadata
         self.record = record
+        self.isNew = isNew
         self.settings = settings
     }
 }
@@ -91,7 +95,9 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case stopping
 }
 
-/// One thing that the control plane asks of a data-plane thread. `answer` is called on the loop thread and must not block.
+/// One thing that the control plane asks of a data-plane thread.
+///
+/// `answer` is called on the loop thread and must not block.
 package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case addVolume(VolumeSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Refused while clients are connected, unless `isForced`: then they are disconnected.
@@ -147,7 +153,9 @@ package struct VolumeStatus: Sendable {
     }
 }
 
-/// What a pair is doing. Bytes are upper bounds: whole granules of the dirty map.
+/// What a pair is doing.
+///
+/// Bytes are upper bounds: whole granules of the dirty map.
 package struct PairStatus: Sendable {
     package var id: PairID
     package var name: String

@@ -124,10 +124,19 @@ package protocol Platform: ~Copyable {
 
     /// Reads `memory.count` bytes. Offset, length and address are multiples of the element's logical block size.
     mutating func read(
-        _ element: ElementID, at offset: UInt64, into memory: UnsafeMutableRawBufferPointer, token: Token)
+        _ element: ElementID,
+        at offset: UInt64,
+        into memory: UnsafeMutableRawBufferPointer,
+        token: Token
+    )
     /// Writes all of `memory`; `isDurable` makes the completion wait for stable storage of this write (FUA).
     mutating func write(
-        _ element: ElementID, at offset: UInt64, from memory: UnsafeRawBufferPointer, isDurable: Bool, token: Token)
+        _ element: ElementID,
+        at offset: UInt64,
+        from memory: UnsafeRawBufferPointer,
+        isDurable: Bool,
+        token: Token
+    )
     /// Makes all writes that completed before this call durable.
     mutating func flush(_ element: ElementID, token: Token)
     /// Zeroes or discards a range without moving data; `notSupported`, with nothing changed, where the element cannot.
@@ -137,7 +146,11 @@ package protocol Platform: ~Copyable {
     /// the completion's count is their number. Stops when `memory` is full. An element that cannot tell reports one
     /// run of data. The run that crosses the end of `extent` is cut there.
     mutating func queryAllocation(
-        _ element: ElementID, _ extent: Extent, into memory: UnsafeMutableBufferPointer<AllocationRun>, token: Token)
+        _ element: ElementID,
+        _ extent: Extent,
+        into memory: UnsafeMutableBufferPointer<AllocationRun>,
+        token: Token
+    )
 
     /// Accepts connections until `stopAccepting`; each is one completion whose count is the new `SocketID.index`.
     /// A failure of one accept (no descriptors left) is a completion with a failure; accepting goes on.
@@ -148,7 +161,11 @@ package protocol Platform: ~Copyable {
     mutating func receive(_ socket: SocketID, into memory: UnsafeMutableRawBufferPointer, token: Token)
     /// Sends both pieces, in order, completely, or fails. At most one send per socket is in flight.
     mutating func send(
-        _ socket: SocketID, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer, token: Token)
+        _ socket: SocketID,
+        _ first: UnsafeRawBufferPointer,
+        _ second: UnsafeRawBufferPointer,
+        token: Token
+    )
     /// Ends both directions at once: operations in flight complete soon, with a failure or as they were.
     mutating func shutdown(_ socket: SocketID)
     /// Frees a socket with no operation in flight.

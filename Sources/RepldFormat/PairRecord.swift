@@ -49,3 +49,132 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     /// Where in the area the record is written.
     package var areaOffset: UInt64 { (sequence & 1) * UInt64(Self.blockByteCount) }
 }
+
+/// What is wrong with one block of a pair's metadata area.
+package enum PairRecordDamage: Error, Hashable, Sendable {
+    /// Shorter than a block.
+    case truncated(byteCount: Int)
+    /// All zero: never written.
+    case blank
+    case wrongMagic
+    case unknownVersion(UInt32)
+    case wrongChecksum(stored: UInt32, computed: UInt32)
+    /// Whole, but with a value that no version of repld writes; which field.
+    case impossible(String)
+
+    /// Words for a log line.
+    package var words: String {
+        switch self {
+        case .truncated(let byteCount): "only \(byteCount) of \(PairRecord.blockByteCount) bytes are there"
+        case .blank: "never written"
+        case .wrongMagic: "not a pair record (wrong magic)"
+        case .unknownVersion(let version): "format version \(version) is not known here; version 1 is"
+        case .wrongChecksum(let stored, let computed): "checksum is \(stored), but its bytes give \(computed)"
+        case .impossible(let field): "impossible value in \(field)"
+        }
+    }
+}
+
+extension PairRecord {
+    private static var magic: UInt64 { 0x5249_4150_4C50_4552 }  // "REPLPAIR" read as a little-endian number
+    private static var version: UInt32 { 1 }
+    private static var checksumOffset: Int { 12 }
+
+    /// Writes the record over a whole block.
+    package func encode(into block: inout MutableRawSpan) {
+        invariant(block.byteCount == Self.blockByteCount, "a record fills one block")
+        for word in 0..<Self.blockByteCount / 8 { block.storeLittleEndian(UInt64(0), at: word * 8) }
+        block.storeLittleEndian(Self.magic, at: 0)
+        block.storeLittleEndian(Self.version, at: 8)
+        block.storeLittleEndian(sequence, at: 16)
+        block.storeLittleEndian(pair.high, at: 24)
+        block.storeLittleEndian(pair.low, at: 32)
+        block.storeLittleEndian(volumeByteCount, at: 40)
+        block.storeLittleEndian(copyState, at: 48)
+        block.storeLittleEndian(UInt8(isClosedCleanly ? 1 : 0), at: 49)
+        block.storeLittleEndian(Checksum.crc32c(block.bytes), at: Self.checksumOffset)
+    }
+
+    /// Reads a record from a block, trusting nothing in it.
+    package static func decode(_ block: RawSpan) throws(PairRecordDamage) -> PairRecord {
+        guard block.byteCount >= blockByteCount else { throw .truncated(byteCount: block.byteCount) }
+        guard block.loadLittleEndian(at: 0, as: UInt64.self) == magic else {
+            var isBlank = true
+            for word in 0..<blockByteCount / 8 where block.loadLittleEndian(at: word * 8, as: UInt64.self) != 0 {
+                isBlank = false
+                break
+            }
+            throw isBlank ? .blank : .wrongMagic
+        }
+        let stored: UInt32 = block.loadLittleEndian(at: checksumOffset)
+        var computed = Checksum.crc32c(block.extracting(0..<checksumOffset))
+        let zeroes: [UInt8] = [0, 0, 0, 0]
+        computed = unsafe Checksum.crc32c(zeroes.span.bytes, continuing: computed)
+        computed = Checksum.crc32c(block.extracting(checksumOffset + 4..<blockByteCount), continuing: computed)
+        guard stored == computed else { throw .wrongChecksum(stored: stored, computed: computed) }
+        let foundVersion: UInt32 = block.loadLittleEndian(at: 8)
+        guard foundVersion == version else { throw .unknownVersion(foundVersion) }
+        let flags: UInt8 = block.loadLittleEndian(at: 49)
+        guard flags <= 1 else { throw .impossible("flags") }
+        let record = PairRecord(
+            sequence: block.loadLittleEndian(at: 16),
+            pair: PairID(high: block.loadLittleEndian(at: 24), low: block.loadLittleEndian(at: 32)),
+            volumeByteCount: block.loadLittleEndian(at: 40),
+            copyState: block.loadLittleEndian(at: 48),
+            isClosedCleanly: flags == 1
+        )
+        guard record.sequence > 0, record.sequence < .max else { throw .impossible("sequence") }
+        return record
+    }
+}
+
+/// What the two blocks of a metadata area say together.
+package enum PairRecordRecovery: Hashable, Sendable {
+    /// Both blocks are as they should be.
+    case found(PairRecord)
+    /// One block is damaged, and may have held the newer record: the other one is used, but never as cleanly closed.
+    case older(PairRecord, damage: PairRecordDamage)
+    /// Never written.
+    case blank
+    /// Neither block can be read.
+    case lost(PairRecordDamage, PairRecordDamage)
+
+    /// Decides by the two blocks of the area:
+    ///
+    ///     first    second   decision
+    ///     valid    valid    the one with the greater sequence; equal sequences: older, not clean
+    ///     valid    blank    the valid one, if it is the first ever (sequence 1); else older, not clean
+    ///     valid    damaged  older, not clean: the damaged block may have said that the pair was opened since
+    ///     blank    blank    blank
+    ///     damaged  damaged or blank   lost
+    package static func decide(_ first: RawSpan, _ second: RawSpan) -> PairRecordRecovery {
+        let firstResult = read(first)
+        let secondResult = read(second)
+        switch (firstResult, secondResult) {
+        case (.success(let left), .success(let right)):
+            if left.sequence == right.sequence { return .older(unclean(left), damage: .impossible("sequence")) }
+            return .found(left.sequence > right.sequence ? left : right)
+        case (.success(let record), .failure(let damage)), (.failure(let damage), .success(let record)):
+            if damage == .blank && record.sequence == 1 { return .found(record) }
+            return .older(unclean(record), damage: damage)
+        case (.failure(.blank), .failure(.blank)):
+            return .blank
+        case (.failure(let left), .failure(let right)):
+            return .lost(left, right)
+        }
+    }
+
+    private static func read(_ block: RawSpan) -> Result<PairRecord, PairRecordDamage> {
+        do throws(PairRecordDamage) {
+            return .success(try PairRecord.decode(block))
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    private static func unclean(_ record: PairRecord) -> PairRecord {
+        var record = record
+        record.isClosedCleanly = false
+        return record
+    }
+}

@@ -1,11 +1,15 @@
 package import RepldCore
 
-/// What a host asks of a volume. Discard and write-zeroes stay distinct all the way down.
+/// What a host asks of a volume.
+///
+/// Discard and write-zeroes stay distinct all the way down.
 package enum HostOperation: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case read, write, flush, discard, writeZeroes
 }
 
-/// The number of a buffer of the engine's pool. The machines carry it about and never look inside.
+/// The number of a buffer of the engine's pool.
+///
+/// The machines carry it about and never look inside.
 package struct BufferID: Hashable, Sendable, BitwiseCopyable {
     package let rawValue: UInt32
 

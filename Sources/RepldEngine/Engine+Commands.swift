@@ -1,0 +1,229 @@
+internal import RepldCore
+internal import RepldPair
+
+/// What the control plane asks for.
+extension Engine where P: ~Copyable {
+    mutating func carryOut(_ command: EngineCommand<P>) {
+        guard stage == .running else {
+            if case .stop(let answer) = command {
+                stopAnswers.append(answer)
+            } else {
+                refuse(command, .stopping)
+            }
+            return
+        }
+        switch command {
+        case .addVolume(let spec, let answer): answer(addVolume(spec))
+        case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
+        case .addPair(let spec, let answer): answer(addPair(spec))
+        case .detachPair(let id, let answer): detachPair(id, answer)
+        case .startCopy(let id, let answer): answer(changePair(id) { $0.startPair($1) })
+        case .suspend(let id, let answer): answer(changePair(id) { $0.suspendPair($1) })
+        case .listen(let handle, let answer):
+            answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
+        case .status(let answer): answer(status())
+        case .stop(let answer):
+            stopAnswers.append(answer)
+            stage = .stoppingFrontends
+            beginFrontendStop()
+        }
+    }
+
+    func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
+        switch command {
+        case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
+            .detachPair(_, let answer), .startCopy(_, let answer), .suspend(_, let answer), .listen(_, let answer):
+            answer(.failure(refusal))
+        case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
+        case .stop(let answer): answer()
+        }
+    }
+
+    // MARK: - Volumes
+
+    /// The place of a volume that is served.
+    package func volumeIndex(_ id: VolumeID) -> Int? {
+        (0..<volumes.count).first { volumes[$0].isInUse && volumes[$0].id == id }
+    }
+
+    private mutating func addVolume(_ spec: VolumeSpec<P>) -> Result<Void, EngineRefusal> {
+        for index in 0..<volumes.count where volumes[index].isInUse {
+            if volumes[index].name == spec.name || volumes[index].id == spec.id { return .failure(.nameInUse) }
+        }
+        guard let index = (0..<volumes.count).first(where: { !volumes[$0].isInUse }) else {
+            return .failure(.tableFull("volumes"))
+        }
+        guard let element = platform.attach(spec.source.handle) else { return .failure(.tableFull("elements")) }
+        volumes[index] = HostedVolume(geometry: spec.source.geometry, hostSlotLimit: Self.hostSlotLimit)
+        volumes[index].isInUse = true
+        volumes[index].id = spec.id
+        volumes[index].name = spec.name
+        volumes[index].isReadOnly = spec.isReadOnly || spec.source.geometry.isReadOnly
+        volumes[index].elements[0] = element
+        volumes[index].machine.advance(to: platform.now)
+        return .success(())
+    }
+
+    private mutating func removeVolume(
+        _ id: VolumeID,
+        isForced: Bool,
+        _ answer: @escaping @Sendable (Result<Void, EngineRefusal>) -> Void
+    ) {
+        guard let index = volumeIndex(id) else { return answer(.failure(.noSuchVolume)) }
+        guard !volumes[index].isRemoving else { return answer(.failure(.noSuchVolume)) }
+        for pair in 0..<VolumeMachine.pairLimit where volumes[index].metadata[pair] != nil {
+            return answer(.failure(.volumeHasPairs))
+        }
+        let connectionCount = volumes[index].connectionCount
+        guard connectionCount == 0 || isForced else {
+            return answer(.failure(.volumeInUse(connectionCount: connectionCount)))
+        }
+        volumes[index].isRemoving = true
+        removeAnswers[id] = answer
+        disconnectClients(of: index)
+        volumes[index].machine.close()
+        carryOut(index)
+    }
+
+    /// The volume's machine has drained, flushed and recorded everything: its elements are closed.
+    mutating func volumeClosed(_ index: Int) {
+        for leg in 0..<HostedVolume.legLimit {
+            if let element = volumes[index].elements[leg] { platform.detach(element) }
+        }
+        for pair in 0..<VolumeMachine.pairLimit {
+            if let element = volumes[index].metadata[pair] { platform.detach(element) }
+        }
+        let id = volumes[index].id
+        volumes[index] = HostedVolume()
+        if let answer = removeAnswers.removeValue(forKey: id) { answer(.success(())) }
+    }
+
+    // MARK: - Pairs
+
+    private mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
+        guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
+        guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
+        let source = volumes[volume].geometry
+        let target = spec.target.geometry
+        guard target.byteCount >= source.byteCount else {
+            return .failure(
+                .targetTooSmall(sourceByteCount: source.byteCount, targetByteCount: target.byteCount)
+            )
+        }
+        guard target.logicalBlockByteCount <= source.logicalBlockByteCount else {
+            return .failure(
+                .blockSizeMismatch(source: source.logicalBlockByteCount, target: target.logicalBlockByteCount)
+            )
+        }
+        guard !target.isReadOnly else { return .failure(.targetReadOnly) }
+        guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
+        guard let metadataElement = platform.attach(spec.metadata.handle) else {
+            platform.detach(targetElement)
+            return .failure(.tableFull("elements"))
+        }
+        let place = volumes[volume].machine.addPair(spec.record, isNew: spec.isNew, settings: spec.settings)
+        guard let place else {
+            platform.detach(targetElement)
+            platform.detach(metadataElement)
+            return .failure(.tableFull("pairs of one volume"))
+        }
+        volumes[volume].elements[place + 1] = targetElement
+        volumes[volume].metadata[place] = metadataElement
+        volumes[volume].pairNames[place] = spec.name
+        carryOut(volume)
+        return .success(())
+    }
+
+    private func findPair(_ id: PairID) -> (volume: Int, pair: Int)? {
+        for volume in 0..<volumes.count where volumes[volume].isInUse {
+            if let pair = volumes[volume].machine.pairIndex(id) { return (volume, pair) }
+        }
+        return nil
+    }
+
+    private mutating func changePair(
+        _ id: PairID,
+        _ change: (inout VolumeMachine, Int) -> Bool
+    ) -> Result<Void, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        let isAccepted = change(&volumes[volume].machine, pair)
+        carryOut(volume)
+        if isAccepted { return .success(()) }
+        let state = volumes[volume].machine.withPair(pair) { $0.copyState } ?? .initialized
+        return .failure(.notInThisState(state))
+    }
+
+    private mutating func detachPair(
+        _ id: PairID,
+        _ answer: @escaping @Sendable (Result<Void, EngineRefusal>) -> Void
+    ) {
+        guard let (volume, pair) = findPair(id), detachAnswers[id] == nil else { return answer(.failure(.noSuchPair)) }
+        detachAnswers[id] = answer
+        volumes[volume].detachingPairs[pair] = id
+        volumes[volume].machine.detachPair(pair)
+        carryOut(volume)
+    }
+
+    mutating func pairDetached(_ pair: Int, volume: Int) {
+        if let element = volumes[volume].elements[pair + 1] { platform.detach(element) }
+        if let element = volumes[volume].metadata[pair] { platform.detach(element) }
+        volumes[volume].elements[pair + 1] = nil
+        volumes[volume].metadata[pair] = nil
+        volumes[volume].pairNames[pair] = ""
+        guard let id = volumes[volume].detachingPairs[pair] else { return }
+        volumes[volume].detachingPairs[pair] = nil
+        if let answer = detachAnswers.removeValue(forKey: id) { answer(.success(())) }
+    }
+
+    // MARK: - Status
+
+    private func status() -> EngineStatus {
+        var found: [VolumeStatus] = []
+        for index in 0..<volumes.count where volumes[index].isInUse { found.append(status(of: index)) }
+        return EngineStatus(
+            volumes: found,
+            connectionCount: found.reduce(0) { $0 + $1.connectionCount },
+            buffersTaken: pool.takenCount
+        )
+    }
+
+    private func status(of index: Int) -> VolumeStatus {
+        var status = VolumeStatus(
+            id: volumes[index].id,
+            name: volumes[index].name,
+            byteCount: volumes[index].geometry.byteCount,
+            blockByteCount: volumes[index].geometry.logicalBlockByteCount,
+            isReadOnly: volumes[index].isReadOnly,
+            connectionCount: volumes[index].connectionCount,
+            requestsInFlight: volumes[index].machine.hostRequestCount
+        )
+        let counters = volumes[index].counters
+        status.readCount = counters.readCount
+        status.readByteCount = counters.readByteCount
+        status.writeCount = counters.writeCount
+        status.writeByteCount = counters.writeByteCount
+        status.flushCount = counters.flushCount
+        status.failedRequestCount = counters.failedRequestCount
+        status.readsServedByTarget = volumes[index].machine.readsServedByTarget
+        for pair in 0..<VolumeMachine.pairLimit {
+            let name = volumes[index].pairNames[pair]
+            let pairStatus = volumes[index].machine.withPair(pair) { pair in
+                PairStatus(
+                    id: pair.id,
+                    name: name,
+                    copyState: pair.copyState,
+                    progress: pair.progress,
+                    reason: pair.reason?.words ?? "",
+                    dirtyByteCount: pair.dirty.dirtyByteCount,
+                    copyTotalByteCount: pair.copyTotalByteCount,
+                    copyDoneByteCount: pair.copyDoneByteCount,
+                    copyWrittenByteCount: pair.copyWrittenByteCount,
+                    copyZeroByteCount: pair.copyZeroByteCount,
+                    copyEqualByteCount: pair.copyEqualByteCount
+                )
+            }
+            if let pairStatus { status.pairs.append(pairStatus) }
+        }
+        return status
+    }
+}

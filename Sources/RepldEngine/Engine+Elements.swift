@@ -1,0 +1,207 @@
+internal import RepldCore
+internal import RepldFormat
+internal import RepldPair
+
+/// From a machine's effects to the platform, and back from completions to events.
+extension Engine where P: ~Copyable {
+    /// Volumes are named by the upper bits of a token's slot index, machine slots by the lower.
+    private static var slotBits: UInt32 { 20 }
+
+    private func token(_ kind: TokenKind, volume: Int, leg: UInt8, slot: SlotID) -> Token {
+        let index = UInt32(volume) << Self.slotBits | slot.index
+        return Token(kind: kind.rawValue, leg: leg, slot: SlotID(index: index, generation: slot.generation))
+    }
+
+    /// Carries out all that a volume's machine wants, in order.
+    mutating func carryOut(_ volume: Int) {
+        while let effect = volumes[volume].machine.nextEffect() {
+            switch effect {
+            case .perform(let operation):
+                perform(operation, volume: volume)
+            case .answer(let origin, let failure):
+                if failure != nil { volumes[volume].counters.failedRequestCount += 1 }
+                hasFreedResources = true
+                answers.append(Answer(origin: origin, failure: failure))
+            case .recycle(let buffer):
+                releaseBuffer(buffer)
+            case .needBuffers(let slot, let byteCount, let isPair):
+                let waiter = BufferWaiter(volume: volume, slot: slot, byteCount: Int(byteCount), isPair: isPair)
+                if !grantBuffers(waiter) { bufferWaiters.append(waiter) }
+            case .persist(let pair, let record):
+                persist(record, pair: pair, volume: volume)
+            case .announce(let event):
+                announce(event, volume: volume)
+            case .pairDetached(let pair):
+                pairDetached(pair, volume: volume)
+            case .closed:
+                volumeClosed(volume)
+            }
+        }
+    }
+
+    // MARK: - Operations
+
+    private mutating func perform(_ operation: ElementOperation, volume: Int) {
+        let element = volumes[volume].element(leg: operation.leg)
+        let extent = operation.extent
+        let length = Int(extent.length)
+        let token = token(.element, volume: volume, leg: operation.leg, slot: operation.slot)
+        switch operation.kind {
+        case .read, .readAndCheckZero:
+            unsafe platform.read(element, at: extent.offset, into: bytes(operation.buffer, length), token: token)
+        case .readAndCompare:
+            unsafe platform.read(element, at: extent.offset, into: bytes(operation.secondBuffer, length), token: token)
+        case .write:
+            unsafe platform.write(
+                element,
+                at: extent.offset,
+                from: UnsafeRawBufferPointer(bytes(operation.buffer, length)),
+                isDurable: operation.isDurable,
+                token: token
+            )
+        case .flush:
+            platform.flush(element, token: token)
+        case .discard, .zeroMayDeallocate, .zeroKeepAllocated:
+            zero(operation, volume: volume)
+        }
+    }
+
+    private func bytes(_ buffer: BufferID, _ length: Int) -> UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(rebasing: pool.bytes(of: buffer)[..<length])
+    }
+
+    private mutating func zero(_ operation: ElementOperation, volume: Int) {
+        let zeroKind: ZeroKind =
+            switch operation.kind {
+            case .discard: .discard
+            case .zeroKeepAllocated: .keepAllocated
+            default: .mayDeallocate
+            }
+        let tokenKind: TokenKind =
+            operation.fillsIfUnsupported ? .zeroOrFill : (operation.kind == .discard ? .adviceDiscard : .element)
+        platform.zero(
+            volumes[volume].element(leg: operation.leg),
+            operation.extent,
+            zeroKind,
+            isDurable: operation.isDurable,
+            token: token(tokenKind, volume: volume, leg: operation.leg, slot: operation.slot)
+        )
+    }
+
+    mutating func elementCompleted(_ kind: TokenKind, _ completion: Completion) {
+        let place = completion.token.slot
+        let volume = Int(place.index >> Self.slotBits)
+        let slot = SlotID(index: place.index & (1 << Self.slotBits - 1), generation: place.generation)
+        let leg = completion.token.leg
+        var failure = completion.failure
+        switch kind {
+        case .record:
+            volumes[volume].machine.recordWritten(pair: Int(leg), failure)
+            return carryOut(volume)
+        case .zeroOrFill where failure == .notSupported:
+            volumes[volume].fillProgress[fillPlace(slot, leg)] = 0
+            return fillNext(volume, slot, leg)
+        case .fill where failure == nil:
+            volumes[volume].fillProgress[fillPlace(slot, leg)] += UInt64(completion.count)
+            if volumes[volume].fillProgress[fillPlace(slot, leg)]
+                < volumes[volume].machine.operands(of: slot).extent.length
+            {
+                return fillNext(volume, slot, leg)
+            }
+        case .adviceDiscard where failure == .notSupported:
+            failure = nil
+        default:
+            break
+        }
+        let isMatch = failure == nil && examine(volume, slot, leg)
+        volumes[volume].machine.completed(slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
+        carryOut(volume)
+    }
+
+    /// What the mover wants to know about data that was read for it.
+    private func examine(_ volume: Int, _ slot: SlotID, _ leg: UInt8) -> Bool {
+        let operands = volumes[volume].machine.operands(of: slot)
+        let length = Int(operands.extent.length)
+        switch operands.examination {
+        case .none:
+            return false
+        case .isZero:
+            return unsafe DataExamination.isZero(UnsafeRawBufferPointer(bytes(operands.buffer, length)))
+        case .isEqual:
+            return unsafe DataExamination.isEqual(
+                UnsafeRawBufferPointer(bytes(operands.buffer, length)),
+                UnsafeRawBufferPointer(bytes(operands.secondBuffer, length))
+            )
+        }
+    }
+
+    // MARK: - Writing zeroes out
+
+    private func fillPlace(_ slot: SlotID, _ leg: UInt8) -> Int { Int(slot.index) * HostedVolume.legLimit + Int(leg) }
+
+    private mutating func fillNext(_ volume: Int, _ slot: SlotID, _ leg: UInt8) {
+        let operands = volumes[volume].machine.operands(of: slot)
+        let done = volumes[volume].fillProgress[fillPlace(slot, leg)]
+        let length = min(operands.extent.length - done, UInt64(pool.largestByteCount))
+        unsafe platform.write(
+            volumes[volume].element(leg: leg),
+            at: operands.extent.offset + done,
+            from: UnsafeRawBufferPointer(bytes(zeroes, Int(length))),
+            isDurable: operands.isDurable,
+            token: token(.fill, volume: volume, leg: leg, slot: slot)
+        )
+    }
+
+    // MARK: - Buffers for the movers
+
+    private mutating func grantBuffers(_ waiter: BufferWaiter) -> Bool {
+        guard let first = pool.take(byteCount: waiter.byteCount) else { return false }
+        var second = BufferID.none
+        if waiter.isPair {
+            guard let other = pool.take(byteCount: waiter.byteCount) else {
+                pool.release(first)
+                return false
+            }
+            second = other
+        }
+        volumes[waiter.volume].machine.buffersGranted(waiter.slot, first, second: second)
+        return true
+    }
+
+    /// Serves movers in the order of asking, as far as buffers go.
+    mutating func serveBufferWaiters() {
+        while !bufferWaiters.isEmpty {
+            guard grantBuffers(bufferWaiters[0]) else { return }
+            guard let served = bufferWaiters.popFirst() else { return }
+            carryOut(served.volume)
+        }
+    }
+
+    // MARK: - Records and events
+
+    private mutating func persist(_ record: PairRecord, pair: Int, volume: Int) {
+        guard let element = volumes[volume].metadata[pair] else { invariantFailed("a pair has a metadata area") }
+        let slot = SlotID(index: UInt32(pair), generation: 0)
+        unsafe platform.write(
+            element,
+            at: record.areaOffset,
+            from: volumes[volume].records.encode(record, pair: pair),
+            isDurable: true,
+            token: token(.record, volume: volume, leg: UInt8(pair), slot: slot)
+        )
+    }
+
+    private mutating func announce(_ event: VolumeEvent, volume: Int) {
+        let id = volumes[volume].id
+        let (pair, kind): (PairID?, EngineEvent.Kind) =
+            switch event {
+            case .copyStateChanged(let pair, let from, let to): (pair, .copyStateChanged(from: from, to: to))
+            case .pairBroken(let pair, let reason): (pair, .pairBroken(reason.words))
+            case .sourceReadServedByTarget(let pair, let extent, let isRepaired):
+                (pair, .sourceReadServedByTarget(extent, isRepaired: isRepaired))
+            case .sourceWriteFailed(let extent, let failure): (nil, .sourceWriteFailed(extent, failure))
+            case .recordFailed(let pair, let failure): (pair, .recordFailed(failure))
+            }
+        eventSink(EngineEvent(volume: id, pair: pair, kind: kind))
+    }
+}

@@ -1,0 +1,234 @@
+package import RepldCore
+package import RepldPair
+
+/// What a completion is for: the first byte of its token.
+enum TokenKind: UInt8 {
+    /// An operation of a volume's machine; the slot's index carries the volume in its upper bits.
+    case element = 1
+    /// A zeroing that is written out where the element does not know it.
+    case zeroOrFill = 2
+    /// A discard that may be ignored.
+    case adviceDiscard = 3
+    /// One step of writing zeroes out.
+    case fill = 4
+    /// A pair's metadata record; the leg is the pair.
+    case record = 5
+    /// Front-end operations; the front end gives leg and slot their meaning.
+    case accept = 16
+    case receive = 17
+    case send = 18
+    case query = 19
+}
+
+/// Drives the volumes' machines and the front ends against a platform: one loop, one thread, not one system call.
+///
+/// A turn: take commands; hand each completion to whom it belongs; carry out the effects of each event at once; deliver
+/// answers to clients; let those who waited for buffers or slots go on; send what has gathered; wait. Answers go
+/// through a queue, so that a client which reacts to one by submitting more never re-enters a machine.
+///
+/// Stopping: front ends stop and drain, then every volume closes (drains, flushes, records), then the loop ends.
+///
+/// Not thread-safe: everything but the mailbox belongs to the loop thread.
+package struct Engine<P: Platform & ~Copyable>: ~Copyable {
+    /// Volumes on one loop.
+    package static var volumeLimit: Int { 32 }
+    /// Host requests in flight on one volume.
+    package static var hostSlotLimit: Int { 256 }
+    /// Large buffers that hosts leave to the movers, so that copies go on under any host load.
+    static var copyReserve: Int { 8 }
+
+    struct Answer: BitwiseCopyable {
+        var origin: RequestOrigin
+        var failure: IOFailure?
+    }
+
+    struct BufferWaiter: BitwiseCopyable {
+        var volume: Int
+        var slot: SlotID
+        var byteCount: Int
+        var isPair: Bool
+    }
+
+    enum Stage { case running, stoppingFrontends, closingVolumes, ended }
+
+    package var platform: P
+    package var pool: BufferPool
+    package let mailbox: Mailbox<P>
+    var volumes: FixedArray<HostedVolume>
+    var nbd: NBDServer
+    var answers: BoundedQueue<Answer>
+    /// Answers to whoever embeds the engine; it takes them between turns.
+    package var embedderAnswers: BoundedQueue<EmbedderAnswer>
+    var bufferWaiters: BoundedQueue<BufferWaiter>
+    var completions: BoundedQueue<Completion>
+    /// A buffer or a request slot has been given back since waiters were last looked at.
+    var hasFreedResources = false
+    let zeroes: BufferID
+    let eventSink: @Sendable (EngineEvent) -> Void
+    var nextTick: Instant
+    var stage = Stage.running
+    var stopAnswers: [@Sendable () -> Void] = []
+    var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
+    var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
+
+    /// The answer to a request that the embedder submitted.
+    package struct EmbedderAnswer: BitwiseCopyable {
+        package var request: UInt32
+        package var failure: IOFailure?
+    }
+
+    /// Makes an engine without volumes.
+    ///
+    /// `eventSink` is called on the loop thread and must not block.
+    package init(
+        platform: consuming P,
+        mailbox: Mailbox<P>,
+        bufferClasses: [BufferPool.SizeClass] = BufferPool.standardClasses,
+        eventSink: @escaping @Sendable (EngineEvent) -> Void
+    ) {
+        self.platform = platform
+        self.mailbox = mailbox
+        self.eventSink = eventSink
+        pool = BufferPool(bufferClasses)
+        guard let zeroes = pool.take(byteCount: pool.largestByteCount) else { invariantFailed("a new pool is full") }
+        self.zeroes = zeroes
+        volumes = FixedArray(count: Self.volumeLimit) { _ in HostedVolume() }
+        nbd = NBDServer()
+        let slotLimit = Self.volumeLimit * (Self.hostSlotLimit + 64)
+        answers = BoundedQueue(
+            capacity: slotLimit,
+            blank: Answer(origin: RequestOrigin(client: 0, request: 0), failure: nil)
+        )
+        embedderAnswers = BoundedQueue(capacity: slotLimit, blank: EmbedderAnswer(request: 0, failure: nil))
+        bufferWaiters = BoundedQueue(
+            capacity: slotLimit,
+            blank: BufferWaiter(volume: 0, slot: SlotID(index: 0, generation: 0), byteCount: 0, isPair: false)
+        )
+        completions = BoundedQueue(capacity: 4096, blank: Completion(token: .wake, count: 0, failure: nil))
+        nextTick = Instant(nanoseconds: 0)
+        unsafe self.platform.register(memory: pool.memory)
+        mailbox.open(self.platform.waker)
+    }
+
+    /// Turns until a `stop` command has been carried out.
+    package mutating func run() {
+        while turn() {}
+    }
+
+    /// One turn of the loop; false when it has ended.
+    package mutating func turn() -> Bool {
+        guard stage != .ended else { return false }
+        while let completion = completions.popFirst() { dispatch(completion) }
+        settleTurn()
+        if platform.now >= nextTick { tick() }
+        if stage != .running { advanceStopping() }
+        guard stage != .ended else {
+            end()
+            return false
+        }
+        platform.wait(until: nextTick, into: &completions)
+        for index in 0..<volumes.count where volumes[index].isInUse { volumes[index].machine.advance(to: platform.now) }
+        return true
+    }
+
+    /// Delivers answers and wakes waiters until nothing more happens, then sends what has gathered.
+    private mutating func settleTurn() {
+        repeat {
+            while let answer = answers.popFirst() { deliver(answer) }
+            if hasFreedResources {
+                hasFreedResources = false
+                serveBufferWaiters()
+                frontendResourcesFreed()
+            }
+        } while !answers.isEmpty || hasFreedResources
+        frontendFlushOutput()
+    }
+
+    private mutating func deliver(_ answer: Answer) {
+        if answer.origin.client == RequestOrigin.embedder {
+            embedderAnswers.append(EmbedderAnswer(request: answer.origin.request, failure: answer.failure))
+        } else {
+            frontendAnswered(answer.origin, answer.failure)
+        }
+    }
+
+    // MARK: - Host requests
+
+    /// Hands a checked request to a volume; false when the volume takes none now (try again when resources are freed).
+    package mutating func submit(_ request: HostRequest, to volume: Int) -> Bool {
+        invariant(volumes[volume].isInUse, "requests go to volumes that are served")
+        guard volumes[volume].machine.begin(request) else { return false }
+        switch request.operation {
+        case .read:
+            volumes[volume].counters.readCount += 1
+            volumes[volume].counters.readByteCount += request.extent.length
+        case .write, .discard, .writeZeroes:
+            volumes[volume].counters.writeCount += 1
+            volumes[volume].counters.writeByteCount += request.extent.length
+        case .flush:
+            volumes[volume].counters.flushCount += 1
+        }
+        carryOut(volume)
+        return true
+    }
+
+    /// Takes a buffer for a host request, leaving the movers their reserve; `nil` is the back-pressure.
+    package mutating func takeHostBuffer(byteCount: Int) -> BufferID? {
+        pool.take(byteCount: byteCount, leaving: Self.copyReserve)
+    }
+
+    /// Gives a buffer back and lets waiters know.
+    package mutating func releaseBuffer(_ buffer: BufferID) {
+        pool.release(buffer)
+        hasFreedResources = true
+    }
+
+    // MARK: - Completions
+
+    private mutating func dispatch(_ completion: Completion) {
+        if completion.token == .wake {
+            for command in mailbox.takeAll() { carryOut(command) }
+            return
+        }
+        guard let kind = TokenKind(rawValue: completion.token.kind) else {
+            invariantFailed("a completion carries a token that the engine made")
+        }
+        switch kind {
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record:
+            elementCompleted(kind, completion)
+        case .accept, .receive, .send, .query:
+            frontendCompleted(kind, completion)
+        }
+    }
+
+    // MARK: - Time and end
+
+    private mutating func tick() {
+        nextTick = platform.now.advanced(byNanoseconds: 1_000_000_000)
+        for index in 0..<volumes.count where volumes[index].isInUse {
+            volumes[index].machine.advance(to: platform.now)
+            volumes[index].machine.tick()
+            carryOut(index)
+        }
+    }
+
+    private mutating func advanceStopping() {
+        if stage == .stoppingFrontends && isFrontendStopped {
+            stage = .closingVolumes
+            for index in 0..<volumes.count where volumes[index].isInUse && !volumes[index].isRemoving {
+                volumes[index].machine.close()
+                carryOut(index)
+            }
+        }
+        if stage == .closingVolumes {
+            for index in 0..<volumes.count where volumes[index].isInUse { return }
+            stage = .ended
+        }
+    }
+
+    private mutating func end() {
+        for command in mailbox.close() { refuse(command, .stopping) }
+        for answer in stopAnswers { answer() }
+        stopAnswers = []
+    }
+}

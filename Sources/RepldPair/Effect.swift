@@ -1,0 +1,93 @@
+package import RepldCore
+package import RepldFormat
+
+/// One operation on one copy: leg 0 is the source element, leg n the target of pair n-1.
+package struct ElementOperation: Sendable, BitwiseCopyable {
+    package enum Kind: UInt8, Sendable, BitwiseCopyable {
+        case read, write, flush, discard, zeroMayDeallocate, zeroKeepAllocated
+        /// A read whose data the mover looks at: the completion says whether all of it is zero.
+        case readAndCheckZero
+        /// A read of a target into the second buffer: the completion says whether it equals the first.
+        case readAndCompare
+    }
+
+    package var slot: SlotID
+    package var leg: UInt8
+    package var kind: Kind
+    package var isDurable: Bool
+    /// Discards and zeroings: where the element cannot do it without moving data, zeroes are written out, so that all
+    /// copies read the same.
+    ///
+    /// Otherwise the operation ends as `notSupported`, with nothing changed.
+    package var fillsIfUnsupported: Bool
+    package var buffer: BufferID
+    package var secondBuffer: BufferID
+    package var extent: Extent
+}
+
+/// How an operation on a copy ended, as the engine reports it.
+package struct OperationOutcome: Sendable, BitwiseCopyable {
+    package var failure: IOFailure?
+    /// Of `readAndCheckZero`: every byte is zero.
+    ///
+    /// Of `readAndCompare`: both buffers are equal.
+    package var isMatch: Bool
+
+    package init(failure: IOFailure?, isMatch: Bool = false) {
+        self.failure = failure
+        self.isMatch = isMatch
+    }
+}
+
+/// What a volume's machine wants done.
+///
+/// The engine carries effects out in order, after each event.
+package enum Effect: Sendable, BitwiseCopyable {
+    case perform(ElementOperation)
+    /// Tells the host; `failure` nil is success. The buffer of a successful read belongs to the front end from here on;
+    /// every other buffer comes back with `recycle`.
+    case answer(RequestOrigin, failure: IOFailure?)
+    /// The request's buffer is no longer used by any element.
+    case recycle(BufferID)
+    /// The mover needs one buffer, or two, of this many bytes; the engine answers with `buffersGranted`, at once or later.
+    case needBuffers(SlotID, byteCount: UInt32, isPair: Bool)
+    /// Write this record durably into the pair's metadata area, then report `recordWritten`.
+    case persist(pair: Int, PairRecord)
+    case announce(VolumeEvent)
+    /// Nothing is in flight to the pair's target any more, and the machine has forgotten the pair.
+    case pairDetached(pair: Int)
+    /// Everything is drained, flushed and recorded.
+    case closed
+}
+
+/// Why a pair stopped.
+package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
+    case targetWriteFailed(IOFailure, Extent)
+    case targetReadFailed(IOFailure, Extent)
+    case targetFlushFailed(IOFailure)
+    case targetTimedOut
+    case sourceReadFailed(IOFailure, Extent)
+
+    /// Words for the operator.
+    package var words: String {
+        switch self {
+        case .targetWriteFailed(let failure, let extent):
+            "the target failed a write at byte \(extent.offset): \(failure.words)"
+        case .targetReadFailed(let failure, let extent):
+            "the target failed a read at byte \(extent.offset): \(failure.words)"
+        case .targetFlushFailed(let failure): "the target failed a flush: \(failure.words)"
+        case .targetTimedOut: "the target did not answer within its time limit"
+        case .sourceReadFailed(let failure, let extent):
+            "the source failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"
+        }
+    }
+}
+
+/// Something about a volume that an operator may want to know.
+package enum VolumeEvent: Sendable, BitwiseCopyable {
+    case copyStateChanged(pair: PairID, from: CopyState, to: CopyState)
+    case pairBroken(pair: PairID, BreakReason)
+    case sourceReadServedByTarget(pair: PairID, Extent, isRepaired: Bool)
+    case sourceWriteFailed(Extent, IOFailure)
+    case recordFailed(pair: PairID, IOFailure)
+}

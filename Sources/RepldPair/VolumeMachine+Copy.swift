@@ -1,0 +1,178 @@
+internal import RepldCore
+
+/// The mover: walks a pair's dirty map in disk order and makes the target equal.
+///
+/// A chunk's life: `waitingForBuffers → waitingForLock → (waitingForRecord) → copyReading → [copyComparing] → copyWriting → copied`.
+/// Buffers come before the lock: a holder of a lock never waits for a buffer, so host writes that wait for the lock (and
+/// hold buffers) cannot be waited for by it. `copied` extents wait for a flush of the target; only then are their bits
+/// cleared. A pass ends at the end of the map; bits that are still set then are the next pass. When a pass finds
+/// nothing, the pair is Synchronized.
+/// Progress: each chunk waits only for the writes that were before it (`IntervalLock`), so a pass ends under any load;
+/// host writes are mirrored while it runs and set no new bits, so passes end too.
+extension VolumeMachine {
+    /// Starts as many chunks as the pair may have in flight, or goes on to what follows the last of them.
+    mutating func pumpCopies(_ index: Int) {
+        guard pairs[index].isInUse, isCopying(index), !pairs[index].isCopyFlushInFlight else { return }
+        let limit = UInt64(pairs[index].settings.copyChunkByteCount) >> UInt64(pairs[index].dirty.granuleShift)
+        while pairs[index].copiesInFlight < Int(pairs[index].settings.copyDepth) {
+            guard pairs[index].copied.count + pairs[index].copiesInFlight < Pair.copiedExtentLimit else { break }
+            guard let run = pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: max(limit, 1)) else {
+                break
+            }
+            pairs[index].cursor = run.upperBound
+            beginChunk(pairs[index].dirty.extent(of: run), pair: index)
+        }
+        guard pairs[index].copiesInFlight == 0 else { return }
+        if !pairs[index].copied.isEmpty {
+            startCopyFlush(index)
+        } else if pairs[index].dirty.isClean {
+            finishCopying(index)
+        } else {
+            invariant(pairs[index].cursor > 0, "a pass that starts at the beginning finds what is dirty")
+            pairs[index].cursor = 0
+            pumpCopies(index)
+        }
+    }
+
+    private mutating func beginChunk(_ extent: Extent, pair index: Int) {
+        var request = Request(
+            host: HostRequest(
+                operation: .write,
+                extent: extent,
+                buffer: .none,
+                origin: RequestOrigin(client: 0, request: 0)
+            ),
+            purpose: .copy,
+            stage: .waitingForBuffers
+        )
+        request.pair = UInt8(index)
+        request.startedAt = now
+        guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
+        pairs[index].copiesInFlight += 1
+        effects.append(
+            .needBuffers(id, byteCount: UInt32(extent.length), isPair: pairs[index].comparesFirst)
+        )
+    }
+
+    /// The chunk holds its lock and its buffers.
+    mutating func startCopy(_ id: SlotID) {
+        let index = Int(slots[id].pair)
+        guard isCopying(index) else { return endChunk(id, isCopied: false) }
+        if holdsForRecord {
+            slots[id].stage = .waitingForRecord
+            heldCount += 1
+            return
+        }
+        slots[id].stage = .copyReading
+        slots[id].startedAt = now
+        issue(id, leg: 0, .readAndCheckZero)
+    }
+
+    private func isCopying(_ index: Int) -> Bool {
+        pairs[index].copyState == .unsynchronized && !pairs[index].wantsDetach && !isClosing
+            && !pairs[index].isRecordImpossible
+    }
+
+    mutating func copyStepCompleted(_ id: SlotID, leg: UInt8, _ outcome: OperationOutcome) {
+        let index = Int(slots[id].pair)
+        let extent = slots[id].host.extent
+        guard isCopying(index) else { return endChunk(id, isCopied: false) }
+        switch slots[id].stage {
+        case .copyReading:
+            if let failure = outcome.failure {
+                breakPair(index, .sourceReadFailed(failure, extent))
+                return endChunk(id, isCopied: false)
+            }
+            slots[id].isMatch = outcome.isMatch
+            if slots[id].secondBuffer != .none {
+                slots[id].stage = .copyComparing
+                slots[id].startedAt = now
+                issue(id, leg: self.leg(ofPair: index), .readAndCompare)
+            } else {
+                writeChunk(id, pair: index)
+            }
+        case .copyComparing:
+            if let failure = outcome.failure {
+                breakPair(index, .targetReadFailed(failure, extent))
+                return endChunk(id, isCopied: false)
+            }
+            if outcome.isMatch {
+                pairs[index].copyEqualByteCount += extent.length
+                return endChunk(id, isCopied: true)
+            }
+            writeChunk(id, pair: index)
+        case .copyWriting:
+            if let failure = outcome.failure {
+                breakPair(index, .targetWriteFailed(failure, extent))
+                return endChunk(id, isCopied: false)
+            }
+            if slots[id].isMatch {
+                pairs[index].copyZeroByteCount += extent.length
+            } else {
+                pairs[index].copyWrittenByteCount += extent.length
+            }
+            endChunk(id, isCopied: true)
+        default:
+            invariantFailed("a copy is in one of its stages")
+        }
+    }
+
+    /// Writes what was read; zeroes are punched, so that a sparse source gets a sparse target.
+    private mutating func writeChunk(_ id: SlotID, pair index: Int) {
+        slots[id].stage = .copyWriting
+        slots[id].startedAt = now
+        issue(id, leg: leg(ofPair: index), slots[id].isMatch ? .zeroMayDeallocate : .write)
+    }
+
+    /// The chunk is over, one way or the other: its lock, buffers and slot are given back.
+    private mutating func endChunk(_ id: SlotID, isCopied: Bool) {
+        let index = Int(slots[id].pair)
+        invariant(slots[id].pendingLegs == 0, "a chunk ends when its operation is over")
+        if isCopied {
+            pairs[index].copied.append(slots[id].host.extent)
+            pairs[index].copyDoneByteCount += slots[id].host.extent.length
+        }
+        pairs[index].copiesInFlight -= 1
+        unlock(id)
+        recycleBuffers(id)
+        slots.release(id)
+        pumpCopies(index)
+        finishDetachIfIdle(index)
+    }
+
+    mutating func recycleBuffers(_ id: SlotID) {
+        if slots[id].host.buffer != .none { effects.append(.recycle(slots[id].host.buffer)) }
+        if slots[id].secondBuffer != .none { effects.append(.recycle(slots[id].secondBuffer)) }
+    }
+
+    private mutating func startCopyFlush(_ index: Int) {
+        var request = Request(
+            host: HostRequest(
+                operation: .flush,
+                extent: Extent(offset: 0, length: 0),
+                buffer: .none,
+                origin: RequestOrigin(client: 0, request: 0)
+            ),
+            purpose: .copyFlush,
+            stage: .running
+        )
+        request.pair = UInt8(index)
+        request.startedAt = now
+        guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
+        pairs[index].isCopyFlushInFlight = true
+        issueTargetFlush(id, pair: index)
+    }
+
+    /// The target has made the copied extents durable: exactly their bits are cleared (rule 3).
+    mutating func copyFlushCompleted(_ id: SlotID, _ failure: IOFailure?) {
+        let index = Int(slots[id].pair)
+        pairs[index].isCopyFlushInFlight = false
+        targetFlushCompleted(id, pair: index, failure)
+        if isCopying(index) {
+            while let extent = pairs[index].copied.popFirst() { pairs[index].dirty.clear(inside: extent) }
+        }
+        slots.release(id)
+        pumpCopies(index)
+        finishDetachIfIdle(index)
+    }
+}

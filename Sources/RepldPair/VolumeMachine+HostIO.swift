@@ -1,0 +1,236 @@
+internal import RepldCore
+
+/// Host requests: the legs of a write, the flush, and the read that a target serves.
+extension VolumeMachine {
+    /// The write holds its lock: issues it to every copy that takes it, or holds it while a record is pending.
+    mutating func startWrite(_ id: SlotID) {
+        if holdsForRecord {
+            slots[id].stage = .waitingForRecord
+            heldCount += 1
+            return
+        }
+        if isWritingRefused {
+            slots[id].stage = .running
+            slots[id].sourceFailure = .inputOutput
+            settle(id)
+            return
+        }
+        slots[id].stage = .running
+        slots[id].startedAt = now
+        let extent = slots[id].host.extent
+        let isDurable = slots[id].host.isDurable
+        let kind: ElementOperation.Kind =
+            switch slots[id].host.operation {
+            case .write: .write
+            case .discard: .discard
+            case .writeZeroes: slots[id].host.keepsAllocation ? .zeroKeepAllocated : .zeroMayDeallocate
+            case .read, .flush: invariantFailed("reads and flushes are no writes")
+            }
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
+            pairs[index].dirty.mark(touching: extent)
+        }
+        issue(id, leg: 0, kind, isDurable: isDurable)
+        for index in 0..<pairs.count where pairs[index].isMirroring {
+            issue(id, leg: leg(ofPair: index), kind, isDurable: isDurable)
+        }
+    }
+
+    /// A pair's metadata cannot be written and does not say that the pair is open: no write may happen at all.
+    var isWritingRefused: Bool {
+        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordImpossible { return true }
+        return false
+    }
+
+    mutating func startFlush(_ id: SlotID) {
+        slots[id].stage = .running
+        issue(id, leg: 0, .flush)
+        for index in 0..<pairs.count where pairs[index].isMirroring { issueTargetFlush(id, pair: index) }
+    }
+
+    /// Flushes a target; the first flush in flight covers all writes that the target has completed so far.
+    mutating func issueTargetFlush(_ id: SlotID, pair index: Int) {
+        if pairs[index].coveringFlush == nil {
+            pairs[index].beginFlush(id)
+        }
+        issue(id, leg: leg(ofPair: index), .flush)
+    }
+
+    /// A target's flush ended; returns whether the target is still trusted.
+    mutating func targetFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
+        let covers = pairs[index].coveringFlush == id
+        if covers { pairs[index].coveringFlush = nil }
+        if let failure {
+            if covers { pairs[index].takeBackFlushing() }
+            if pairs[index].isMirroring { breakPair(index, .targetFlushFailed(failure)) }
+        } else if covers {
+            pairs[index].flushing.clearAll()
+        }
+    }
+
+    mutating func runningLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
+        switch slots[id].purpose {
+        case .hostRead:
+            if let failure {
+                slots[id].sourceFailure = failure
+                redirect(id)
+            } else {
+                answer(id, nil)
+            }
+        case .hostWrite:
+            if leg == 0 {
+                slots[id].sourceFailure = failure
+            } else {
+                targetWriteCompleted(id, pair: Int(leg) - 1, failure)
+            }
+            if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
+        case .hostFlush:
+            if leg == 0 {
+                slots[id].sourceFailure = failure
+            } else {
+                targetFlushCompleted(id, pair: Int(leg) - 1, failure)
+            }
+            if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
+        case .copyFlush:
+            copyFlushCompleted(id, failure)
+        case .closeFlush:
+            closeFlushLegCompleted(id, leg: leg, failure)
+        case .copy:
+            invariantFailed("a copy has stages of its own")
+        }
+    }
+
+    /// A flush that nobody waits for any more came back from a target that was slow or stuck.
+    mutating func lateFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
+        if slots[id].purpose == .copyFlush { pairs[index].isCopyFlushInFlight = false }
+        if slots[id].purpose != .hostRead { targetFlushCompleted(id, pair: index, failure) }
+    }
+
+    private mutating func targetWriteCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
+        guard pairs[index].isMirroring else {
+            // The pair was stopped after the write was issued; stopping has marked the extent already.
+            return
+        }
+        if let failure {
+            // The leg is no longer pending, so that breaking would miss its extent: mark it first.
+            pairs[index].dirty.mark(touching: slots[id].host.extent)
+            breakPair(index, .targetWriteFailed(failure, slots[id].host.extent))
+        } else {
+            pairs[index].unflushed.mark(touching: slots[id].host.extent)
+        }
+    }
+
+    /// Every leg has ended or was given up: the outcome is decided.
+    mutating func settle(_ id: SlotID) {
+        let failure = slots[id].sourceFailure
+        if slots[id].purpose == .hostWrite {
+            // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
+            let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
+            if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
+            unlock(id)
+        }
+        if holdsForRecord {
+            slots[id].stage = .answerHeld
+            heldCount += 1
+        } else {
+            answer(id, failure)
+        }
+    }
+
+    /// Nobody knows what the source holds in the extent now: every pair has to compare it with its target again.
+    private mutating func sourceWriteFailed(_ id: SlotID, _ failure: IOFailure) {
+        let extent = slots[id].host.extent
+        effects.append(.announce(.sourceWriteFailed(extent, failure)))
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            pairs[index].dirty.mark(touching: extent)
+            if pairs[index].copyState == .synchronized { beginCopying(index) }
+        }
+    }
+
+    /// Tells the host, and gives the slot back when no element holds on to it.
+    mutating func answer(_ id: SlotID, _ failure: IOFailure?) {
+        effects.append(.answer(slots[id].host.origin, failure: failure))
+        if slots[id].purpose == .hostRead && failure == nil { slots[id].host.buffer = .none }
+        slots[id].stage = .abandoned
+        releaseIfUnused(id)
+    }
+
+    /// Releases an answered request's slot when its last operation is over.
+    mutating func releaseIfUnused(_ id: SlotID) {
+        guard slots[id].pendingLegs == 0 else { return }
+        switch slots[id].purpose {
+        case .hostRead, .hostWrite, .hostFlush: hostRequestCount -= 1
+        case .copy, .copyFlush, .closeFlush: break
+        }
+        recycleBuffers(id)
+        slots.release(id)
+    }
+
+    /// Answers and issues what a record held back.
+    mutating func releaseHeld() {
+        guard heldCount > 0, !holdsForRecord else { return }
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index) else { continue }
+            if slots[id].stage == .answerHeld {
+                heldCount -= 1
+                answer(id, slots[id].sourceFailure)
+            } else if slots[id].stage == .waitingForRecord {
+                heldCount -= 1
+                switch slots[id].purpose {
+                case .copy: startCopy(id)
+                default: startWrite(id)
+                }
+            }
+        }
+    }
+
+    // MARK: - Reads that a target serves
+
+    /// The pair that can stand in for the source over an extent: it mirrors, and nothing there is dirty.
+    private func standIn(for extent: Extent) -> Int? {
+        for index in 0..<pairs.count where pairs[index].isMirroring && !pairs[index].dirty.isDirty(touching: extent) {
+            return index
+        }
+        return nil
+    }
+
+    /// The source failed a read.
+    ///
+    /// The lock makes sure that no write is half applied when the target is read.
+    private mutating func redirect(_ id: SlotID) {
+        guard standIn(for: slots[id].host.extent) != nil else { return answer(id, slots[id].sourceFailure) }
+        slots[id].stage = .redirectWaiting
+        if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startRedirectedRead(id) }
+    }
+
+    mutating func startRedirectedRead(_ id: SlotID) {
+        guard let index = standIn(for: slots[id].host.extent) else {
+            unlock(id)
+            return answer(id, slots[id].sourceFailure)
+        }
+        slots[id].stage = .redirectReading
+        slots[id].pair = UInt8(index)
+        slots[id].startedAt = now
+        issue(id, leg: leg(ofPair: index), .read)
+    }
+
+    mutating func redirectCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
+        let index = Int(slots[id].pair)
+        let extent = slots[id].host.extent
+        if slots[id].stage == .redirectReading {
+            if let failure {
+                if pairs[index].isMirroring { breakPair(index, .targetReadFailed(failure, extent)) }
+                unlock(id)
+                return answer(id, slots[id].sourceFailure)
+            }
+            readsServedByTarget += 1
+            slots[id].stage = .redirectRepairing
+            return issue(id, leg: 0, .write, isDurable: true)
+        }
+        let isRepaired = failure == nil
+        effects.append(
+            .announce(.sourceReadServedByTarget(pair: pairs[index].id, extent, isRepaired: isRepaired))
+        )
+        unlock(id)
+        answer(id, nil)
+    }
+}

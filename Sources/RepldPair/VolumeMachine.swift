@@ -1,0 +1,346 @@
+package import RepldCore
+
+/// One volume: a source element, its targets, and every request on it, as a state machine without I/O.
+///
+/// Events are the methods; effects wait in `effects` and are carried out by the engine after each event. Same events in
+/// the same order give the same effects in the same order.
+///
+/// **Life of a write** (also of a discard and of a write-zeroes):
+/// `waitingForLock → waitingForRecord → running → settled → (answerHeld) → answered`.
+/// 1. It takes an exclusive lock on its extent (`IntervalLock`): overlapping writes are applied in one order everywhere,
+///    and the mover never copies under a write.
+/// 2. It is issued only while no pair has a record pending: a pair that is not recorded as open must not be written.
+/// 3. For each pair that mirrors, it gets a leg; for each other pair, its granules are marked dirty first.
+/// 4. When no leg is pending it is settled: a failed target leg has broken its pair and does not concern the host; a
+///    failed source leg is the host's failure, and marks the extent dirty for every pair, because nobody knows what the
+///    source holds now.
+/// 5. The answer is held while a record is pending, so that a write which a target lacks is not acknowledged before it is
+///    durable that the pair is broken.
+///
+/// **Life of a read**: it is served by the source, without a lock. If the source fails, a pair that mirrors and has the
+/// range clean serves it: exclusive lock, read of the target, rewriting of the source, answer.
+///
+/// **Flush**: a leg to the source and to each target that mirrors.
+///
+/// **A leg that hangs**: after the pair's time limit the pair is broken and the host answered; the slot and its buffer
+/// stay taken until the late completion, and the pair cannot start again before it (a late write would undo newer data).
+///
+/// Invariants (checked by `checkInvariants`): a request is answered exactly once; a slot is released exactly when it is
+/// answered and no leg is pending; a pair's `operationsInFlight` is the number of legs pending on its target; the
+/// pair is Synchronized only with a clean `dirty` map.
+///
+/// Not thread-safe: owned by the loop of its volume.
+package struct VolumeMachine: ~Copyable {
+    /// Targets of one volume.
+    ///
+    /// Legs are bits of a byte.
+    package static var pairLimit: Int { 3 }
+
+    package let byteCount: UInt64
+    package let blockByteCount: UInt32
+    package internal(set) var effects: BoundedQueue<Effect>
+    package internal(set) var readsServedByTarget: UInt64 = 0
+
+    var now = Instant(nanoseconds: 0)
+    var slots: SlotTable<Request>
+    var locks: IntervalLock
+    var granted: BoundedQueue<SlotID>
+    var pairs: FixedArray<Pair>
+    let hostSlotLimit: Int
+    /// Slots that host requests hold, the answered ones that a stuck target keeps included.
+    package internal(set) var hostRequestCount = 0
+    /// Requests in `waitingForRecord` or `answerHeld`.
+    var heldCount = 0
+    var isClosing = false
+    var closeStage = CloseStage.open
+
+    enum CloseStage: UInt8 { case open, draining, flushing, recording, closed }
+
+    /// What a slot is used for.
+    enum Purpose: UInt8, BitwiseCopyable {
+        case hostRead, hostWrite, hostFlush
+        case copy, copyFlush, closeFlush
+    }
+
+    enum Stage: UInt8, BitwiseCopyable {
+        case waitingForLock, waitingForRecord, running
+        /// A read that the source failed: it waits for its lock, then goes to the target, then back to the source.
+        case redirectWaiting, redirectReading, redirectRepairing
+        case waitingForBuffers, copyReading, copyComparing, copyWriting
+        case answerHeld
+        /// Answered, but a target still holds an operation of it.
+        case abandoned
+    }
+
+    /// One slot's record; `pendingLegs`, `issuedLegs` and `abandonedLegs` are bit sets of legs.
+    struct Request: BitwiseCopyable {
+        var host: HostRequest
+        var purpose: Purpose
+        var stage: Stage
+        var pendingLegs: UInt8 = 0
+        var issuedLegs: UInt8 = 0
+        /// Pending legs that nobody waits for any more: their targets did not answer within the time limit.
+        var abandonedLegs: UInt8 = 0
+        var sourceFailure: IOFailure?
+        var isMatch = false
+        /// The pair of a copy, of a target flush, or the one that serves a redirected read.
+        var pair: UInt8 = 0
+        var secondBuffer = BufferID.none
+        var startedAt = Instant(nanoseconds: 0)
+
+        var awaitedLegs: UInt8 { pendingLegs & ~abandonedLegs }
+    }
+
+    /// Makes a machine without targets for a volume of `byteCount` bytes in blocks of `blockByteCount`.
+    package init(byteCount: UInt64, blockByteCount: UInt32, hostSlotLimit: Int = 256) {
+        invariant(byteCount > 0 && byteCount % UInt64(blockByteCount) == 0, "a volume is a whole number of blocks")
+        self.byteCount = byteCount
+        self.blockByteCount = blockByteCount
+        self.hostSlotLimit = hostSlotLimit
+        let blank = Request(
+            host: HostRequest(
+                operation: .flush,
+                extent: Extent(offset: 0, length: 0),
+                buffer: .none,
+                origin: RequestOrigin(client: 0, request: 0)
+            ),
+            purpose: .hostFlush,
+            stage: .running
+        )
+        // Every pair's mover, its flush and the closing flush have slots of their own, so that hosts never starve them.
+        let capacity = hostSlotLimit + Self.pairLimit * (Pair.copyDepthLimit + 1) + 1
+        slots = SlotTable(capacity: capacity, blank: blank)
+        locks = IntervalLock(capacity: capacity)
+        granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
+        effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
+        pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, granuleByteCount: 4096) }
+    }
+
+    /// Tells the machine the time of the turn that begins.
+    package mutating func advance(to now: Instant) { self.now = now }
+
+    /// The next effect to carry out.
+    package mutating func nextEffect() -> Effect? { effects.popFirst() }
+
+    /// Whether a host request would be taken now.
+    package var hasRoom: Bool { hostRequestCount < hostSlotLimit && !isClosing }
+
+    /// Nothing is in flight and nothing waits.
+    package var isIdle: Bool { slots.isEmpty }
+
+    // MARK: - Events
+
+    /// A host request arrived.
+    ///
+    /// False, and nothing happened, when every slot is taken: the front end tries again later.
+    package mutating func begin(_ host: HostRequest) -> Bool {
+        guard hasRoom else { return false }
+        let blockSize = UInt64(blockByteCount)
+        invariant(host.extent.end <= byteCount, "a request lies inside its volume")
+        invariant(host.extent.isAligned(to: blockSize), "a request is aligned to the volume's blocks")
+        invariant(host.extent.isEmpty == (host.operation == .flush), "only a flush has no extent")
+        let purpose: Purpose =
+            switch host.operation {
+            case .read: .hostRead
+            case .flush: .hostFlush
+            case .write, .discard, .writeZeroes: .hostWrite
+            }
+        var request = Request(host: host, purpose: purpose, stage: .running)
+        request.startedAt = now
+        guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
+        hostRequestCount += 1
+        switch purpose {
+        case .hostRead:
+            issue(id, leg: 0, .read)
+        case .hostFlush:
+            startFlush(id)
+        case .hostWrite:
+            slots[id].stage = .waitingForLock
+            if locks.acquire(host.extent, .exclusive, owner: id) { startWrite(id) }
+        case .copy, .copyFlush, .closeFlush:
+            invariantFailed("hosts do not start the mover's work")
+        }
+        return true
+    }
+
+    /// An operation on a copy ended.
+    package mutating func completed(_ id: SlotID, leg: UInt8, _ outcome: OperationOutcome) {
+        let bit: UInt8 = 1 << leg
+        invariant(slots[id].pendingLegs & bit != 0, "a leg completes once, and only after it was issued")
+        slots[id].pendingLegs &= ~bit
+        if leg > 0 {
+            pairs[Int(leg) - 1].operationsInFlight -= 1
+            invariant(pairs[Int(leg) - 1].operationsInFlight >= 0, "operations on a target are counted")
+        }
+        switch slots[id].stage {
+        case .running:
+            runningLegCompleted(id, leg: leg, outcome.failure)
+        case .redirectReading, .redirectRepairing:
+            redirectCompleted(id, leg: leg, outcome.failure)
+        case .copyReading, .copyComparing, .copyWriting:
+            copyStepCompleted(id, leg: leg, outcome)
+        case .abandoned, .answerHeld:
+            if leg > 0 && slots[id].purpose != .hostWrite && slots[id].purpose != .copy {
+                lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
+            }
+            if slots[id].stage == .abandoned { releaseIfUnused(id) }
+        case .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
+            invariantFailed("a waiting request has no operation in flight")
+        }
+        if leg > 0 { targetOperationEnded(Int(leg) - 1) }
+        if isClosing { advanceClosing() }
+    }
+
+    /// The buffers that `needBuffers` asked for.
+    package mutating func buffersGranted(_ id: SlotID, _ first: BufferID, second: BufferID) {
+        invariant(slots[id].stage == .waitingForBuffers, "buffers are granted to whoever waits for them")
+        slots[id].host.buffer = first
+        slots[id].secondBuffer = second
+        slots[id].stage = .waitingForLock
+        if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+    }
+
+    /// Some time has passed: looks for target operations over their limit.
+    ///
+    /// To be called about once a second.
+    package mutating func tick() {
+        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].operationsInFlight > 0 {
+            let limit = pairs[index].settings.targetTimeoutNanoseconds
+            let bit: UInt8 = 1 << UInt8(index + 1)
+            for slot in 0..<slots.capacity {
+                guard let id = slots.taken(at: slot), slots[id].pendingLegs & bit != 0 else { continue }
+                guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
+                guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
+                breakPair(index, .targetTimedOut)
+                abandonLegs(of: index)
+                break
+            }
+        }
+        retryRecords()
+    }
+
+    /// What the engine needs to know of a slot when an operation of it ends.
+    package struct Operands: BitwiseCopyable {
+        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual }
+
+        package var extent: Extent
+        package var buffer: BufferID
+        package var secondBuffer: BufferID
+        package var isDurable: Bool
+        /// What the mover wants to know about the data that was read.
+        package var examination: Examination
+    }
+
+    /// The operands of a slot with an operation in flight.
+    package func operands(of id: SlotID) -> Operands {
+        let request = slots[id]
+        let examination: Operands.Examination =
+            switch request.stage {
+            case .copyReading: .isZero
+            case .copyComparing: .isEqual
+            default: .none
+            }
+        return Operands(
+            extent: request.host.extent,
+            buffer: request.host.buffer,
+            secondBuffer: request.secondBuffer,
+            isDurable: request.host.isDurable,
+            examination: examination
+        )
+    }
+
+    /// Slots of all purposes, for tables beside the machine's.
+    package var slotCapacity: Int { slots.capacity }
+
+    // MARK: - Shared by the parts
+
+    func leg(ofPair index: Int) -> UInt8 { UInt8(index + 1) }
+
+    /// Whether any pair has a record on its way: writes are not issued and answers are held.
+    var holdsForRecord: Bool {
+        for index in 0..<pairs.count where pairs[index].isRecordPending { return true }
+        return false
+    }
+
+    mutating func issue(
+        _ id: SlotID,
+        leg: UInt8,
+        _ kind: ElementOperation.Kind,
+        isDurable: Bool = false
+    ) {
+        slots[id].pendingLegs |= 1 << leg
+        slots[id].issuedLegs |= 1 << leg
+        if leg > 0 { pairs[Int(leg) - 1].operationsInFlight += 1 }
+        effects.append(
+            .perform(
+                ElementOperation(
+                    slot: id,
+                    leg: leg,
+                    kind: kind,
+                    isDurable: isDurable,
+                    fillsIfUnsupported: fillsIfUnsupported(id, leg: leg),
+                    buffer: slots[id].host.buffer,
+                    secondBuffer: slots[id].secondBuffer,
+                    extent: slots[id].host.extent
+                )
+            )
+        )
+    }
+
+    private func fillsIfUnsupported(_ id: SlotID, leg: UInt8) -> Bool {
+        guard slots[id].purpose == .hostWrite else { return true }
+        // Without a pair a discard is advice, and an element that cannot follow it changes nothing.
+        if slots[id].host.operation == .discard { return hasPairs }
+        return leg > 0 || !slots[id].host.mustBeFast
+    }
+
+    private var hasPairs: Bool {
+        for index in 0..<pairs.count where pairs[index].isInUse { return true }
+        return false
+    }
+
+    /// Gives the lock back and starts whoever gets it.
+    mutating func unlock(_ id: SlotID) {
+        locks.release(owner: id, granted: &granted)
+        while let next = granted.popFirst() {
+            switch slots[next].purpose {
+            case .hostWrite: startWrite(next)
+            case .hostRead: startRedirectedRead(next)
+            case .copy: startCopy(next)
+            case .hostFlush, .copyFlush, .closeFlush: invariantFailed("a flush takes no lock")
+            }
+        }
+    }
+
+    /// Checks the invariants of the type from scratch.
+    ///
+    /// For tests and the simulator.
+    package func checkInvariants() {
+        locks.checkInvariants()
+        var hostCount = 0
+        var held = 0
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index) else { continue }
+            let request = slots[id]
+            switch request.purpose {
+            case .hostRead, .hostWrite, .hostFlush: hostCount += 1
+            case .copy, .copyFlush, .closeFlush: break
+            }
+            if request.stage == .waitingForRecord || request.stage == .answerHeld { held += 1 }
+            invariant(request.pendingLegs & ~request.issuedLegs == 0, "a pending leg was issued")
+        }
+        invariant(hostCount == hostRequestCount, "host requests are counted")
+        invariant(held == heldCount, "held requests are counted")
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            var legs = 0
+            for slot in 0..<slots.capacity {
+                if let id = slots.taken(at: slot), slots[id].pendingLegs & (1 << leg(ofPair: index)) != 0 { legs += 1 }
+            }
+            invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
+            pairs[index].dirty.checkInvariants()
+            pairs[index].unflushed.checkInvariants()
+            let isInSync = pairs[index].copyState == .synchronized && !pairs[index].wantsDetach
+            invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
+        }
+    }
+}

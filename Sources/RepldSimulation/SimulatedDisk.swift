@@ -1,0 +1,172 @@
+package import RepldCore
+internal import RepldEngine
+
+/// A disk with a volatile write cache, in memory, that outlives the engine that uses it.
+///
+/// `contents` is what a read sees; `stable` is what is left after a loss of power, before the fate of each unflushed
+/// write is drawn: lost, kept, or torn at a sector. So a crash can leave every state that an unflushed cache allows
+/// (SQLite's pager quantifies over the same subsets).
+///
+/// Faults injected: failing everything, failing at a rate, latent sector errors (a read fails until the sector is
+/// written), hanging until told otherwise, and not knowing how to zero. Not injected here: bit flips and misdirected
+/// writes, because without checksums of its own no replicator can see them.
+package final class SimulatedDisk {
+    package static var sectorByteCount: Int { 512 }
+
+    struct UnflushedWrite {
+        var offset: Int
+        var bytes: [UInt8]
+    }
+
+    package struct Faults: Sendable {
+        /// Every operation fails, with this.
+        package var failure: IOFailure?
+        /// Reads and writes fail once in so many operations; 0 is never.
+        package var failsOneIn: UInt64 = 0
+        /// Operations do not complete until this is false again.
+        package var isStuck = false
+        /// Zeroing and discarding are not known.
+        package var lacksZeroing = false
+
+        package init() {}
+    }
+
+    package let name: String
+    package private(set) var contents: [UInt8]
+    private var stable: [UInt8]
+    private var unflushed: [UnflushedWrite] = []
+    private var badSectors: [Bool]
+    package var faults = Faults()
+
+    /// Makes a disk of zeroes.
+    package init(name: String, byteCount: Int) {
+        self.name = name
+        contents = Array(repeating: 0, count: byteCount)
+        stable = contents
+        badSectors = Array(repeating: false, count: byteCount / Self.sectorByteCount)
+    }
+
+    package var byteCount: Int { contents.count }
+
+    package var geometry: ElementGeometry {
+        ElementGeometry(
+            byteCount: UInt64(byteCount),
+            logicalBlockByteCount: UInt32(Self.sectorByteCount),
+            physicalBlockByteCount: UInt32(Self.sectorByteCount),
+            isReadOnly: false,
+            canDiscard: !faults.lacksZeroing,
+            canZeroFast: !faults.lacksZeroing,
+            isDirect: true
+        )
+    }
+
+    /// Makes reads of a sector fail until it is written.
+    package func spoil(sector: Int) { badSectors[sector] = true }
+
+    /// Makes a bad sector readable again, as it was.
+    package func heal(sector: Int) { badSectors[sector] = false }
+
+    /// Makes an operation take effect; the failure it ends with, if any.
+    func apply(_ operation: SimulatedOperation, random: inout RandomSource) -> IOFailure? {
+        if let failure = faults.failure { return failure }
+        if random.chance(oneIn: faults.failsOneIn) {
+            // A write that fails may have done part of its work.
+            if case .write(let offset, let memory, _) = operation.kind {
+                let sectors = UInt64(memory.count / Self.sectorByteCount)
+                let done = Int(random.below(sectors + 1)) * Self.sectorByteCount
+                write(unsafe Array(memory[..<done]), at: offset, isDurable: false)
+            }
+            return .inputOutput
+        }
+        switch operation.kind {
+        case .read(let offset, let memory):
+            let sectors = offset / Self.sectorByteCount..<(offset + memory.count) / Self.sectorByteCount
+            if sectors.contains(where: { badSectors[$0] }) { return .inputOutput }
+            unsafe contents.withUnsafeBytes { bytes in
+                unsafe memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + memory.count]))
+            }
+        case .write(let offset, let memory, let isDurable):
+            write(unsafe Array(memory), at: offset, isDurable: isDurable)
+        case .zero(let extent, let isDurable):
+            if faults.lacksZeroing { return .notSupported }
+            write(Array(repeating: 0, count: Int(extent.length)), at: Int(extent.offset), isDurable: isDurable)
+        case .flush:
+            stable = contents
+            unflushed.removeAll()
+        }
+        return nil
+    }
+
+    private func write(_ bytes: [UInt8], at offset: Int, isDurable: Bool) {
+        guard !bytes.isEmpty else { return }
+        contents.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        for sector in offset / Self.sectorByteCount..<(offset + bytes.count) / Self.sectorByteCount {
+            badSectors[sector] = false
+        }
+        if isDurable {
+            // Older unflushed writes to the same place cannot come back over a durable one.
+            settleUnflushed(overlapping: offset..<offset + bytes.count)
+            stable.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        } else {
+            unflushed.append(UnflushedWrite(offset: offset, bytes: bytes))
+        }
+    }
+
+    private func settleUnflushed(overlapping range: Range<Int>) {
+        var kept: [UnflushedWrite] = []
+        for write in unflushed {
+            let writeRange = write.offset..<write.offset + write.bytes.count
+            if writeRange.overlaps(range) {
+                stable.replaceSubrange(writeRange, with: write.bytes)
+            } else {
+                kept.append(write)
+            }
+        }
+        unflushed = kept
+    }
+
+    /// Power is lost: each unflushed write is lost, kept, or torn, as the dice fall.
+    package func losePower(random: inout RandomSource) {
+        for write in unflushed {
+            let sectorCount = UInt64(write.bytes.count / Self.sectorByteCount)
+            switch random.below(3) {
+            case 0: continue
+            case 1: stable.replaceSubrange(write.offset..<write.offset + write.bytes.count, with: write.bytes)
+            default:
+                let first = Int(random.below(sectorCount)) * Self.sectorByteCount
+                let end = first + (1 + Int(random.below(sectorCount)) * Self.sectorByteCount)
+                let upTo = min(write.bytes.count, (end / Self.sectorByteCount + 1) * Self.sectorByteCount)
+                stable.replaceSubrange(write.offset + first..<write.offset + upTo, with: write.bytes[first..<upTo])
+            }
+        }
+        unflushed.removeAll()
+        contents = stable
+    }
+
+    /// What the disk holds now, for checkers.
+    package func sector(_ index: Int) -> ArraySlice<UInt8> {
+        contents[index * Self.sectorByteCount..<(index + 1) * Self.sectorByteCount]
+    }
+
+    /// Reads without an operation, as recovery does at start.
+    package func bytes(_ range: Range<Int>) -> [UInt8] { Array(contents[range]) }
+}
+
+/// One operation on a simulated disk, from its start to its completion.
+@safe
+struct SimulatedOperation {
+    @safe
+    enum Kind {
+        case read(Int, UnsafeMutableRawBufferPointer)
+        case write(Int, UnsafeRawBufferPointer, isDurable: Bool)
+        case zero(Extent, isDurable: Bool)
+        case flush
+    }
+
+    var disk: SimulatedDisk
+    var kind: Kind
+    var token: Token
+    var dueAt: UInt64
+    var sequence: UInt64
+    var byteCount: UInt32
+}

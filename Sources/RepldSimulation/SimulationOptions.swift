@@ -1,0 +1,53 @@
+internal import RepldCore
+
+/// How one run of the simulator behaves, drawn from its seed: some kinds of faults off, the others with wild weights.
+package struct SimulationOptions: Sendable {
+    package var seed: UInt64
+    package var volumeByteCount: Int
+    package var stepCount: Int
+    package var depth: Int
+    package var granuleByteCount: UInt32
+    package var copyDepth: UInt8
+    package var copyChunkByteCount: UInt32
+    package var targetTimeoutNanoseconds: UInt64
+    /// Each happens once in so many steps; 0 is never.
+    package var crashOneIn: UInt64
+    package var restartOneIn: UInt64
+    package var targetFailureOneIn: UInt64
+    package var targetStuckOneIn: UInt64
+    package var sourceBadSectorOneIn: UInt64
+    package var sourceFlakyOneIn: UInt64
+    package var metadataFailureOneIn: UInt64
+    package var operatorOneIn: UInt64
+    package var restOneIn: UInt64
+    package var targetLacksZeroing: Bool
+    package var sourceLacksZeroing: Bool
+    package var pairCount: Int
+
+    /// Draws the options of a seed.
+    package init(seed: UInt64) {
+        var random = RandomSource(seed: seed ^ 0x5EED_0F0D_D500)
+        func pick<Value>(_ values: [Value]) -> Value { values[Int(random.below(UInt64(values.count)))] }
+        self.seed = seed
+        volumeByteCount = pick([64 << 10, 256 << 10, 1 << 20])
+        stepCount = pick([200, 500, 1000])
+        depth = pick([1, 4, 16, 40])
+        granuleByteCount = pick([4096, 16384, 65536])
+        copyDepth = pick([1, 2, 4, 16])
+        copyChunkByteCount = max(granuleByteCount, pick([4096, 65536]))
+        targetTimeoutNanoseconds = pick([2_000_000_000, 30_000_000_000])
+        crashOneIn = pick([0, 50, 200, 500])
+        restartOneIn = pick([0, 200, 500])
+        targetFailureOneIn = pick([0, 0, 50, 200])
+        targetStuckOneIn = pick([0, 0, 100])
+        sourceBadSectorOneIn = pick([0, 0, 20])
+        sourceFlakyOneIn = pick([0, 0, 0, 200])
+        metadataFailureOneIn = pick([0, 0, 0, 100])
+        operatorOneIn = pick([0, 20, 100])
+        restOneIn = pick([20, 100])
+        targetLacksZeroing = random.chance(oneIn: 4)
+        sourceLacksZeroing = random.chance(oneIn: 4)
+        pairCount = pick([1, 1, 2, 3])
+    }
+}
+
