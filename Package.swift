@@ -124,5 +124,10 @@ let package = Package(
             ],
             swiftSettings: common
         ),
+        .testTarget(
+            name: "RepldUringTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux"],
+            swiftSettings: common
+        ),
     ]
 )
