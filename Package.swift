@@ -126,7 +126,6 @@ let package = Package(
             swiftSettings: common
         ),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
-        .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore"], swiftSettings: common),
         .testTarget(
             name: "RepldControlTests",
             dependencies: [
