@@ -96,6 +96,11 @@ let package = Package(
             ],
             swiftSettings: library
         ),
+        .target(
+            name: "RepldDemo",
+            dependencies: ["RepldCore", "RepldControlAPI", "RepldControlClient"],
+            swiftSettings: library
+        ),
         .executableTarget(
             name: "replctl",
             dependencies: [
@@ -125,6 +130,12 @@ let package = Package(
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
         ),
+        .testTarget(
+            name: "RepldPairTests",
+            dependencies: ["RepldCore", "RepldFormat", "RepldPair"],
+            swiftSettings: common
+        ),
+        .testTarget(name: "RepldFormatTests", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: common),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
         .testTarget(
             name: "RepldControlTests",

@@ -1,0 +1,108 @@
+import RepldCore
+import RepldFormat
+import RepldPair
+
+/// A machine with the world played by hand: effects are sorted into lists, and completions are given in any order.
+struct MachineHarness: ~Copyable {
+    static var volumeByteCount: UInt64 { 1 << 20 }
+
+    var machine = VolumeMachine(byteCount: MachineHarness.volumeByteCount, blockByteCount: 512, hostSlotLimit: 32)
+    var operations: [ElementOperation] = []
+    var answers: [(request: UInt32, failure: IOFailure?)] = []
+    var records: [(pair: Int, record: PairRecord)] = []
+    var recycled: [BufferID] = []
+    var events: [VolumeEvent] = []
+    var detached: [Int] = []
+    var isClosed = false
+    /// Records are written at once; otherwise the test answers them.
+    var writesRecords = true
+    private var nextBuffer: UInt32 = 1000
+
+    mutating func settle() {
+        while let effect = machine.nextEffect() {
+            switch effect {
+            case .perform(let operation): operations.append(operation)
+            case .answer(let origin, let failure): answers.append((origin.request, failure))
+            case .recycle(let buffer): recycled.append(buffer)
+            case .needBuffers(let slot, _, let isPair):
+                nextBuffer += 2
+                machine.buffersGranted(
+                    slot,
+                    BufferID(rawValue: nextBuffer),
+                    second: isPair ? BufferID(rawValue: nextBuffer + 1) : .none
+                )
+            case .persist(let pair, let record):
+                records.append((pair, record))
+                if writesRecords { machine.recordWritten(pair: pair, nil) }
+            case .announce(let event): events.append(event)
+            case .pairDetached(let pair): detached.append(pair)
+            case .closed: isClosed = true
+            }
+        }
+        machine.checkInvariants()
+    }
+
+    mutating func request(
+        _ operation: HostOperation, _ number: UInt32, at offset: UInt64 = 0, length: UInt64 = 4096,
+        isDurable: Bool = false
+    ) -> Bool {
+        let extent = operation == .flush ? Extent(offset: 0, length: 0) : Extent(offset: offset, length: length)
+        let hasData = operation == .read || operation == .write
+        let isTaken = machine.begin(
+            HostRequest(
+                operation: operation,
+                extent: extent,
+                buffer: hasData ? BufferID(rawValue: number) : .none,
+                origin: RequestOrigin(client: 0, request: number),
+                isDurable: isDurable
+            ))
+        settle()
+        return isTaken
+    }
+
+    /// Completes the oldest operation on a leg; the operation, or `nil` when there is none.
+    @discardableResult
+    mutating func complete(leg: UInt8, _ failure: IOFailure? = nil, isMatch: Bool = false) -> ElementOperation? {
+        guard let index = operations.firstIndex(where: { $0.leg == leg }) else { return nil }
+        let operation = operations.remove(at: index)
+        machine.completed(operation.slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
+        settle()
+        return operation
+    }
+
+    /// Completes everything that is or comes in flight.
+    mutating func completeAll() {
+        while let operation = operations.first { complete(leg: operation.leg) }
+    }
+
+    /// Takes in a pair that was in sync and closed cleanly.
+    mutating func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
+        let record = PairRecord(
+            sequence: 7,
+            pair: PairID(high: 1, low: 1),
+            volumeByteCount: Self.volumeByteCount,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        let index = machine.addPair(record, isNew: false, settings: settings) ?? -1
+        settle()
+        return index
+    }
+
+    mutating func addNewPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
+        let record = PairRecord(
+            sequence: 0,
+            pair: PairID(high: 2, low: 2),
+            volumeByteCount: Self.volumeByteCount,
+            copyState: CopyState.initialized.rawValue,
+            isClosedCleanly: false
+        )
+        let index = machine.addPair(record, isNew: true, settings: settings) ?? -1
+        settle()
+        return index
+    }
+
+    var state: CopyState? { machine.withPair(0) { $0.copyState } }
+    var dirtyByteCount: UInt64? { machine.withPair(0) { $0.dirty.dirtyByteCount } }
+    var legs: [UInt8] { operations.map(\.leg) }
+}

@@ -1,0 +1,76 @@
+import RepldCore
+import RepldPair
+import Testing
+
+/// A read that the source fails is served by a target that surely has the data, and rewritten on the source.
+@Suite struct RedirectedReadTests {
+    @Test func failingSourceReadIsServedByTheTargetAndRepaired() {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        _ = harness.request(.read, 1, at: 4096)
+        #expect(harness.legs == [0])
+        harness.complete(leg: 0, .inputOutput)
+        #expect(harness.operations.map(\.kind) == [.read] && harness.legs == [1])
+        harness.complete(leg: 1)
+        #expect(harness.operations.map(\.kind) == [.write] && harness.legs == [0])
+        #expect(harness.answers.isEmpty)
+        harness.complete(leg: 0)
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
+        #expect(harness.machine.readsServedByTarget == 1)
+        // The buffer of a successful read is the front end's.
+        #expect(harness.recycled.isEmpty)
+    }
+
+    @Test func unrepairableSourceStillServesTheRead() {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        _ = harness.request(.read, 1)
+        harness.complete(leg: 0, .inputOutput)
+        harness.complete(leg: 1)
+        harness.complete(leg: 0, .inputOutput)
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
+    }
+
+    @Test func dirtyRangeIsNeverServedByTheTarget() {
+        var harness = MachineHarness()
+        _ = harness.addNewPair()
+        _ = harness.machine.startPair(0)
+        harness.settle()
+        _ = harness.request(.read, 1, at: 0)
+        guard let read = harness.operations.first(where: { $0.kind == .read }) else {
+            Issue.record("the read was issued")
+            return
+        }
+        harness.operations.removeAll { $0.kind == .read }
+        harness.machine.completed(read.slot, leg: 0, OperationOutcome(failure: .inputOutput))
+        harness.settle()
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == .inputOutput)
+        #expect(harness.recycled == [BufferID(rawValue: 1)])
+    }
+
+    @Test func redirectedReadWaitsForAWriteThatIsHalfApplied() {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        _ = harness.request(.write, 1)
+        _ = harness.request(.read, 2)
+        guard let read = harness.operations.first(where: { $0.kind == .read }) else {
+            Issue.record("the read was issued")
+            return
+        }
+        harness.operations.removeAll { $0.kind == .read }
+        harness.machine.completed(read.slot, leg: 0, OperationOutcome(failure: .inputOutput))
+        harness.settle()
+        #expect(!harness.operations.contains { $0.kind == .read })
+        harness.complete(leg: 0)
+        harness.complete(leg: 1)
+        #expect(harness.operations.map(\.kind) == [.read] && harness.legs == [1])
+    }
+
+    @Test func withoutATargetTheFailureIsTheHosts() {
+        var harness = MachineHarness()
+        _ = harness.request(.read, 1)
+        harness.complete(leg: 0, .gone)
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == .gone)
+        #expect(harness.recycled == [BufferID(rawValue: 1)])
+    }
+}

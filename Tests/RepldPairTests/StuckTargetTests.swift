@@ -1,0 +1,93 @@
+import RepldCore
+import RepldFormat
+import RepldPair
+import Testing
+
+/// Rule 8: a target that does not answer is given up after its time limit, and cannot do harm when it comes back.
+@Suite struct StuckTargetTests {
+    private static let limit: UInt64 = 2_000_000_000
+
+    private func settings() -> PairSettings {
+        PairSettings(granuleByteCount: 4096, targetTimeoutNanoseconds: Self.limit)
+    }
+
+    @Test(arguments: [(limit, false), (limit + 1, true)])
+    func hostGoesOnAfterTheTimeLimit(elapsed: UInt64, isGivenUp: Bool) {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings())
+        _ = harness.request(.write, 1)
+        harness.complete(leg: 0)
+        harness.machine.advance(to: Instant(nanoseconds: elapsed))
+        harness.machine.tick()
+        harness.settle()
+        #expect(harness.answers.count == (isGivenUp ? 1 : 0))
+        #expect(harness.state == (isGivenUp ? .broken : .synchronized))
+        // The stuck operation still has the buffer.
+        #expect(harness.recycled.isEmpty)
+        harness.complete(leg: 1)
+        #expect(harness.recycled == [BufferID(rawValue: 1)])
+        #expect(harness.answers.count == 1)
+        #expect(harness.machine.isIdle)
+    }
+
+    @Test func pairDoesNotStartBeforeTheStuckWriteIsBack() {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings())
+        _ = harness.request(.write, 1)
+        harness.complete(leg: 0)
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        let isAccepted = harness.machine.startPair(0)
+        harness.settle()
+        #expect(isAccepted)
+        #expect(harness.state == .broken)
+        #expect(harness.machine.withPair(0) { $0.progress } == .pending)
+        harness.complete(leg: 1)
+        #expect(harness.state == .unsynchronized)
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
+
+    /// Found by the simulator: a write that waited for two stuck targets was answered by neither time limit.
+    @Test func twoStuckTargetsDoNotHoldTheHost() {
+        var harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings())
+        let second = PairRecord(
+            sequence: 3,
+            pair: PairID(high: 5, low: 5),
+            volumeByteCount: MachineHarness.volumeByteCount,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        _ = harness.machine.addPair(second, isNew: false, settings: settings())
+        harness.settle()
+        _ = harness.request(.write, 1)
+        _ = harness.request(.flush, 2)
+        #expect(harness.legs == [0, 1, 2, 0, 1, 2])
+        harness.complete(leg: 0)
+        harness.complete(leg: 0)
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        #expect(harness.answers.count == 2)
+    }
+
+    /// A chunk of the mover that is stuck on the target must not keep its lock.
+    @Test func stuckCopyLetsHostWritesPass() {
+        var harness = MachineHarness()
+        _ = harness.addNewPair(settings())
+        _ = harness.machine.startPair(0)
+        harness.settle()
+        // The chunks have been read and hang on the target.
+        while harness.legs.contains(0) { harness.complete(leg: 0) }
+        _ = harness.request(.write, 1, at: 0)
+        #expect(!harness.legs.contains(0))
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        #expect(harness.legs.contains(0))
+        harness.complete(leg: 0)
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
+    }
+}
