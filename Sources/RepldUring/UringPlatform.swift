@@ -19,7 +19,7 @@ package struct UringPlatform: ~Copyable, Platform {
     package typealias ListenerHandle = Listener
 
     let ring: Ring
-    var operations: SlotTable<Operation>
+    var operations: OperationTable
     var ready: BoundedQueue<Completion>
     var deferred: BoundedQueue<SlotID>
 
@@ -86,10 +86,7 @@ package struct UringPlatform: ~Copyable, Platform {
         }
         let capacity = options.operationCapacity
         let nobody = SlotID(index: 0, generation: 0)
-        operations = SlotTable(
-            capacity: capacity,
-            blank: Operation(token: .wake, kind: .signal, place: 0)
-        )
+        operations = OperationTable(capacity: capacity)
         ready = BoundedQueue(
             capacity: capacity + options.socketCapacity,
             blank: Completion(token: .wake, count: 0, failure: nil)
