@@ -68,7 +68,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RepldEngineTests",
-            dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
+            dependencies: ["RepldCore", "RepldEngine", "RepldFrontends", "RepldPair"],
             swiftSettings: common
         ),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
