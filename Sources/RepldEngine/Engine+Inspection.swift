@@ -24,8 +24,6 @@ extension Engine where P: ~Copyable {
         return false
     }
 
-    package func readsServedByTarget(volume: Int) -> UInt64 { volumes[volume].machine.readsServedByTarget }
-
     /// Checks every machine's invariants from scratch.
     package func checkInvariants() {
         for volume in 0..<volumes.count where volumes[volume].isInUse { volumes[volume].machine.checkInvariants() }

@@ -35,6 +35,8 @@ package struct Pair: ~Copyable {
     var isRecordInFlight = false
     var isRecordWanted = false
     var recordAttempts = 0
+    /// The last record could not be written; it is tried again at every tick.
+    var hasRecordFailed = false
     /// A record without "closed cleanly" is durable: the elements may be written.
     var isOpenRecorded = false
     /// The metadata area refuses records, and no open record is durable: writes must be refused.

@@ -12,8 +12,7 @@ internal import RepldCore
 extension VolumeMachine {
     /// Starts as many chunks as the pair may have in flight, or goes on to what follows the last of them.
     mutating func pumpCopies(_ index: Int) {
-        guard pairs[index].isInUse, pairs[index].copyState == .unsynchronized, !pairs[index].wantsDetach else { return }
-        guard !isClosing, !pairs[index].isCopyFlushInFlight else { return }
+        guard pairs[index].isInUse, isCopying(index), !pairs[index].isCopyFlushInFlight else { return }
         let limit = UInt64(pairs[index].settings.copyChunkByteCount) >> UInt64(pairs[index].dirty.granuleShift)
         while pairs[index].copiesInFlight < Int(pairs[index].settings.copyDepth) {
             guard pairs[index].copied.count + pairs[index].copiesInFlight < Pair.copiedExtentLimit else { break }

@@ -226,6 +226,7 @@ extension VolumeMachine {
         } else {
             if !pairs[index].wantsCleanRecord { pairs[index].isOpenRecorded = true }
             pairs[index].isRecordImpossible = false
+            pairs[index].hasRecordFailed = false
             pairs[index].recordAttempts = 0
         }
         if pairs[index].wantsDetach { pairs[index].isRecordWanted = false }
@@ -234,6 +235,13 @@ extension VolumeMachine {
         releaseHeld()
         if pairs[index].isInUse, !pairs[index].isRecordPending { pumpCopies(index) }
         if isClosing { advanceClosing() }
+    }
+
+    /// Tries again to write the records that could not be written. Once per tick.
+    mutating func retryRecords() {
+        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].hasRecordFailed && !isClosing {
+            wantRecord(index)
+        }
     }
 
     /// After a few attempts the pair goes on without the record if an open one is durable: then a restart takes
@@ -246,7 +254,8 @@ extension VolumeMachine {
             pairs[index].isRecordWanted = true
             return
         }
-        effects.append(.announce(.recordFailed(pair: pairs[index].id, failure)))
+        if !pairs[index].hasRecordFailed { effects.append(.announce(.recordFailed(pair: pairs[index].id, failure))) }
+        pairs[index].hasRecordFailed = true
         if !pairs[index].isOpenRecorded { pairs[index].isRecordImpossible = true }
     }
 

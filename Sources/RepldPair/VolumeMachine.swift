@@ -216,6 +216,7 @@ package struct VolumeMachine: ~Copyable {
                 break
             }
         }
+        retryRecords()
     }
 
     /// What the engine needs to know of a slot when an operation of it ends.

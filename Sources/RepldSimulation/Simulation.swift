@@ -92,6 +92,7 @@ package struct Simulation: ~Copyable {
         var lines: [String] = []
         var brokenCount = 0
         var synchronizedCount = 0
+        var servedByTargetCount = 0
     }
 
     static var volumeID: VolumeID { VolumeID(rawValue: 1) }
@@ -120,14 +121,17 @@ package struct Simulation: ~Copyable {
                     id: PairID(high: options.seed, low: UInt64(index)),
                     disk: disk,
                     metadata: SimulatedDisk(name: "metadata \(index)", byteCount: PairRecord.areaByteCount)
-                ))
+                )
+            )
         }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
     }
 
     static func makeEngine(
-        _ world: SimulatedWorld, _ mailbox: Mailbox<SimulatedPlatform>, _ log: EventLog
+        _ world: SimulatedWorld,
+        _ mailbox: Mailbox<SimulatedPlatform>,
+        _ log: EventLog
     ) -> Engine<SimulatedPlatform> {
         Engine(
             platform: SimulatedPlatform(world: world),
@@ -135,6 +139,7 @@ package struct Simulation: ~Copyable {
             bufferClasses: bufferClasses
         ) { event in
             if case .pairBroken = event.kind { log.brokenCount += 1 }
+            if case .sourceReadServedByTarget = event.kind { log.servedByTargetCount += 1 }
             if case .copyStateChanged(_, .synchronized) = event.kind { log.synchronizedCount += 1 }
             if log.isTracing { log.lines.append("    event: \(event.kind)") }
         }
@@ -160,6 +165,7 @@ package struct Simulation: ~Copyable {
         }
         try converge()
         coverage.pairsBroken = log.brokenCount
+        coverage.readsServedByTarget = log.servedByTargetCount
         coverage.synchronizations = log.synchronizedCount
     }
 

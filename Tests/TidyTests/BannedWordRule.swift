@@ -81,7 +81,7 @@ struct BannedWordRule {
     /// Notes to oneself, in any file of text.
     static func noteViolations(path: String, lines: [String]) -> [Violation] {
         lines.enumerated().flatMap { index, line in
-            notes.filter { contains(line, $0, includesMembers: true) && !isPartOfLongerWord(line, $0) }.map {
+            notes.filter { containsWholeWord(line, $0) }.map {
                 Violation(path: path, line: index + 1, words: "\($0): do it now, or write an issue")
             }
         }
@@ -115,11 +115,7 @@ struct BannedWordRule {
         return false
     }
 
-    private static func isPartOfLongerWord(_ line: String, _ word: String) -> Bool {
-        line.ranges(of: word).allSatisfy { range in
-            guard range.upperBound < line.endIndex else { return false }
-            let after = line[range.upperBound]
-            return after.isLetter || after.isNumber || after == "_"
-        }
+    private static func containsWholeWord(_ line: String, _ word: String) -> Bool {
+        line.split { !($0.isLetter || $0.isNumber || $0 == "_") }.contains { $0 == word }
     }
 }

@@ -26,7 +26,8 @@ struct ImportRule {
         "RepldSimulation": Allowed(
             own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine"]
         ),
-        "RepldControlAPI": Allowed(own: [], foreign: ["Foundation", "FoundationEssentials"]),
+        "RepldControlAPI": Allowed(own: ["RepldCore", "RepldPair"], foreign: ["Foundation", "FoundationEssentials"]),
+        "RepldControlClient": Allowed(own: ["RepldControlAPI"], foreign: nil),
         "RepldControl": Allowed(
             own: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine",
@@ -36,10 +37,10 @@ struct ImportRule {
             foreign: nil
         ),
         "repld": Allowed(
-            own: ["RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldUring"],
+            own: ["RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldEngine", "RepldUring"],
             foreign: nil
         ),
-        "replctl": Allowed(own: ["RepldControlAPI"], foreign: nil),
+        "replctl": Allowed(own: ["RepldControlAPI", "RepldControlClient"], foreign: nil),
         "repld-simulate": Allowed(own: ["RepldSimulation", "RepldCore"], foreign: nil),
     ]
 

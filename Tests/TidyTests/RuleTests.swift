@@ -121,6 +121,7 @@ struct RuleTests {
             ("Thread.sleep(forTimeInterval: 1)", "Sources/RepldControl/A.swift"),
             ("let asleep = 1", "Tests/XTests/A.swift"), ("let word = \"try!\"", "Sources/RepldPair/A.swift"),
             ("let XX" + "XL = 1", "Sources/RepldPair/A.swift"),
+            ("mkdtemp(\"a-XX" + "XXXX\")", "Tests/XTests/A.swift"),
         ]
     )
     func leavesWord(text: String, path: String) {

@@ -6,7 +6,7 @@ struct Tree {
 
     /// What may stand at the top of the tree beside dot-files.
     static let topLevelEntries: Set<String> = [
-        "Package.swift", "README.md", "LICENSE", "Sources", "CSupport", "Tests", "Benchmarks",
+        "Package.swift", "Package.resolved", "README.md", "LICENSE", "Sources", "CSupport", "Tests", "Benchmarks",
     ]
 
     struct GitFailed: Error, CustomStringConvertible {

@@ -1,0 +1,131 @@
+import Foundation
+import RepldTestSupport
+
+/// What `replctl --json` prints, as far as the tests look at it.
+enum Reply {
+    struct Enumerated: Decodable, Equatable {
+        var number: Int
+        var name: String
+    }
+
+    struct Copy: Decodable {
+        var totalByteCount: UInt64
+        var doneByteCount: UInt64
+        var writtenByteCount: UInt64
+        var zeroByteCount: UInt64
+        var equalByteCount: UInt64
+    }
+
+    struct Pair: Decodable {
+        var name: String
+        var copyState: Enumerated
+        var reason: String?
+        var dirtyByteCount: UInt64?
+        var copy: Copy?
+    }
+
+    struct Activity: Decodable {
+        var connectionCount: Int
+        var writeCount: UInt64
+        var failedRequestCount: UInt64
+        var readsServedByTarget: UInt64
+    }
+
+    struct Volume: Decodable {
+        var name: String
+        var byteCount: UInt64?
+        var blockByteCount: UInt32?
+        var activity: Activity?
+    }
+
+    /// `fio --output-format=json`.
+    struct Fio: Decodable {
+        struct Direction: Decodable {
+            var io_bytes: UInt64
+            var total_ios: UInt64
+        }
+        struct Job: Decodable {
+            var error: Int
+            var total_err: Int?
+            var read: Direction
+            var write: Direction
+        }
+        var jobs: [Job]
+    }
+
+    /// `nbdinfo --json`.
+    struct NbdInfo: Decodable {
+        struct Export: Decodable {
+            enum CodingKeys: String, CodingKey {
+                case name = "export-name"
+                case byteCount = "export-size"
+                case contexts, is_read_only, can_cache, can_df, can_fast_zero, can_flush, can_fua, can_multi_conn
+                case can_trim, can_zero, block_size_minimum, block_size_preferred, block_size_maximum
+            }
+            var name: String
+            var byteCount: UInt64?
+            var contexts: [String]?
+            var is_read_only: Bool?
+            var can_cache: Bool?
+            var can_df: Bool?
+            var can_fast_zero: Bool?
+            var can_flush: Bool?
+            var can_fua: Bool?
+            var can_multi_conn: Bool?
+            var can_trim: Bool?
+            var can_zero: Bool?
+            var block_size_minimum: UInt64?
+            var block_size_preferred: UInt64?
+            var block_size_maximum: UInt64?
+        }
+        var `protocol`: String
+        var structured: Bool
+        var exports: [Export]
+    }
+
+    /// A run of `nbdinfo --map --json`.
+    struct MapRun: Decodable {
+        var offset: UInt64
+        var length: UInt64
+        var type: Int
+    }
+
+    static func decode<T: Decodable>(_ type: T.Type, _ text: String) throws -> T {
+        // fio prints notes in front of its report.
+        let start = text.firstIndex { $0 == "{" || $0 == "[" } ?? text.startIndex
+        do {
+            return try JSONDecoder().decode(type, from: Data(text[start...].utf8))
+        } catch {
+            throw Outcome.Failed(description: "this is no \(type): \(error)\n\(text)")
+        }
+    }
+}
+
+extension Daemon {
+    func pair(_ name: String) throws -> Reply.Pair {
+        try Reply.decode(Reply.Pair.self, controls("pair", "show", name, "--json"))
+    }
+
+    func volume(_ name: String) throws -> Reply.Volume {
+        try Reply.decode(Reply.Volume.self, controls("volume", "show", name, "--json"))
+    }
+
+    func activity(_ name: String) throws -> Reply.Activity {
+        guard let activity = try volume(name).activity else {
+            throw Outcome.Failed(description: "volume \(name) is not served")
+        }
+        return activity
+    }
+
+    /// Asks again and again, each time by a tool that answers when the daemon has, until `holds` or the time is over.
+    func wait(for words: String, atMost limit: Duration = .seconds(60), until holds: () throws -> Bool) throws {
+        let deadline = Deadline(after: limit)
+        while try !holds() {
+            if deadline.millisecondsLeft == 0 { throw Child.TimedOut(description: "not within \(limit): \(words)") }
+        }
+    }
+
+    func waitForCopyState(_ name: String, of pair: String, atMost limit: Duration = .seconds(60)) throws {
+        try wait(for: "pair \(pair) is \(name)", atMost: limit) { try self.pair(pair).copyState.name == name }
+    }
+}
