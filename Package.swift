@@ -127,7 +127,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RepldEngineTests",
-            dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
+            dependencies: ["RepldCore", "RepldEngine", "RepldFrontends", "RepldPair"],
             swiftSettings: common
         ),
         .testTarget(
