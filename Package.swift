@@ -19,7 +19,18 @@ let library: [SwiftSetting] = common + [.strictMemorySafety()]
 let package = Package(
     name: "repld",
     products: [
-        .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"])
+        .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"]),
+        .executable(name: "replctl", targets: ["replctl"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.0.3"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         .systemLibrary(
@@ -57,6 +68,42 @@ let package = Package(
             swiftSettings: library
         ),
 
+        // The control plane: the only targets that use packages.
+        .target(name: "RepldControlAPI", dependencies: ["RepldPair"], swiftSettings: library),
+        .target(
+            name: "RepldControl",
+            dependencies: [
+                "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "SystemPackage", package: "swift-system"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+                .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: library
+        ),
+        // An HTTP client on a unix socket from NIO's own parts: a general client would bring TLS and triple the build.
+        .target(
+            name: "RepldControlClient",
+            dependencies: [
+                "RepldControlAPI",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: library
+        ),
+        .executableTarget(
+            name: "replctl",
+            dependencies: [
+                "RepldControlAPI", "RepldControlClient", "RepldPair",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: library
+        ),
         .executableTarget(name: "repld-simulate", dependencies: ["RepldSimulation"], swiftSettings: library),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
@@ -69,10 +116,30 @@ let package = Package(
             swiftSettings: common
         ),
         .testTarget(
+            name: "RepldFrontendsTests",
+            dependencies: ["RepldCore", "RepldFrontends"],
+            swiftSettings: common
+        ),
+        .testTarget(
             name: "RepldEngineTests",
             dependencies: ["RepldCore", "RepldEngine", "RepldPair"],
             swiftSettings: common
         ),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
+        .testTarget(
+            name: "RepldControlTests",
+            dependencies: [
+                "RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldEngine", "RepldPair",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: common
+        ),
+        .testTarget(
+            name: "RepldUringTests",
+            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux"],
+            swiftSettings: common
+        ),
     ]
 )

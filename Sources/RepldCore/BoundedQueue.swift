@@ -1,4 +1,5 @@
 /// A first-in first-out queue of fixed capacity that allocates nothing after it is made.
+@usableFromInline
 package struct BoundedQueue<Element: BitwiseCopyable>: ~Copyable {
     @usableFromInline
     var ring: FixedArray<Element>

@@ -1,4 +1,5 @@
 /// A contiguous range of bytes of a volume or an element, never empty past the end of a 64-bit address.
+@usableFromInline
 package struct Extent: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     /// First byte.
     @usableFromInline
@@ -37,5 +38,6 @@ package struct Extent: Hashable, Sendable, BitwiseCopyable, CustomStringConverti
         (offset | length) & (blockSize &- 1) == 0
     }
 
+    @usableFromInline
     package var description: String { "[\(offset), +\(length))" }
 }

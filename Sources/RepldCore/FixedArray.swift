@@ -4,6 +4,7 @@
 /// grows, never copies, keeps its owner small, and is not held by a class (so no exclusivity check). Elements may be
 /// noncopyable. Every access is checked, in release builds too.
 @safe
+@usableFromInline
 package struct FixedArray<Element: ~Copyable>: ~Copyable {
     @usableFromInline
     let base: UnsafeMutablePointer<Element>

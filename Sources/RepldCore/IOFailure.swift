@@ -2,6 +2,7 @@
 ///
 /// The platform maps the kernel's error numbers to these words; everything that the world can do to an element is here,
 /// and an error number that would be our own mistake (EBADF, EFAULT) is an invariant there.
+@usableFromInline
 package enum IOFailure: UInt8, Error, Sendable, BitwiseCopyable, CaseIterable {
     /// The medium or the path to it failed (EIO and all that means the same).
     case inputOutput

@@ -1,6 +1,7 @@
 /// A moment of a platform's monotonic clock, in nanoseconds from a start of its own.
 ///
 /// Never wall-clock time.
+@usableFromInline
 package struct Instant: Hashable, Comparable, Sendable, BitwiseCopyable {
     @usableFromInline
     package var nanoseconds: UInt64

@@ -1,4 +1,5 @@
 /// The name of one use of one slot: a late answer to an earlier use of the same slot does not match it.
+@usableFromInline
 package struct SlotID: Hashable, Sendable, BitwiseCopyable {
     @usableFromInline
     package let index: UInt32
@@ -18,6 +19,7 @@ package struct SlotID: Hashable, Sendable, BitwiseCopyable {
 /// Invariants: a slot is free or taken; taking one changes its generation, so that a `SlotID` names exactly one use;
 /// `takenCount` is the number of taken slots. Free slots are handed out last-in first-out, which keeps the working set
 /// small. All operations are O(1) and allocate nothing.
+@usableFromInline
 package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
     @usableFromInline
     struct Slot: BitwiseCopyable {

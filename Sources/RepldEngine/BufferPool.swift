@@ -82,6 +82,9 @@ package struct BufferPool: ~Copyable {
     /// The largest request that one buffer holds.
     package var largestByteCount: Int { classes[classes.count - 1].byteCount }
 
+    /// How many buffers of the largest size there are.
+    package var largestBufferCount: Int { classes[classes.count - 1].bufferCount }
+
     /// Takes a buffer of at least `byteCount` bytes, leaving `reserve` of the largest for others; `nil` when none is free.
     package mutating func take(byteCount: Int, leaving reserve: Int = 0) -> BufferID? {
         invariant(byteCount <= largestByteCount, "a request is split to the largest buffer before it takes one")

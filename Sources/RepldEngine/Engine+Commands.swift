@@ -87,6 +87,8 @@ extension Engine where P: ~Copyable {
 
     /// The volume's machine has drained, flushed and recorded everything: its elements are closed.
     mutating func volumeClosed(_ index: Int) {
+        volumes[index].isMachineClosed = true
+        guard volumes[index].queriesInFlight == 0 else { return }
         for leg in 0..<HostedVolume.legLimit {
             if let element = volumes[index].elements[leg] { platform.detach(element) }
         }

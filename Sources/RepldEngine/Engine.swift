@@ -205,6 +205,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     private mutating func tick() {
         nextTick = platform.now.advanced(byNanoseconds: 1_000_000_000)
+        frontendTick()
         for index in 0..<volumes.count where volumes[index].isInUse {
             volumes[index].machine.advance(to: platform.now)
             volumes[index].machine.tick()

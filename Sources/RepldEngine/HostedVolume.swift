@@ -22,6 +22,10 @@ struct HostedVolume: ~Copyable {
     /// Per slot and leg: how far the writing out of zeroes has come.
     var fillProgress: FixedArray<UInt64>
     var connectionCount = 0
+    /// Allocation queries of front ends on the source; its element is not closed before they are over.
+    var queriesInFlight = 0
+    /// The machine is done, and the volume waits for `queriesInFlight` to fall to 0.
+    var isMachineClosed = false
     var counters = Counters()
 
     struct Counters: BitwiseCopyable {

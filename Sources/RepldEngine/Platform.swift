@@ -1,14 +1,18 @@
-package import RepldCore
+public import RepldCore
 
 /// The number of an open element in a platform's table.
+@usableFromInline
 package struct ElementID: Hashable, Sendable, BitwiseCopyable {
+    @usableFromInline
     package let index: UInt16
     @inlinable
     package init(index: UInt16) { self.index = index }
 }
 
 /// The number of an open stream socket in a platform's table.
+@usableFromInline
 package struct SocketID: Hashable, Sendable, BitwiseCopyable {
+    @usableFromInline
     package let index: UInt16
     @inlinable
     package init(index: UInt16) { self.index = index }
@@ -18,7 +22,9 @@ package struct SocketID: Hashable, Sendable, BitwiseCopyable {
 ///
 /// 8 bits of kind, 8 of leg, 16 of generation, 32 of slot. The platform carries it from the call to the completion and
 /// never looks inside. A late or doubled completion does not match the generation of its slot, which is an invariant.
+@usableFromInline
 package struct Token: Hashable, Sendable, BitwiseCopyable {
+    @usableFromInline
     package let rawValue: UInt64
 
     @inlinable
@@ -47,9 +53,13 @@ package struct Token: Hashable, Sendable, BitwiseCopyable {
 /// Element operations end whole or not at all: short reads and writes, interruptions and retries are the platform's
 /// business, and `count` is then the full length. Socket operations may be short: `count` is what was moved, and a
 /// receive of 0 bytes is the orderly end of the stream.
+@usableFromInline
 package struct Completion: Sendable, BitwiseCopyable {
+    @usableFromInline
     package var token: Token
+    @usableFromInline
     package var count: UInt32
+    @usableFromInline
     package var failure: IOFailure?
 
     @inlinable

@@ -118,18 +118,27 @@ package struct SimulatedPlatform: ~Copyable, Platform {
     }
 
     private func disk(_ element: ElementID) -> SimulatedDisk {
-        guard let disk = elements[Int(element.index)] else { invariantFailed("an element is used while it is attached") }
+        guard let disk = elements[Int(element.index)] else {
+            invariantFailed("an element is used while it is attached")
+        }
         return disk
     }
 
     package mutating func read(
-        _ element: ElementID, at offset: UInt64, into memory: UnsafeMutableRawBufferPointer, token: Token
+        _ element: ElementID,
+        at offset: UInt64,
+        into memory: UnsafeMutableRawBufferPointer,
+        token: Token
     ) {
         unsafe world.start(disk(element), .read(Int(offset), memory), byteCount: memory.count, token: token)
     }
 
     package mutating func write(
-        _ element: ElementID, at offset: UInt64, from memory: UnsafeRawBufferPointer, isDurable: Bool, token: Token
+        _ element: ElementID,
+        at offset: UInt64,
+        from memory: UnsafeRawBufferPointer,
+        isDurable: Bool,
+        token: Token
     ) {
         let kind = unsafe SimulatedOperation.Kind.write(Int(offset), memory, isDurable: isDurable)
         world.start(disk(element), kind, byteCount: memory.count, token: token)
@@ -140,13 +149,20 @@ package struct SimulatedPlatform: ~Copyable, Platform {
     }
 
     package mutating func zero(
-        _ element: ElementID, _ extent: Extent, _ kind: ZeroKind, isDurable: Bool, token: Token
+        _ element: ElementID,
+        _ extent: Extent,
+        _ kind: ZeroKind,
+        isDurable: Bool,
+        token: Token
     ) {
         world.start(disk(element), .zero(extent, isDurable: isDurable), byteCount: 0, token: token)
     }
 
     package mutating func queryAllocation(
-        _ element: ElementID, _ extent: Extent, into memory: UnsafeMutableBufferPointer<AllocationRun>, token: Token
+        _ element: ElementID,
+        _ extent: Extent,
+        into memory: UnsafeMutableBufferPointer<AllocationRun>,
+        token: Token
     ) {
         unsafe memory[0] = AllocationRun(end: extent.end, isHole: false)
         world.start(disk(element), .flush, byteCount: 1, token: token)
@@ -163,7 +179,10 @@ package struct SimulatedPlatform: ~Copyable, Platform {
     }
 
     package mutating func send(
-        _ socket: SocketID, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer, token: Token
+        _ socket: SocketID,
+        _ first: UnsafeRawBufferPointer,
+        _ second: UnsafeRawBufferPointer,
+        token: Token
     ) {
         invariantFailed("no socket exists in a world without links")
     }

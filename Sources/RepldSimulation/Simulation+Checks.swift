@@ -99,12 +99,16 @@ extension Simulation {
         for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount {
             let value = try sectorValue(source.sector(sector), "sector \(sector) of the source, after the crash,")
             guard history.survivors(sector).contains(value) else {
-                throw failure("after the crash, source sector \(sector) holds \(value), flushed was \(history.survivors(sector))")
+                throw failure(
+                    "after the crash, source sector \(sector) holds \(value), flushed was \(history.survivors(sector))"
+                )
             }
             for (index, pair) in pairs.enumerated() where wasSynchronized[index] {
                 let copy = try sectorValue(pair.disk.sector(sector), "sector \(sector) of \(pair.disk.name)")
                 guard history.survivors(sector).contains(copy) else {
-                    throw failure("after the crash, \(pair.disk.name) sector \(sector) holds \(copy), older than what was flushed")
+                    throw failure(
+                        "after the crash, \(pair.disk.name) sector \(sector) holds \(copy), older than what was flushed"
+                    )
                 }
             }
             history.settle(value, sector)
@@ -132,7 +136,9 @@ extension Simulation {
         for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount {
             let value = try sectorValue(source.sector(sector), "sector \(sector), after a clean stop,")
             guard history.readable(sector).contains(value) else {
-                throw failure("after a clean stop, source sector \(sector) holds \(value), not \(history.readable(sector))")
+                throw failure(
+                    "after a clean stop, source sector \(sector) holds \(value), not \(history.readable(sector))"
+                )
             }
             history.settle(value, sector)
         }

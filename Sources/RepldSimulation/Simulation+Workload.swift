@@ -110,7 +110,9 @@ extension Simulation {
             let value = try sectorValue(bytes[start..<start + Self.sectorByteCount], "a read of sector \(sector)")
             let allowed = host.before[index] + history.readable(sector)
             guard allowed.contains(value) else {
-                throw failure("read \(host.number) found \(value) in sector \(sector), but only \(allowed) may be there")
+                throw failure(
+                    "read \(host.number) found \(value) in sector \(sector), but only \(allowed) may be there"
+                )
             }
         }
     }

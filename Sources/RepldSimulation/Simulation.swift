@@ -121,14 +121,17 @@ package struct Simulation: ~Copyable {
                     id: PairID(high: options.seed, low: UInt64(index)),
                     disk: disk,
                     metadata: SimulatedDisk(name: "metadata \(index)", byteCount: PairRecord.areaByteCount)
-                ))
+                )
+            )
         }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
     }
 
     static func makeEngine(
-        _ world: SimulatedWorld, _ mailbox: Mailbox<SimulatedPlatform>, _ log: EventLog
+        _ world: SimulatedWorld,
+        _ mailbox: Mailbox<SimulatedPlatform>,
+        _ log: EventLog
     ) -> Engine<SimulatedPlatform> {
         Engine(
             platform: SimulatedPlatform(world: world),

@@ -50,4 +50,3 @@ package struct SimulationOptions: Sendable {
         pairCount = pick([1, 1, 2, 3])
     }
 }
-

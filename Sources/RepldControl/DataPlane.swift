@@ -1,0 +1,134 @@
+package import RepldCore
+package import RepldEngine
+package import RepldPair
+
+/// A volume that the data plane is to open and serve.
+package struct VolumeOpening: Hashable, Sendable {
+    package var id: VolumeID
+    package var name: String
+    /// An absolute path of a file or block device.
+    package var path: String
+    package var isReadOnly: Bool
+
+    package init(id: VolumeID, name: String, path: String, isReadOnly: Bool) {
+        self.id = id
+        self.name = name
+        self.path = path
+        self.isReadOnly = isReadOnly
+    }
+}
+
+/// A pair that the data plane is to open and attach to a volume.
+package struct PairOpening: Hashable, Sendable {
+    package var id: PairID
+    package var name: String
+    package var volume: VolumeID
+    /// An absolute path of a file or block device.
+    package var targetPath: String
+    /// A file of `PairRecord.areaByteCount` bytes.
+    package var metadataPath: String
+    package var settings: PairSettings
+    /// Whether the metadata area holds nothing yet, so that every byte may differ.
+    package var isNew: Bool
+
+    package init(
+        id: PairID,
+        name: String,
+        volume: VolumeID,
+        targetPath: String,
+        metadataPath: String,
+        settings: PairSettings,
+        isNew: Bool
+    ) {
+        self.id = id
+        self.name = name
+        self.volume = volume
+        self.targetPath = targetPath
+        self.metadataPath = metadataPath
+        self.settings = settings
+        self.isNew = isNew
+    }
+}
+
+/// Where hosts connect.
+package enum FrontEndAddress: Hashable, Sendable, CustomStringConvertible {
+    /// NBD on a unix socket, made with these permission bits.
+    case nbdUnix(path: String, mode: UInt32)
+    /// NBD on TCP; port 0 takes a free one.
+    case nbdTCP(host: String, port: UInt16)
+
+    /// The URI without an export name, as NBD clients take it.
+    package var description: String {
+        switch self {
+        case .nbdUnix(let path, _): "nbd+unix:///?socket=\(path)"
+        case .nbdTCP(let host, let port): host.contains(":") ? "nbd://[\(host)]:\(port)" : "nbd://\(host):\(port)"
+        }
+    }
+}
+
+/// Why the data plane could not do what was asked.
+package struct DataPlaneError: Error, Sendable, CustomStringConvertible {
+    /// What kind of error it is; more kinds may come.
+    package struct Code: Hashable, Sendable {
+        private enum Value { case element, metadata, listener, refused, stopped }
+        private let value: Value
+
+        /// An element could not be opened, is held by somebody else, or is no file or block device.
+        package static var element: Code { Code(value: .element) }
+        /// The pair's metadata area could not be read or written, or belongs to another pair.
+        package static var metadata: Code { Code(value: .metadata) }
+        /// A front end's address could not be taken.
+        package static var listener: Code { Code(value: .listener) }
+        /// The engine refused; `refusal` says why.
+        package static var refused: Code { Code(value: .refused) }
+        /// The data plane has stopped, or never started.
+        package static var stopped: Code { Code(value: .stopped) }
+    }
+
+    package let code: Code
+    /// What was wrong and where, in plain words.
+    package let message: String
+    package let refusal: EngineRefusal?
+    package let underlying: (any Error)?
+
+    package init(_ code: Code, _ message: String, refusal: EngineRefusal? = nil, underlying: (any Error)? = nil) {
+        self.code = code
+        self.message = message
+        self.refusal = refusal
+        self.underlying = underlying
+    }
+
+    package var description: String { underlying.map { "\(message): \($0)" } ?? message }
+}
+
+/// What the control plane asks of the threads that move data: the async face of `EngineCommand`.
+///
+/// Elements and metadata areas are opened and closed behind it. Every method may be called from any task, and is
+/// answered in the order in which the data plane gets to it. A method that throws has changed nothing.
+package protocol DataPlane: Sendable {
+    /// What happens, in order; one consumer. Ends after `stop`.
+    var events: AsyncStream<EngineEvent> { get }
+
+    /// Opens the element, holds it exclusively, and serves it.
+    func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry
+    /// Stops serving it and closes its element. Refused while clients are connected, unless forced.
+    func removeVolume(_ id: VolumeID, isForced: Bool) async throws(DataPlaneError)
+
+    /// Opens target and metadata and attaches the pair, in the copy state that its metadata says (Initialized when new).
+    ///
+    /// It does not start a copy that was not running when the metadata was written. When it answers, every later host
+    /// write is mirrored or remembered, as the state says.
+    func addPair(_ pair: PairOpening) async throws(DataPlaneError)
+    /// Ends the association; nothing is in flight to the target, and its element is closed, when it answers.
+    func detachPair(_ id: PairID) async throws(DataPlaneError)
+    /// Starts (again) to copy what differs and to mirror what is written.
+    func startCopy(_ id: PairID) async throws(DataPlaneError)
+    /// Stops copying and mirroring; what is written meanwhile is remembered.
+    func suspend(_ id: PairID) async throws(DataPlaneError)
+
+    func status() async throws(DataPlaneError) -> EngineStatus
+    /// Lets hosts connect there; answers with the address as it came out.
+    func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress
+    /// Drains, flushes, records every pair as cleanly closed and ends. May be called again.
+    func stop() async
+}

@@ -1,0 +1,89 @@
+package import Foundation
+internal import Glibc
+package import SystemPackage
+
+/// Replaces a file so that a crash at any point leaves the old content or the new, whole.
+///
+/// The order, each step before the next: the new content is written to `NAME.tmp`; that file is synced; it is renamed
+/// over NAME; the directory is synced. Only after the last step is the change promised to anybody.
+package enum DurableFile {
+    /// The moments between which a crash may fall.
+    package enum Step: Sendable, CaseIterable {
+        case beforeCreate, afterCreate, afterHalfOfTheBytes, afterAllBytes, afterFileSync, afterRename
+        case afterDirectorySync
+    }
+
+    /// Writes `bytes` as the whole content of `path`; `atStep` is told of each step, and what it throws ends the call.
+    package static func replace(
+        _ path: FilePath,
+        with bytes: Data,
+        atStep: (Step) throws -> Void = { _ in }
+    ) throws {
+        let temporary = path.removingLastComponent().appending("\(path.lastComponent?.string ?? "").tmp")
+        try atStep(.beforeCreate)
+        let file = try FileDescriptor.open(
+            temporary,
+            .writeOnly,
+            options: [.create, .truncate, .closeOnExec, .noFollow],
+            permissions: [.ownerReadWrite]
+        )
+        do {
+            try atStep(.afterCreate)
+            let half = bytes.count / 2
+            try file.writeAll(bytes.prefix(half))
+            try atStep(.afterHalfOfTheBytes)
+            try file.writeAll(bytes.dropFirst(half))
+            try atStep(.afterAllBytes)
+            try sync(file)
+        } catch {
+            try? file.close()
+            throw error
+        }
+        try file.close()
+        try atStep(.afterFileSync)
+        guard unsafe Glibc.rename(temporary.string, path.string) == 0 else { throw Errno(rawValue: Glibc.errno) }
+        try atStep(.afterRename)
+        try syncDirectory(path.removingLastComponent())
+        try atStep(.afterDirectorySync)
+    }
+
+    /// Removes a file for good; a file that is not there is fine.
+    package static func remove(_ path: FilePath) throws {
+        guard unsafe Glibc.unlink(path.string) == 0 || Glibc.errno == ENOENT else {
+            throw Errno(rawValue: Glibc.errno)
+        }
+        try syncDirectory(path.removingLastComponent())
+    }
+
+    /// Makes a sparse file of `byteCount` bytes that must not exist yet.
+    package static func createSparse(_ path: FilePath, byteCount: UInt64) throws {
+        let file = try FileDescriptor.open(
+            path,
+            .readWrite,
+            options: [.create, .exclusiveCreate, .closeOnExec],
+            permissions: [.ownerReadWrite]
+        )
+        do {
+            guard let size = Int64(exactly: byteCount) else { throw Errno.fileTooLarge }
+            try file.resize(to: size)
+            try sync(file)
+            try file.close()
+            try syncDirectory(path.removingLastComponent())
+        } catch {
+            try? file.close()
+            unsafe Glibc.unlink(path.string)
+            throw error
+        }
+    }
+
+    /// Makes names in a directory durable.
+    package static func syncDirectory(_ path: FilePath) throws {
+        let directory = try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
+        defer { try? directory.close() }
+        try sync(directory)
+    }
+
+    private static func sync(_ file: FileDescriptor) throws {
+        guard fsync(file.rawValue) == 0 else { throw Errno(rawValue: Glibc.errno) }
+    }
+}

@@ -1,0 +1,157 @@
+internal import Foundation
+internal import Logging
+internal import RepldControlAPI
+internal import RepldCore
+internal import RepldEngine
+internal import RepldPair
+
+/// What happens, told to whoever listens
+extension ReplicationService {
+    /// Keeps and logs an event of the service itself.
+    func record(
+        _ kind: String,
+        volume: String? = nil,
+        pair: String? = nil,
+        message: String,
+        level: Logger.Level
+    ) {
+        append(EventReply(sequence: 0, time: Date(), kind: kind, volume: volume, pair: pair, message: message), level)
+    }
+
+    /// Notes the work that an accepted operation has started; answers with the job's id.
+    @discardableResult
+    func noteJob(_ operation: ReplicationOperation, on entry: PairEntry) -> String {
+        noteChange("\(operation.name) accepted", of: entry)
+        let id = "\(entry.name).\(pairs[entry.id]?.revision ?? 0)"
+        pairs[entry.id]?.rate.reset()
+        pairs[entry.id]?.job = JobReply(
+            id: id,
+            operation: Enumerated(operation),
+            state: Enumerated(JobState.running),
+            startedAt: Date()
+        )
+        return id
+    }
+
+    func noteChange(_ message: String, of entry: PairEntry) {
+        countRevision(of: entry.id)
+        let volume = registry.content.volume(entry.volumeNumber)?.name
+        record("operation-accepted", volume: volume, pair: entry.name, message: message, level: .notice)
+    }
+
+    /// Keeps and logs an event of the data plane.
+    func note(_ event: EngineEvent) {
+        let pairEntry = event.pair.flatMap { registry.content.pair($0) }
+        let number = event.volume?.rawValue ?? pairEntry?.volumeNumber
+        var reply = EventReply(
+            sequence: 0,
+            time: Date(),
+            kind: "",
+            volume: number.flatMap { registry.content.volume($0)?.name },
+            pair: pairEntry?.name,
+            message: ""
+        )
+        if let id = event.pair { countRevision(of: id) }
+        var level = Logger.Level.notice
+        switch event.kind {
+        case .copyStateChanged(let old, let new):
+            reply.kind = "copy-state-changed"
+            reply.previousCopyState = Enumerated(old)
+            reply.copyState = Enumerated(new)
+            reply.message = "\(old.name) -> \(new.name)"
+            if let id = event.pair { updateJob(of: id, for: new) }
+        case .pairBroken(let words):
+            (reply.kind, reply.message, level) = ("pair-broken", words, .error)
+        case .sourceReadServedByTarget(let extent, let isRepaired):
+            reply.kind = "source-read-served-by-target"
+            reply.message = "\(Self.words(extent)); the source was \(isRepaired ? "" : "not ")rewritten from the target"
+            level = .warning
+        case .sourceWriteFailed(let extent, let failure):
+            (reply.kind, level) = ("source-write-failed", .error)
+            reply.message = "\(Self.words(extent)): \(failure.words)"
+        case .recordFailed(let failure):
+            (reply.kind, level) = ("record-failed", .error)
+            reply.message = "the pair's metadata record could not be written: \(failure.words)"
+        case .clientConnected(let client):
+            (reply.kind, reply.message, level) = ("client-connected", "client \(client)", .info)
+        case .clientDisconnected(let client, let reason):
+            reply.kind = "client-disconnected"
+            reply.message = reason.map { "client \(client): \($0)" } ?? "client \(client)"
+            level = reason == nil ? .info : .warning
+        case .eventsLost(let count):
+            reply.kind = "events-lost"
+            reply.message = "\(count) events of the data plane were lost"
+            level = .warning
+        }
+        append(reply, level)
+    }
+
+    private func updateJob(of id: PairID, for state: CopyState) {
+        guard let job = pairs[id]?.job, job.state == Enumerated(JobState.running) else { return }
+        let ended: JobState? =
+            switch state {
+            case .synchronized: .completed
+            case .broken, .invalid, .partitioned: .exception
+            case .suspended, .inactive, .aborted, .fractured, .split: .terminated
+            default: nil
+            }
+        if let ended { pairs[id]?.job?.state = Enumerated(ended) }
+    }
+
+    private func append(_ event: EventReply, _ level: Logger.Level) {
+        log.append(event)
+        var metadata: Logger.Metadata = ["event": "\(event.kind)"]
+        if let volume = event.volume { metadata["volume"] = "\(volume)" }
+        if let pair = event.pair { metadata["pair"] = "\(pair)" }
+        logger.log(level: level, "\(event.message)", metadata: metadata)
+    }
+
+    private static func words(_ extent: Extent) -> String {
+        "\(extent.length) bytes at offset \(extent.offset)"
+    }
+
+    /// What the data plane's refusal means to whoever asked.
+    static func controlError(_ error: any Error, _ what: String) -> ControlError {
+        if let error = error as? ControlError { return error }
+        guard let error = error as? DataPlaneError else {
+            return ControlError(.internalFailure, what, underlying: error)
+        }
+        guard let refusal = error.refusal else {
+            let isElement = error.code == .element || error.code == .metadata
+            let code: ControlError.Code = isElement ? .elementUnavailable : .refused
+            return ControlError(error.code == .stopped ? .stopping : code, what, underlying: error)
+        }
+        return controlError(refusal, what)
+    }
+
+    private static func controlError(_ refusal: EngineRefusal, _ what: String) -> ControlError {
+        switch refusal {
+        case .noSuchVolume: ControlError(.volumeNotFound, "\(what): the data plane does not have the volume")
+        case .noSuchPair: ControlError(.pairNotFound, "\(what): the data plane does not have the pair")
+        case .nameInUse: ControlError(.nameInUse, "\(what): the name is taken")
+        case .volumeHasPairs: ControlError(.volumeHasPairs, "\(what): it has pairs; detach them first")
+        case .volumeInUse(let count):
+            ControlError(
+                .volumeInUse,
+                "\(what): \(count) \(count == 1 ? "client is" : "clients are") connected",
+                suggestion: "disconnect them, or say --force"
+            )
+        case .tableFull(let table): ControlError(.notEnoughResources, "\(what): the table of \(table) is full")
+        case .targetTooSmall(let source, let target):
+            ControlError(
+                .invalidSettings,
+                "\(what): the target has \(target) bytes, the volume \(source)",
+                suggestion: "the target must be at least as large as the volume"
+            )
+        case .blockSizeMismatch(let source, let target):
+            ControlError(
+                .invalidSettings,
+                "\(what): the target's blocks are \(target) bytes, the volume's \(source)",
+                suggestion: "the target's blocks must not be larger than the volume's"
+            )
+        case .targetReadOnly: ControlError(.elementUnavailable, "\(what): the target is read-only")
+        case .notInThisState(let state): ControlError(.notInThisState, "\(what) in state \(state.name)")
+        case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
+        }
+    }
+}

@@ -1,0 +1,102 @@
+internal import Foundation
+internal import Glibc
+package import RepldCore
+internal import RepldFormat
+package import SystemPackage
+
+/// The directory in which the daemon keeps what must outlive it; held by one daemon at a time.
+///
+///     lock                  held with flock(2); holds the daemon's process id
+///     registry.json         volumes and pairs
+///     pairs/PAIR-ID.meta    a pair's record, `PairRecord.areaByteCount` bytes
+package struct StateDirectory: ~Copyable, Sendable {
+    package let path: FilePath
+    private let lock: FileDescriptor
+
+    /// Makes the directory where it is missing, and takes it.
+    package init(path: FilePath) throws(ControlError) {
+        self.path = path
+        do {
+            try FileManager.default.createDirectory(
+                atPath: path.appending("pairs").string,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
+        } catch {
+            throw ControlError(
+                .stateDirectory,
+                "cannot make the state directory \(path)",
+                suggestion: "name another with --state-dir, or make it and let the daemon's user write to it",
+                underlying: error
+            )
+        }
+        lock = try Self.takeLock(at: path.appending("lock"), directory: path)
+    }
+
+    deinit { try? lock.close() }
+
+    package var registryPath: FilePath { path.appending("registry.json") }
+
+    /// Where the record of a pair is kept.
+    package func metadataPath(of pair: PairID) -> FilePath {
+        path.appending("pairs").appending("\(pair).meta")
+    }
+
+    /// Makes the record of a pair blank, durably and at once: from here on every byte of the pair may differ.
+    package func resetMetadata(of pair: PairID) throws(ControlError) {
+        let file = metadataPath(of: pair)
+        do {
+            try DurableFile.replace(file, with: Data(count: PairRecord.areaByteCount))
+        } catch {
+            throw ControlError(.stateDirectory, "cannot write the pair metadata \(file)", underlying: error)
+        }
+    }
+
+    /// Whether the area of a pair holds nothing, or is not there.
+    package func hasBlankMetadata(of pair: PairID) -> Bool {
+        guard let bytes = try? Data(contentsOf: URL(filePath: metadataPath(of: pair).string)) else { return true }
+        return bytes.allSatisfy { $0 == 0 }
+    }
+
+    private static func takeLock(at path: FilePath, directory: FilePath) throws(ControlError) -> FileDescriptor {
+        do {
+            let file = try FileDescriptor.open(
+                path,
+                .readWrite,
+                options: [.create, .closeOnExec, .noFollow],
+                permissions: [.ownerReadWrite]
+            )
+            guard flock(file.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+                let reason = Errno(rawValue: Glibc.errno)
+                try? file.close()
+                throw refusal(of: reason, path: path, directory: directory)
+            }
+            try file.resize(to: 0)
+            try file.writeAll("\(getpid())\n".utf8)
+            return file
+        } catch let error as ControlError {
+            throw error
+        } catch {
+            throw ControlError(
+                .stateDirectory,
+                "cannot lock the state directory \(directory)",
+                suggestion: "the daemon's user must be able to write to it",
+                underlying: error
+            )
+        }
+    }
+
+    private static func refusal(of reason: Errno, path: FilePath, directory: FilePath) -> ControlError {
+        guard reason == .wouldBlock else {
+            return ControlError(.stateDirectory, "cannot lock \(path)", underlying: reason)
+        }
+        let holder = (try? String(contentsOfFile: path.string, encoding: .utf8))?
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        let who = holder.flatMap { $0.isEmpty ? nil : "process \($0)" } ?? "another process"
+        return ControlError(
+            .stateDirectory,
+            "the state directory \(directory) is in use by \(who)",
+            suggestion: "stop that daemon, or give this one a --state-dir of its own"
+        )
+    }
+}

@@ -1,0 +1,220 @@
+package import RepldPair
+
+/// A value of one of the standard's enumerations as it travels: the number for programs, the word for people.
+package struct Enumerated: Codable, Hashable, Sendable {
+    package var number: Int
+    package var name: String
+
+    package init(number: Int, name: String) {
+        self.number = number
+        self.name = name
+    }
+
+    package init(_ state: CopyState) { self.init(number: Int(state.rawValue), name: state.name) }
+    package init(_ progress: ProgressStatus) { self.init(number: Int(progress.rawValue), name: progress.name) }
+    package init(_ code: ReturnCode) { self.init(number: code.rawValue, name: code.name) }
+    package init(_ operation: ReplicationOperation) { self.init(number: operation.rawValue, name: operation.name) }
+    package init(_ status: OperationalStatus) { self.init(number: status.rawValue, name: status.name) }
+    package init(_ state: JobState) { self.init(number: state.rawValue, name: state.name) }
+
+    /// RequestedCopyState of a pair that is going nowhere.
+    package static var notApplicable: Enumerated { Enumerated(number: 15, name: "Not Applicable") }
+    /// Mode of a pair whose writes are acknowledged when every in-sync copy has them.
+    package static var synchronousMode: Enumerated { Enumerated(number: 2, name: "Synchronous") }
+    /// SyncType of a pair that is kept equal.
+    package static var mirrorSyncType: Enumerated { Enumerated(number: 6, name: "Mirror") }
+}
+
+/// What a method of the replication service answers, with the standard's numbers.
+package enum ReturnCode: Int, Sendable, CaseIterable {
+    case success = 0
+    case notSupported = 1
+    case unspecifiedError = 2
+    case timeout = 3
+    case failed = 4
+    case invalidParameter = 5
+    case objectNotFound = 8
+    case jobStarted = 4096
+    case accessDenied = 40001
+    case notEnoughResources = 40002
+    case cacheOutOfDate = 40003
+
+    /// The standard's words.
+    package var name: String {
+        switch self {
+        case .success: "Success"
+        case .notSupported: "Not Supported"
+        case .unspecifiedError: "Unspecified Error"
+        case .timeout: "Timeout"
+        case .failed: "Failed"
+        case .invalidParameter: "Invalid Parameter"
+        case .objectNotFound: "Object Not Found"
+        case .jobStarted: "Method Parameters Checked - Job Started"
+        case .accessDenied: "Access denied"
+        case .notEnoughResources: "Not enough resources"
+        case .cacheOutOfDate: "Cache out of date"
+        }
+    }
+
+    /// Whether what was asked was done or is being done.
+    package var isAccepted: Bool { self == .success || self == .jobStarted }
+}
+
+/// The operations of SetReplicationRelationship, with the standard's numbers.
+package enum ReplicationOperation: Int, Sendable, CaseIterable {
+    case abort = 2
+    case activateConsistency = 3
+    case activate = 4
+    case addSyncPair = 5
+    case deactivateConsistency = 6
+    case deactivate = 7
+    case detach = 8
+    case dissolve = 9
+    case failover = 10
+    case failback = 11
+    case fracture = 12
+    case removeSyncPair = 13
+    case resyncReplica = 14
+    case restoreFromReplica = 15
+    case resume = 16
+    case resetToSync = 17
+    case resetToAsync = 18
+    case returnToResourcePool = 19
+    case reverseRoles = 20
+    case split = 21
+    case suspend = 22
+    case unprepare = 23
+    case prepare = 24
+    case resetToAdaptive = 25
+    case resetToActive = 26
+    case resetReplica = 27
+
+    /// The standard's word, without spaces.
+    package var name: String {
+        switch self {
+        case .abort: "Abort"
+        case .activateConsistency: "ActivateConsistency"
+        case .activate: "Activate"
+        case .addSyncPair: "AddSyncPair"
+        case .deactivateConsistency: "DeactivateConsistency"
+        case .deactivate: "Deactivate"
+        case .detach: "Detach"
+        case .dissolve: "Dissolve"
+        case .failover: "Failover"
+        case .failback: "Failback"
+        case .fracture: "Fracture"
+        case .removeSyncPair: "RemoveSyncPair"
+        case .resyncReplica: "ResyncReplica"
+        case .restoreFromReplica: "RestoreFromReplica"
+        case .resume: "Resume"
+        case .resetToSync: "ResetToSync"
+        case .resetToAsync: "ResetToAsync"
+        case .returnToResourcePool: "ReturnToResourcePool"
+        case .reverseRoles: "ReverseRoles"
+        case .split: "Split"
+        case .suspend: "Suspend"
+        case .unprepare: "Unprepare"
+        case .prepare: "Prepare"
+        case .resetToAdaptive: "ResetToAdaptive"
+        case .resetToActive: "ResetToActive"
+        case .resetReplica: "ResetReplica"
+        }
+    }
+
+    /// Reads a number or a word: case does not matter, nor do spaces, dashes and underscores between words.
+    package init?(text: String) {
+        if let number = Int(text) {
+            self.init(rawValue: number)
+            return
+        }
+        let wanted = Self.folded(text)
+        guard let found = Self.allCases.first(where: { Self.folded($0.name) == wanted }) else { return nil }
+        self = found
+    }
+
+    private static func folded(_ text: String) -> String {
+        text.lowercased().filter { $0 != " " && $0 != "-" && $0 != "_" }
+    }
+}
+
+/// How a volume or a pair is doing: `CIM_ManagedSystemElement.OperationalStatus`, with the standard's numbers.
+package enum OperationalStatus: Int, Sendable, CaseIterable {
+    case okay = 2
+    case degraded = 3
+    case error = 6
+
+    /// The standard's word.
+    package var name: String {
+        switch self {
+        case .okay: "OK"
+        case .degraded: "Degraded"
+        case .error: "Error"
+        }
+    }
+}
+
+/// How a job is doing: `CIM_ConcreteJob.JobState`, with the standard's numbers.
+package enum JobState: Int, Sendable, CaseIterable {
+    case running = 4
+    case completed = 7
+    case terminated = 8
+    case exception = 10
+
+    /// The standard's word.
+    package var name: String {
+        switch self {
+        case .running: "Running"
+        case .completed: "Completed"
+        case .terminated: "Terminated"
+        case .exception: "Exception"
+        }
+    }
+}
+
+/// A copy state in the words of whoever asks: number or word, case does not matter.
+extension CopyState {
+    package init?(text: String) {
+        if let number = UInt8(text) {
+            self.init(rawValue: number)
+            return
+        }
+        let wanted = text.lowercased()
+        guard let found = Self.allCases.first(where: { $0.name.lowercased() == wanted }) else { return nil }
+        self = found
+    }
+}
+
+/// A value that a request may give as a number or as a word.
+package enum NumberOrName: Codable, Hashable, Sendable, CustomStringConvertible {
+    case number(Int)
+    case name(String)
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if let number = try? container.decode(Int.self) {
+            self = .number(number)
+        } else if let name = try? container.decode(String.self) {
+            self = .name(name)
+        } else {
+            throw DecodingError.typeMismatch(
+                NumberOrName.self,
+                .init(codingPath: decoder.codingPath, debugDescription: "expected a whole number or a string")
+            )
+        }
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .number(let number): try container.encode(number)
+        case .name(let name): try container.encode(name)
+        }
+    }
+
+    package var description: String {
+        switch self {
+        case .number(let number): String(number)
+        case .name(let name): name
+        }
+    }
+}

@@ -1,0 +1,104 @@
+package import Foundation
+
+/// Asks for a volume: `POST /v1/volumes`.
+package struct VolumeAddRequest: StrictRequest, Hashable {
+    package var name: String
+    /// The file or block device that holds the data.
+    package var elementPath: String
+    /// Makes the element: a sparse file of this many bytes, which must not exist yet.
+    package var createByteCount: UInt64?
+    package var isReadOnly: Bool?
+
+    package enum CodingKeys: String, CodingKey, CaseIterable {
+        case name, elementPath, createByteCount, isReadOnly
+    }
+
+    package init(name: String, elementPath: String, createByteCount: UInt64? = nil, isReadOnly: Bool? = nil) {
+        self.name = name
+        self.elementPath = elementPath
+        self.createByteCount = createByteCount
+        self.isReadOnly = isReadOnly
+    }
+}
+
+/// A volume as `GET /v1/volumes/{name}` shows it.
+package struct VolumeReply: Codable, Hashable, Sendable {
+    package var name: String
+    package var elementPath: String
+    package var isReadOnly: Bool
+    /// OK when it is served, Degraded when a pair of it is not mirroring by fault, Error when it is not served.
+    package var status: Enumerated
+    /// Why it is not served; absent when it is.
+    package var reason: String?
+    /// Absent while the element is not open.
+    package var byteCount: UInt64?
+    package var blockByteCount: UInt32?
+    package var pairs: [String]
+    package var createdAt: Date
+    package var activity: VolumeActivity?
+
+    package init(
+        name: String,
+        elementPath: String,
+        isReadOnly: Bool,
+        status: Enumerated,
+        reason: String? = nil,
+        byteCount: UInt64? = nil,
+        blockByteCount: UInt32? = nil,
+        pairs: [String] = [],
+        createdAt: Date,
+        activity: VolumeActivity? = nil
+    ) {
+        self.name = name
+        self.elementPath = elementPath
+        self.isReadOnly = isReadOnly
+        self.status = status
+        self.reason = reason
+        self.byteCount = byteCount
+        self.blockByteCount = blockByteCount
+        self.pairs = pairs
+        self.createdAt = createdAt
+        self.activity = activity
+    }
+}
+
+/// What hosts have done with a volume since it was opened.
+package struct VolumeActivity: Codable, Hashable, Sendable {
+    package var connectionCount: Int
+    package var requestsInFlight: Int
+    package var readCount: UInt64
+    package var readByteCount: UInt64
+    package var writeCount: UInt64
+    package var writeByteCount: UInt64
+    package var flushCount: UInt64
+    package var failedRequestCount: UInt64
+    package var readsServedByTarget: UInt64
+
+    package init(
+        connectionCount: Int,
+        requestsInFlight: Int,
+        readCount: UInt64,
+        readByteCount: UInt64,
+        writeCount: UInt64,
+        writeByteCount: UInt64,
+        flushCount: UInt64,
+        failedRequestCount: UInt64,
+        readsServedByTarget: UInt64
+    ) {
+        self.connectionCount = connectionCount
+        self.requestsInFlight = requestsInFlight
+        self.readCount = readCount
+        self.readByteCount = readByteCount
+        self.writeCount = writeCount
+        self.writeByteCount = writeByteCount
+        self.flushCount = flushCount
+        self.failedRequestCount = failedRequestCount
+        self.readsServedByTarget = readsServedByTarget
+    }
+}
+
+/// All volumes, by name.
+package struct VolumeListReply: Codable, Hashable, Sendable {
+    package var volumes: [VolumeReply]
+    package init(volumes: [VolumeReply]) { self.volumes = volumes }
+}

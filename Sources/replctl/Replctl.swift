@@ -1,0 +1,122 @@
+import ArgumentParser
+import Foundation
+import RepldControlAPI
+import RepldControlClient
+
+/// The tool's command line.
+@main
+struct Replctl: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "replctl",
+        abstract: "Makes, shows and switches the volumes and pairs of a repld daemon.",
+        discussion: """
+            Exit codes: 0 done, 1 the daemon refused, 64 wrong usage, 69 the daemon cannot be reached, 75 the time was up.
+            """,
+        version: "replctl \(toolVersion)",
+        subcommands: [VolumeCommand.self, PairCommand.self, SetCommand.self, EventsCommand.self, DaemonCommand.self]
+    )
+
+    static var toolVersion: String { "0.1.0" }
+
+    /// Parses, runs, and turns each kind of failure into its exit code.
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let error as ClientError {
+            Failure.print(error)
+            Foundation.exit(Failure.exitCode(for: error))
+        } catch {
+            exit(withError: error)
+        }
+    }
+}
+
+/// What every command takes.
+struct CommonOptions: ParsableArguments {
+    static var defaultSocket: String {
+        ProcessInfo.processInfo.environment["REPLD_CONTROL"] ?? "/run/repld/control.sock"
+    }
+
+    @Option(
+        help: ArgumentHelp(
+            "Control socket of the daemon.",
+            discussion: "By default the one that REPLD_CONTROL names, or /run/repld/control.sock.",
+            valueName: "socket"
+        ),
+        completion: .file()
+    )
+    var control: String?
+
+    @Flag(help: "Print JSON for programs.")
+    var json = false
+
+    var client: ControlClient { ControlClient(socketPath: control ?? Self.defaultSocket) }
+
+    /// Prints a reply as JSON, or as `text` makes it for people.
+    func show<Reply: Encodable>(_ reply: Reply, _ text: (Reply) -> String) throws {
+        if json {
+            print(String(decoding: try ControlJSON.encode(reply, isPretty: true), as: UTF8.self))
+        } else {
+            let text = text(reply)
+            if !text.isEmpty { print(text) }
+        }
+    }
+}
+
+/// How failures are told, and what the tool exits with.
+enum Failure {
+    static var refused: Int32 { 1 }
+    static var unreachable: Int32 { 69 }
+    static var software: Int32 { 70 }
+    static var timeout: Int32 { 75 }
+
+    static func exitCode(for error: ClientError) -> Int32 {
+        switch error.code {
+        case .refused: error.reply?.returnCode.number == ReturnCode.timeout.rawValue ? timeout : refused
+        case .unreachable: unreachable
+        default: software
+        }
+    }
+
+    static func print(_ error: ClientError) {
+        tell(error.description)
+        if let status = error.reply?.extendedStatus {
+            if let suggestion = status.suggestion { note(suggestion) }
+        } else if error.code == .unreachable {
+            note(
+                """
+                is repld running ('systemctl status repld'), is this its socket (--control, REPLD_CONTROL), \
+                and may you use it (it is its owner's alone)?
+                """
+            )
+        }
+    }
+
+    static func tell(_ words: String) { FileHandle.standardError.write(Data("replctl: \(words)\n".utf8)) }
+
+    private static func note(_ words: String) { FileHandle.standardError.write(Data("  \(words)\n".utf8)) }
+}
+
+/// Names of volumes and pairs for the shell, from the daemon; nothing when that cannot be reached.
+enum NameCompletion {
+    static var volumes: CompletionKind {
+        .custom { _, _, _ in
+            let list: VolumeListReply? = try? await client.call(.get, "/v1/volumes")
+            return list?.volumes.map(\.name) ?? []
+        }
+    }
+
+    static var pairs: CompletionKind {
+        .custom { _, _, _ in
+            let list: PairListReply? = try? await client.call(.get, "/v1/pairs")
+            return list?.pairs.map(\.name) ?? []
+        }
+    }
+
+    private static var client: ControlClient { ControlClient(socketPath: CommonOptions.defaultSocket) }
+}

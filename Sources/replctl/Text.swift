@@ -1,0 +1,157 @@
+import Foundation
+import RepldControlAPI
+
+/// Replies in words and tables for people.
+enum Text {
+    static func volumes(_ reply: VolumeListReply) -> String {
+        guard !reply.volumes.isEmpty else { return "no volumes; 'replctl volume add' makes one" }
+        let rows = reply.volumes.map { volume in
+            [
+                volume.name, volume.byteCount.map(ByteCount.format) ?? "-", volume.status.name,
+                volume.activity.map { String($0.connectionCount) } ?? "-",
+                volume.pairs.isEmpty ? "-" : volume.pairs.joined(separator: ","), volume.elementPath,
+            ]
+        }
+        return table(["NAME", "SIZE", "STATUS", "CLIENTS", "PAIRS", "ELEMENT"], rows)
+    }
+
+    static func volume(_ volume: VolumeReply) -> String {
+        var rows = [
+            ("Volume", volume.name),
+            ("Status", volume.status.name + (volume.reason.map { ": \($0)" } ?? "")),
+            ("Element", volume.elementPath + (volume.isReadOnly ? " (read-only)" : "")),
+        ]
+        if let count = volume.byteCount {
+            let block = volume.blockByteCount.map { ", blocks of \($0) bytes" } ?? ""
+            rows.append(("Size", "\(ByteCount.format(count)) (\(count) bytes)\(block)"))
+        }
+        rows.append(("Pairs", volume.pairs.isEmpty ? "none" : volume.pairs.joined(separator: ", ")))
+        if let activity = volume.activity {
+            rows += [
+                ("Clients", "\(activity.connectionCount) connected, \(activity.requestsInFlight) requests in flight"),
+                ("Read", "\(ByteCount.format(activity.readByteCount)) in \(activity.readCount) requests"),
+                ("Written", "\(ByteCount.format(activity.writeByteCount)) in \(activity.writeCount) requests"),
+                ("Flushes", String(activity.flushCount)),
+                ("Failed", "\(activity.failedRequestCount) requests"),
+                ("From target", "\(activity.readsServedByTarget) reads that the source could not serve"),
+            ]
+        }
+        return fields(rows)
+    }
+
+    static func pairs(_ reply: PairListReply) -> String {
+        guard !reply.pairs.isEmpty else { return "no pairs; 'replctl pair create' makes one" }
+        let rows = reply.pairs.map { pair in
+            [
+                pair.name, pair.sourceVolume, pair.copyState.name, pair.percentSynced.map { "\($0)%" } ?? "-",
+                pair.dirtyByteCount.map(ByteCount.format) ?? "-", pair.targetPath,
+            ]
+        }
+        return table(["NAME", "SOURCE", "STATE", "SYNCED", "DIFFERS", "TARGET"], rows)
+    }
+
+    static func pair(_ pair: PairReply) -> String {
+        var rows = [
+            ("Pair", "\(pair.name) (\(pair.id))"),
+            ("Source", "\(pair.sourceVolume) (\(pair.sourcePath))"),
+            ("Target", pair.targetPath),
+            ("Mode", "\(pair.mode.name) \(pair.syncType.name.lowercased())"),
+            ("State", pair.copyState.name + (pair.reason.map { ": \($0)" } ?? "")),
+            ("Progress", pair.progressStatus.name),
+        ]
+        if let percent = pair.percentSynced, let dirty = pair.dirtyByteCount {
+            rows.append(("Synced", "\(percent)%, \(ByteCount.format(dirty)) may differ"))
+        }
+        if let copy = pair.copy {
+            rows.append(
+                (
+                    "Copy",
+                    """
+                    \(ByteCount.format(copy.doneByteCount)) of \(ByteCount.format(copy.totalByteCount)): \
+                    \(ByteCount.format(copy.writtenByteCount)) written, \(ByteCount.format(copy.zeroByteCount)) zero, \
+                    \(ByteCount.format(copy.equalByteCount)) equal
+                    """
+                )
+            )
+            if let speed = speed(copy) { rows.append(("Speed", speed)) }
+        }
+        if let job = pair.job { rows.append(("Job", "\(job.id): \(job.operation.name), \(job.state.name)")) }
+        let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
+        let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
+        rows.append(
+            ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)")
+        )
+        rows.append(("Revision", String(pair.revision)))
+        return fields(rows)
+    }
+
+    /// One line of `pair watch`; with a bar where it is redrawn.
+    static func progressLine(_ pair: PairReply, barWidth: Int?) -> String {
+        var parts = [pair.name]
+        let isCopying = pair.requestedCopyState != .notApplicable
+        if isCopying, let copy = pair.copy, copy.totalByteCount > 0 {
+            let share = Double(min(copy.doneByteCount, copy.totalByteCount)) / Double(copy.totalByteCount)
+            if let barWidth {
+                let filled = Int(share * Double(barWidth))
+                let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: barWidth - filled)
+                parts.append("[\(bar)]")
+            }
+            parts.append("\(Int(share * 100))%")
+            parts.append("\(ByteCount.format(copy.doneByteCount)) of \(ByteCount.format(copy.totalByteCount))")
+            if let speed = speed(copy) { parts.append(speed) }
+        }
+        parts.append(pair.copyState.name)
+        if isCopying { parts.append("(\(pair.progressStatus.name))") }
+        if let reason = pair.reason { parts.append("- \(reason)") }
+        return parts.joined(separator: "  ")
+    }
+
+    static func daemon(_ daemon: DaemonReply) -> String {
+        fields([
+            ("Version", daemon.version),
+            ("Process", String(daemon.pid)),
+            ("Since", time(daemon.startedAt)),
+            ("State", daemon.stateDirectory),
+            ("Control", daemon.controlSocket),
+            ("Hosts at", daemon.frontEnds.isEmpty ? "nowhere" : daemon.frontEnds.joined(separator: "\n")),
+            ("Volumes", String(daemon.volumeCount)),
+            ("Pairs", String(daemon.pairCount)),
+            ("Clients", String(daemon.connectionCount)),
+        ])
+    }
+
+    static func event(_ event: EventReply) -> String {
+        let subject = [event.volume, event.pair].compactMap { $0 }.joined(separator: "/")
+        let place = subject.isEmpty ? "" : " \(subject):"
+        return "\(event.sequence)  \(time(event.time))  \(event.kind)\(place) \(event.message)"
+    }
+
+    private static func speed(_ copy: CopyProgress) -> String? {
+        guard let rate = copy.bytesPerSecond else { return nil }
+        let left = copy.secondsLeft.map { ", \(DurationText.format(seconds: $0)) left" } ?? ""
+        return "\(ByteCount.format(rate))/s\(left)"
+    }
+
+    private static func time(_ date: Date) -> String { date.formatted(Date.ISO8601FormatStyle()) }
+
+    /// Names and values, the values under each other.
+    private static func fields(_ rows: [(String, String)]) -> String {
+        let width = rows.map(\.0.count).max() ?? 0
+        let indent = "\n" + String(repeating: " ", count: width + 2)
+        return rows.map { row in
+            row.0 + String(repeating: " ", count: width + 2 - row.0.count) + row.1.replacing("\n", with: indent)
+        }.joined(separator: "\n")
+    }
+
+    /// Columns as wide as their widest cell; the last is not padded.
+    private static func table(_ header: [String], _ rows: [[String]]) -> String {
+        let all = [header] + rows
+        let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
+        return all.map { row in
+            row.enumerated().map { column, cell in
+                let isLast = column == row.count - 1
+                return isLast ? cell : cell + String(repeating: " ", count: widths[column] - cell.count)
+            }.joined(separator: "  ")
+        }.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,114 @@
+import ArgumentParser
+import Foundation
+import RepldControlAPI
+import RepldControlClient
+
+/// `replctl volume …`
+struct VolumeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "volume",
+        abstract: "Elements that are served to hosts.",
+        subcommands: [Add.self, List.self, Show.self, Remove.self, Retry.self]
+    )
+
+    struct Add: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Serve a file or block device as a volume.")
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume: letters, digits, '.', '-' and '_'.") var name: String
+        @Option(help: "The file or block device that holds the data.", completion: .file()) var element: String
+        @Option(help: "Make the element: a sparse file of this size, such as 10GiB.") var create: String?
+        @Flag(help: "Refuse writes of hosts.") var readOnly = false
+
+        func run() async throws {
+            let request = VolumeAddRequest(
+                name: name,
+                elementPath: Arguments.absolute(element),
+                createByteCount: try create.map { try Arguments.size($0, "--create") },
+                isReadOnly: readOnly
+            )
+            let reply: VolumeReply = try await common.client.call(.post, "/v1/volumes", body: request)
+            try common.show(reply, Text.volume)
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "ls", abstract: "List the volumes.")
+
+        @OptionGroup var common: CommonOptions
+
+        func run() async throws {
+            let reply: VolumeListReply = try await common.client.call(.get, "/v1/volumes")
+            try common.show(reply, Text.volumes)
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show a volume, and why it is not served.")
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume.", completion: NameCompletion.volumes) var name: String
+
+        func run() async throws {
+            let path = "/v1/volumes/\(Arguments.escaped(name))"
+            let reply: VolumeReply = try await common.client.call(.get, path)
+            try common.show(reply, Text.volume)
+        }
+    }
+
+    struct Remove: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "rm",
+            abstract: "Stop serving a volume; its element stays as it is."
+        )
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume.", completion: NameCompletion.volumes) var name: String
+        @Flag(help: "Disconnect clients.") var force = false
+
+        func run() async throws {
+            let path = "/v1/volumes/\(Arguments.escaped(name))?force=\(force)"
+            let reply: MethodReply = try await common.client.call(.delete, path)
+            try common.show(reply) { _ in "volume \(name) is no longer served" }
+        }
+    }
+
+    struct Retry: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Try again to open a volume that is not served.")
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume.", completion: NameCompletion.volumes) var name: String
+
+        func run() async throws {
+            let path = "/v1/volumes/\(Arguments.escaped(name))/Retry"
+            let reply: VolumeReply = try await common.client.call(.post, path)
+            try common.show(reply, Text.volume)
+        }
+    }
+}
+
+/// What was typed, as the daemon takes it.
+enum Arguments {
+    static func absolute(_ path: String) -> String { URL(filePath: path).path(percentEncoded: false) }
+
+    static func size(_ text: String, _ option: String) throws -> UInt64 {
+        do {
+            return try ByteCount.parse(text)
+        } catch {
+            throw ValidationError("\(option): \(error)")
+        }
+    }
+
+    static func seconds(_ text: String, _ option: String) throws -> Double {
+        do {
+            return try DurationText.parse(text) / .seconds(1)
+        } catch {
+            throw ValidationError("\(option): \(error)")
+        }
+    }
+
+    /// A name as a part of a path; one that is no name is refused by the daemon, in its words.
+    static func escaped(_ name: String) -> String {
+        name.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "._-"))) ?? name
+    }
+}

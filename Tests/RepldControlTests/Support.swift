@@ -1,0 +1,107 @@
+import Foundation
+import Glibc
+import Logging
+import RepldControl
+import RepldControlAPI
+import RepldCore
+import RepldEngine
+import RepldPair
+import SystemPackage
+import Testing
+
+/// A directory that goes away with its owner.
+final class TemporaryDirectory: Sendable {
+    let path: String
+
+    init() throws {
+        path = NSTemporaryDirectory() + "repld-test-" + UUID().uuidString.prefix(8)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+
+    /// A sparse file to be an element.
+    func element(_ name: String, byteCount: UInt64 = 1 << 20) throws -> String {
+        try DurableFile.createSparse(FilePath(file(name)), byteCount: byteCount)
+        return file(name)
+    }
+}
+
+/// A service on a fake data plane in a directory of its own.
+struct ServiceFixture {
+    let directory: TemporaryDirectory
+    let plane: FakeDataPlane
+    let service: ReplicationService
+
+    init(in directory: TemporaryDirectory? = nil, plane: FakeDataPlane = FakeDataPlane()) throws {
+        self.directory = try directory ?? TemporaryDirectory()
+        self.plane = plane
+        service = try ReplicationService(
+            plane: plane,
+            state: StateDirectory(path: FilePath(self.directory.file("state"))),
+            settings: .init(version: "test"),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        )
+    }
+
+    /// A fixture with volume `db1` and pair `m1`, whose copy has been started unless told otherwise.
+    static func paired(activates: Bool = true) async throws -> ServiceFixture {
+        let fixture = try ServiceFixture()
+        try await fixture.service.start()
+        let source = try fixture.directory.element("source")
+        let target = try fixture.directory.element("target")
+        _ = try await fixture.service.addVolume(VolumeAddRequest(name: "db1", elementPath: source))
+        _ = try await fixture.service.createPair(
+            PairCreateRequest(sourceVolume: "db1", targetPath: target, name: "m1", activates: activates)
+        )
+        return fixture
+    }
+
+    func set(
+        _ operation: NumberOrName,
+        force: Bool = false,
+        wait: NumberOrName? = nil,
+        timeout: Double? = nil,
+        revision: UInt64? = nil
+    ) async throws -> MethodReply {
+        try await service.setReplicationRelationship(
+            pair: "m1",
+            SetReplicationRelationshipRequest(
+                operation: operation,
+                force: force,
+                waitForCopyState: wait,
+                timeoutSeconds: timeout,
+                expectedRevision: revision
+            )
+        )
+    }
+
+    /// The pair, once the service has taken note of everything that the plane told.
+    func pair(_ name: String = "m1") async throws -> PairReply { try await service.pair(named: name) }
+}
+
+/// Runs `body` and gives back the refusal that it ended with.
+func refusal(
+    _ location: SourceLocation = #_sourceLocation,
+    _ body: () async throws -> some Any
+) async -> ControlError? {
+    let error = await #expect(throws: ControlError.self, sourceLocation: location) { _ = try await body() }
+    return error
+}
+
+/// Leaves a socket at `path` that nobody listens on, as a killed daemon does.
+func makeStaleSocket(at path: String) throws {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let result = withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
+    }
+    try #require(result == 0)
+}
