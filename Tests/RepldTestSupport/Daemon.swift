@@ -61,7 +61,7 @@ package final class Daemon {
 
     /// Runs `replctl` against it.
     package func control(_ arguments: [String], atMost limit: Duration = .seconds(120)) throws -> Outcome {
-        try bed.run(try Product.path("replctl"), ["--control", controlSocket] + arguments, atMost: limit)
+        try bed.run(try Product.path("replctl"), arguments + ["--control", controlSocket], atMost: limit)
     }
 
     /// Runs `replctl`, which has to succeed.

@@ -148,7 +148,7 @@ struct RuleTests {
             ("import struct Foundation.Data", "Sources/RepldPair/A.swift"),
             ("@preconcurrency import Foundation", "Sources/RepldFormat/A.swift"),
             ("import RepldPair", "Sources/RepldCore/A.swift"), ("import RepldEngine", "Sources/replctl/A.swift"),
-            ("import Glibc", "Sources/RepldNew/A.swift"),
+            ("import Glibc", "Sources/RepldNew/A.swift"), ("import Foundation", "Sources/RepldEngine/Locked.swift"),
         ]
     )
     func findsImport(text: String, path: String) {
@@ -160,7 +160,8 @@ struct RuleTests {
         arguments: [
             ("package import RepldCore", "Sources/RepldPair/A.swift"),
             ("import CLiburing", "Sources/RepldUring/A.swift"),
-            ("import Logging", "Sources/RepldControl/A.swift"), ("// import Foundation", "Sources/RepldCore/A.swift"),
+            ("import Logging", "Sources/RepldControl/A.swift"), ("import Glibc", "Sources/RepldEngine/Locked.swift"),
+            ("// import Foundation", "Sources/RepldCore/A.swift"),
             ("import RepldUring", "Tests/RepldUringTests/A.swift"), ("let importer = 1", "Sources/RepldCore/A.swift"),
         ]
     )
