@@ -17,6 +17,7 @@ extension Engine where P: ~Copyable {
         case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
         case .addPair(let spec, let answer): answer(addPair(spec))
         case .detachPair(let id, let answer): detachPair(id, answer)
+        case .provideTarget(let id, let target, let answer): answer(provideTarget(id, target))
         case .startCopy(let id, let answer): answer(changePair(id) { $0.startPair($1) })
         case .suspend(let id, let answer): answer(changePair(id) { $0.suspendPair($1) })
         case .listen(let handle, let answer):
@@ -32,7 +33,8 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
-            .detachPair(_, let answer), .startCopy(_, let answer), .suspend(_, let answer), .listen(_, let answer):
+            .provideTarget(_, _, let answer), .detachPair(_, let answer), .startCopy(_, let answer),
+            .suspend(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
@@ -105,27 +107,26 @@ extension Engine where P: ~Copyable {
     private mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
-        let source = volumes[volume].geometry
-        let target = spec.target.geometry
-        guard target.byteCount >= source.byteCount else {
-            return .failure(
-                .targetTooSmall(sourceByteCount: source.byteCount, targetByteCount: target.byteCount)
-            )
+        if let target = spec.target, let refusal = refusal(of: target.geometry, forVolume: volume) {
+            return .failure(refusal)
         }
-        guard target.logicalBlockByteCount <= source.logicalBlockByteCount else {
-            return .failure(
-                .blockSizeMismatch(source: source.logicalBlockByteCount, target: target.logicalBlockByteCount)
-            )
+        var targetElement: ElementID?
+        if let target = spec.target {
+            targetElement = platform.attach(target.handle)
+            guard targetElement != nil else { return .failure(.tableFull("elements")) }
         }
-        guard !target.isReadOnly else { return .failure(.targetReadOnly) }
-        guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
         guard let metadataElement = platform.attach(spec.metadata.handle) else {
-            platform.detach(targetElement)
+            if let targetElement { platform.detach(targetElement) }
             return .failure(.tableFull("elements"))
         }
-        let place = volumes[volume].machine.addPair(spec.record, isNew: spec.isNew, settings: spec.settings)
+        let place = volumes[volume].machine.addPair(
+            spec.record,
+            isNew: spec.isNew,
+            settings: spec.settings,
+            hasTarget: targetElement != nil
+        )
         guard let place else {
-            platform.detach(targetElement)
+            if let targetElement { platform.detach(targetElement) }
             platform.detach(metadataElement)
             return .failure(.tableFull("pairs of one volume"))
         }
@@ -133,6 +134,28 @@ extension Engine where P: ~Copyable {
         volumes[volume].metadata[place] = metadataElement
         volumes[volume].pairNames[place] = spec.name
         carryOut(volume)
+        return .success(())
+    }
+
+    /// Why an element cannot be the target of a volume.
+    private func refusal(of target: ElementGeometry, forVolume volume: Int) -> EngineRefusal? {
+        let source = volumes[volume].geometry
+        if target.byteCount < source.byteCount {
+            return .targetTooSmall(sourceByteCount: source.byteCount, targetByteCount: target.byteCount)
+        }
+        if target.logicalBlockByteCount > source.logicalBlockByteCount {
+            return .blockSizeMismatch(source: source.logicalBlockByteCount, target: target.logicalBlockByteCount)
+        }
+        return target.isReadOnly ? .targetReadOnly : nil
+    }
+
+    private mutating func provideTarget(_ id: PairID, _ target: ElementSpec<P>) -> Result<Void, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        guard volumes[volume].elements[pair + 1] == nil else { return .failure(.targetPresent) }
+        if let refusal = refusal(of: target.geometry, forVolume: volume) { return .failure(refusal) }
+        guard let element = platform.attach(target.handle) else { return .failure(.tableFull("elements")) }
+        volumes[volume].elements[pair + 1] = element
+        volumes[volume].machine.targetProvided(pair)
         return .success(())
     }
 
@@ -151,6 +174,7 @@ extension Engine where P: ~Copyable {
         let isAccepted = change(&volumes[volume].machine, pair)
         carryOut(volume)
         if isAccepted { return .success(()) }
+        if volumes[volume].elements[pair + 1] == nil { return .failure(.targetMissing) }
         let state = volumes[volume].machine.withPair(pair) { $0.copyState } ?? .initialized
         return .failure(.notInThisState(state))
     }

@@ -7,11 +7,18 @@ extension VolumeMachine {
 
     /// Takes a pair in, with the record that its metadata area held, and records it as open.
     ///
-    /// A pair that was Synchronized and closed cleanly is Synchronized at once. Otherwise nothing is known of where it
-    /// differs: everything is dirty, and a copy compares before it writes. A fresh pair (`isNew`) starts Initialized with
-    /// everything dirty and copies without comparing.
+    /// A pair that was Synchronized and closed cleanly is Synchronized at once, if no host has written since the volume is
+    /// served. Otherwise nothing is known of where it differs: everything is dirty, and a copy compares before it writes.
+    /// A fresh pair (`isNew`) starts Initialized with everything dirty and copies without comparing. A pair whose target
+    /// cannot be had (`hasTarget` false) is Broken until `targetProvided`: its record says so before a host writes, so that
+    /// a later start does not believe an old record.
     /// Returns the place of the pair; `nil` when every place is taken.
-    package mutating func addPair(_ record: PairRecord, isNew: Bool, settings: PairSettings) -> Int? {
+    package mutating func addPair(
+        _ record: PairRecord,
+        isNew: Bool,
+        settings: PairSettings,
+        hasTarget: Bool = true
+    ) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
         pairs[index] = Pair(volumeByteCount: byteCount, granuleByteCount: UInt64(settings.granuleByteCount))
@@ -21,20 +28,19 @@ extension VolumeMachine {
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
         pairs[index].recordSequence = record.sequence
         let state = CopyState(rawValue: record.copyState) ?? .initialized
-        if state == .synchronized && record.isClosedCleanly && !isNew {
+        pairs[index].hasTarget = hasTarget
+        if state == .synchronized && record.isClosedCleanly && !isNew && hasTarget && !hasWritten {
             pairs[index].copyState = .synchronized
         } else {
             pairs[index].dirty.markAll()
             pairs[index].comparesFirst = !isNew
             pairs[index].copyState = state == .synchronized ? .unsynchronized : state
+            if !hasTarget && pairs[index].copyState == .unsynchronized {
+                pairs[index].copyState = .broken
+                pairs[index].reason = .targetMissing
+            }
         }
         if pairs[index].copyState == .unsynchronized { resetCopyCounters(index) }
-        // Host writes that are in flight now have no leg to this target; while everything is dirty that is as it
-        // should be, and a Synchronized pair is only ever taken in before its volume is served.
-        invariant(
-            pairs[index].copyState != .synchronized || hostRequestCount == 0,
-            "a pair that is in sync is taken in before hosts write"
-        )
         wantRecord(index)
         return index
     }
@@ -42,6 +48,7 @@ extension VolumeMachine {
     /// Starts to copy what differs and to mirror what is written; false where the pair's state has nothing to start.
     package mutating func startPair(_ index: Int) -> Bool {
         invariant(pairs[index].isInUse, "a pair that is started exists")
+        guard pairs[index].hasTarget else { return false }
         switch pairs[index].copyState {
         case .unsynchronized, .synchronized:
             return true
@@ -53,6 +60,12 @@ extension VolumeMachine {
         default:
             return false
         }
+    }
+
+    /// The target element of a pair that had none is there now.
+    package mutating func targetProvided(_ index: Int) {
+        invariant(pairs[index].isInUse && !pairs[index].hasTarget, "a target is provided to a pair that lacks it")
+        pairs[index].hasTarget = true
     }
 
     /// Stops copying and mirroring; what is written meanwhile is remembered.

@@ -51,6 +51,8 @@ package struct VolumeMachine: ~Copyable {
     package internal(set) var hostRequestCount = 0
     /// Requests in `waitingForRecord` or `answerHeld`.
     var heldCount = 0
+    /// A host has written since the machine was made: a pair that comes now has missed it.
+    var hasWritten = false
     var isClosing = false
     var closeStage = CloseStage.open
 
@@ -155,6 +157,7 @@ package struct VolumeMachine: ~Copyable {
         case .hostFlush:
             startFlush(id)
         case .hostWrite:
+            hasWritten = true
             slots[id].stage = .waitingForLock
             if locks.acquire(host.extent, .exclusive, owner: id) { startWrite(id) }
         case .copy, .copyFlush, .closeFlush:
