@@ -26,20 +26,29 @@ struct ImportRule {
         "RepldSimulation": Allowed(
             own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine"]
         ),
-        "RepldControlAPI": Allowed(own: [], foreign: ["Foundation", "FoundationEssentials"]),
+        // The words of copy states are RepldPair's; they are not written down a second time.
+        "RepldControlAPI": Allowed(own: ["RepldPair"], foreign: ["Foundation", "FoundationEssentials"]),
+        "RepldControlClient": Allowed(own: ["RepldControlAPI"], foreign: nil),
+        "RepldDataPlane": Allowed(
+            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine"],
+            foreign: ["Foundation"]
+        ),
+        "RepldUringDataPlane": Allowed(
+            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "RepldUring", "RepldDataPlane"],
+            foreign: nil
+        ),
         "RepldControl": Allowed(
             own: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine",
-                "RepldUring",
-                "CRepldLinux",
+                "RepldDataPlane", "CRepldLinux",
             ],
             foreign: nil
         ),
         "repld": Allowed(
-            own: ["RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldUring"],
+            own: ["RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldUringDataPlane"],
             foreign: nil
         ),
-        "replctl": Allowed(own: ["RepldControlAPI"], foreign: nil),
+        "replctl": Allowed(own: ["RepldControlAPI", "RepldControlClient", "RepldPair"], foreign: nil),
         "repld-simulate": Allowed(own: ["RepldSimulation", "RepldCore"], foreign: nil),
     ]
 
