@@ -20,6 +20,7 @@ let package = Package(
     name: "repld",
     products: [
         .library(name: "RepldEngine", targets: ["RepldEngine", "RepldUring"]),
+        .executable(name: "repld", targets: ["repld"]),
         .executable(name: "replctl", targets: ["replctl"]),
     ],
     dependencies: [
@@ -71,9 +72,25 @@ let package = Package(
         // The control plane: the only targets that use packages.
         .target(name: "RepldControlAPI", dependencies: ["RepldPair"], swiftSettings: library),
         .target(
+            name: "RepldDataPlane",
+            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine"],
+            swiftSettings: library
+        ),
+        // Apart from RepldControl, because that imports swift-system, whose C module declares io_uring again and
+        // differently from liburing: no source file can see both.
+        .target(
+            name: "RepldUringDataPlane",
+            dependencies: [
+                "RepldCore", "RepldDataPlane", "RepldEngine", "RepldFormat", "RepldPair", "RepldUring",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: library
+        ),
+        .target(
             name: "RepldControl",
             dependencies: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                "RepldDataPlane",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -99,6 +116,15 @@ let package = Package(
         .target(
             name: "RepldDemo",
             dependencies: ["RepldCore", "RepldControlAPI", "RepldControlClient"],
+            swiftSettings: library
+        ),
+        .executableTarget(
+            name: "repld",
+            dependencies: [
+                "RepldControl", "RepldUringDataPlane",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: library
         ),
         .executableTarget(
@@ -140,7 +166,8 @@ let package = Package(
         .testTarget(
             name: "RepldControlTests",
             dependencies: [
-                "RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldEngine", "RepldPair",
+                "RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldDataPlane", "RepldEngine",
+                "RepldFormat", "RepldPair",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),

@@ -1,6 +1,7 @@
 internal import Foundation
 package import Logging
 internal import RepldControlAPI
+package import RepldDataPlane
 package import RepldPair
 
 /// Where something stands in a configuration file, and why it was refused.

@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Glibc
 package import Logging
+package import RepldDataPlane
 internal import ServiceLifecycle
 internal import SystemPackage
 internal import UnixSignals

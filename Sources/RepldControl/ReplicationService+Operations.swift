@@ -1,5 +1,6 @@
 internal import Foundation
 package import RepldControlAPI
+internal import RepldDataPlane
 internal import RepldEngine
 internal import RepldPair
 

@@ -2,6 +2,7 @@ internal import Foundation
 internal import Logging
 package import RepldControlAPI
 internal import RepldCore
+internal import RepldDataPlane
 internal import RepldEngine
 internal import RepldPair
 internal import SystemPackage
@@ -91,7 +92,7 @@ extension ReplicationService {
 
     /// Metadata, data plane, registry; undone in the opposite order when a later one fails.
     private func associate(_ entry: PairEntry, with volume: VolumeEntry) async throws(ControlError) {
-        try state.resetMetadata(of: entry.id)
+        try state.makeMetadata(of: entry.id)
         do {
             try await plane.addPair(opening(of: entry, isNew: true))
         } catch {

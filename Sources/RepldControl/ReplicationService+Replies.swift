@@ -2,6 +2,7 @@ internal import Foundation
 internal import Logging
 package import RepldControlAPI
 internal import RepldCore
+internal import RepldDataPlane
 internal import RepldEngine
 internal import RepldPair
 internal import SystemPackage

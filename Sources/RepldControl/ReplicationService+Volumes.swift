@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Logging
 package import RepldControlAPI
+internal import RepldDataPlane
 internal import RepldEngine
 internal import SystemPackage
 
@@ -72,7 +73,7 @@ extension ReplicationService {
         guard volumes[entry.number]?.failure != nil else { return try await volume(named: name) }
         // Hosts may connect the moment the volume is open, before its pairs are attached: from here on every byte of
         // those may differ.
-        for pair in registry.content.pairs(of: entry) { try state.resetMetadata(of: pair.id) }
+        for pair in registry.content.pairs(of: entry) { try state.forgetCleanClose(of: pair.id) }
         await open(entry)
         if let reason = volumes[entry.number]?.failure {
             throw ControlError(.elementUnavailable, "volume '\(name)' still cannot be served: \(reason)")

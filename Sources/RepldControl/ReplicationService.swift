@@ -2,6 +2,7 @@ internal import Foundation
 package import Logging
 internal import RepldControlAPI
 internal import RepldCore
+package import RepldDataPlane
 internal import RepldEngine
 package import RepldPair
 internal import SystemPackage
@@ -10,8 +11,8 @@ internal import SystemPackage
 ///
 /// Invariants:
 /// - What a reply calls done is durable: in the registry, and on the data plane when that runs.
-/// - A volume whose pair could not be attached is served only after the pair's metadata was reset, so that no host write
-///   is ever unknown to a pair that looks clean.
+/// - A volume is served without one of its pairs only after that pair's metadata no longer says "closed cleanly", so that
+///   no host write is ever unknown to a pair that looks clean.
 /// - One operation at a time on each volume and each pair; another is refused, not queued.
 ///
 /// The commit point of each change is one write of the registry. What comes before can be forgotten by a crash, what
@@ -144,7 +145,7 @@ package actor ReplicationService {
 extension ReplicationService {
     /// Opens a volume and attaches its pairs, and notes what failed.
     ///
-    /// Only before hosts can connect, or after the metadata of its pairs was reset: between the two steps a host could
+    /// Only before hosts can connect, or after its pairs no longer count as cleanly closed: between the two steps a host could
     /// write what a pair never hears of.
     func open(_ entry: VolumeEntry) async {
         do {
@@ -171,10 +172,9 @@ extension ReplicationService {
 
     /// Attaches a pair whose volume is served, and lets a copy go on that was running.
     func attach(_ entry: PairEntry) async throws(ControlError) {
-        let isNew = state.hasBlankMetadata(of: entry.id)
-        if isNew { try state.resetMetadata(of: entry.id) }
+        try state.makeMetadataIfMissing(of: entry.id)
         do {
-            try await plane.addPair(opening(of: entry, isNew: isNew))
+            try await plane.addPair(opening(of: entry, isNew: false))
             pairs[entry.id]?.failure = nil
             let status = try await pairStatus(entry.id)
             if let status, status.copyState == .unsynchronized, !Self.isCopying(status.progress) {
@@ -200,7 +200,7 @@ extension ReplicationService {
     /// Keeps a volume served whose pair could not be attached; when that cannot be made safe, it is not served.
     private func serveWithout(_ pair: PairEntry, of entry: VolumeEntry, because reason: String) async {
         do {
-            try state.resetMetadata(of: pair.id)
+            try state.forgetCleanClose(of: pair.id)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
         } catch {

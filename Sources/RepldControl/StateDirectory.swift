@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Glibc
 package import RepldCore
+internal import RepldDataPlane
 internal import RepldFormat
 package import SystemPackage
 
@@ -42,20 +43,29 @@ package struct StateDirectory: ~Copyable, Sendable {
         path.appending("pairs").appending("\(pair).meta")
     }
 
-    /// Makes the record of a pair blank, durably and at once: from here on every byte of the pair may differ.
-    package func resetMetadata(of pair: PairID) throws(ControlError) {
+    /// Makes the record of a new pair: blank.
+    package func makeMetadata(of pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.writeBlank($0) }
+    }
+
+    /// Takes back, durably, that a pair was closed cleanly: from here on every byte of it may differ.
+    package func forgetCleanClose(of pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose($0) }
+    }
+
+    /// Makes a blank record where there is none.
+    package func makeMetadataIfMissing(of pair: PairID) throws(ControlError) {
+        guard !FileManager.default.fileExists(atPath: metadataPath(of: pair).string) else { return }
+        try makeMetadata(of: pair)
+    }
+
+    private func changeMetadata(of pair: PairID, _ change: (FilePath) throws -> Void) throws(ControlError) {
         let file = metadataPath(of: pair)
         do {
-            try DurableFile.replace(file, with: Data(count: PairRecord.areaByteCount))
+            try change(file)
         } catch {
             throw ControlError(.stateDirectory, "cannot write the pair metadata \(file)", underlying: error)
         }
-    }
-
-    /// Whether the area of a pair holds nothing, or is not there.
-    package func hasBlankMetadata(of pair: PairID) -> Bool {
-        guard let bytes = try? Data(contentsOf: URL(filePath: metadataPath(of: pair).string)) else { return true }
-        return bytes.allSatisfy { $0 == 0 }
     }
 
     private static func takeLock(at path: FilePath, directory: FilePath) throws(ControlError) -> FileDescriptor {

@@ -30,7 +30,7 @@ package enum ByteCount {
         while index + 1 < units.count, count >> UInt64(10 * (index + 1)) > 0 { index += 1 }
         let unit: UInt64 = 1 << UInt64(10 * index)
         let (whole, rest) = count.quotientAndRemainder(dividingBy: unit)
-        let tenth = unit == 1 ? 0 : rest / (unit / 10 + 1)
+        let tenth = (rest * 10) >> UInt64(10 * index)
         return tenth == 0 ? "\(whole)\(units[index])" : "\(whole).\(tenth)\(units[index])"
     }
 

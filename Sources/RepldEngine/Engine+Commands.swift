@@ -87,8 +87,16 @@ extension Engine where P: ~Copyable {
         carryOut(index)
     }
 
-    /// The volume's machine has drained, flushed and recorded everything: its elements are closed.
+    /// The volume's machine has drained, flushed and recorded everything.
+    ///
+    /// Its elements are closed when nothing is in flight to them any more, stuck operations included.
     mutating func volumeClosed(_ index: Int) {
+        volumes[index].isClosed = true
+        finishVolumeIfIdle(index)
+    }
+
+    mutating func finishVolumeIfIdle(_ index: Int) {
+        guard volumes[index].isClosed, volumes[index].machine.isIdle else { return }
         volumes[index].isMachineClosed = true
         guard volumes[index].queriesInFlight == 0 else { return }
         for leg in 0..<HostedVolume.legLimit {

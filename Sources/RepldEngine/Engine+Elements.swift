@@ -116,6 +116,7 @@ extension Engine where P: ~Copyable {
         let isMatch = failure == nil && examine(volume, slot, leg)
         volumes[volume].machine.completed(slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
         carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     /// What the mover wants to know about data that was read for it.

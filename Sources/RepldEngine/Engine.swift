@@ -34,6 +34,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package static var volumeLimit: Int { 32 }
     /// Host requests in flight on one volume.
     package static var hostSlotLimit: Int { 256 }
+    /// How long an engine that stops waits for operations that a target has not given back.
+    static var stuckGraceNanoseconds: UInt64 { 5_000_000_000 }
     /// Large buffers that hosts leave to the movers, so that copies go on under any host load.
     static var copyReserve: Int { 8 }
 
@@ -67,6 +69,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     let eventSink: @Sendable (EngineEvent) -> Void
     var nextTick: Instant
     var stage = Stage.running
+    var stuckDeadline: Instant?
     var stopAnswers: [@Sendable () -> Void] = []
     var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
     var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
@@ -222,9 +225,20 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             }
         }
         if stage == .closingVolumes {
-            for index in 0..<volumes.count where volumes[index].isInUse { return }
-            stage = .ended
+            for index in 0..<volumes.count where volumes[index].isInUse && !volumes[index].isClosed { return }
+            // What a target does not give back is waited for once more, and then left.
+            let deadline = stuckDeadline ?? platform.now.advanced(byNanoseconds: Self.stuckGraceNanoseconds)
+            stuckDeadline = deadline
+            if !hasStuckOperations || platform.now >= deadline { stage = .ended }
         }
+    }
+
+    /// Whether closed volumes have operations in flight that their targets do not give back.
+    ///
+    /// An engine that ended so must not be destroyed: the kernel may still use its memory. It goes with the process.
+    package var hasStuckOperations: Bool {
+        for index in 0..<volumes.count where volumes[index].isInUse { return true }
+        return false
     }
 
     private mutating func end() {

@@ -9,6 +9,8 @@ struct HostedVolume: ~Copyable {
     var name = ""
     var isReadOnly = false
     var isRemoving = false
+    /// The machine has drained, flushed and recorded; only operations that a target does not give back may be in flight.
+    var isClosed = false
     var geometry: ElementGeometry
     var machine: VolumeMachine
     /// The element of each leg: the source, then the targets.

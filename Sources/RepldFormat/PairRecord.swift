@@ -142,7 +142,8 @@ package enum PairRecordRecovery: Hashable, Sendable {
     /// Decides by the two blocks of the area:
     ///
     ///     first    second   decision
-    ///     valid    valid    the one with the greater sequence; equal sequences: older, not clean
+    ///     valid    valid    the one with the greater sequence; equal sequences: older, not clean;
+    ///                       records of two pairs: lost, because nobody can say which of them is meant
     ///     valid    blank    the valid one, if it is the first ever (sequence 1); else older, not clean
     ///     valid    damaged  older, not clean: the damaged block may have said that the pair was opened since
     ///     blank    blank    blank
@@ -152,6 +153,7 @@ package enum PairRecordRecovery: Hashable, Sendable {
         let secondResult = read(second)
         switch (firstResult, secondResult) {
         case (.success(let left), .success(let right)):
+            if left.pair != right.pair { return .lost(.impossible("pair id"), .impossible("pair id")) }
             if left.sequence == right.sequence { return .older(unclean(left), damage: .impossible("sequence")) }
             return .found(left.sequence > right.sequence ? left : right)
         case (.success(let record), .failure(let damage)), (.failure(let damage), .success(let record)):

@@ -191,7 +191,7 @@ extension VolumeMachine {
     mutating func targetOperationEnded(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].operationsInFlight == 0 else { return }
         if pairs[index].wantsDetach { return finishDetachIfIdle(index) }
-        if pairs[index].wantsStart { beginCopying(index) }
+        if pairs[index].wantsStart && !isClosing { beginCopying(index) }
     }
 
     mutating func finishDetachIfIdle(_ index: Int) {
@@ -210,6 +210,9 @@ extension VolumeMachine {
     ///
     /// One is in flight at a time; the last wish wins.
     mutating func wantRecord(_ index: Int) {
+        // What a stuck target gives back after the last record changes nothing that a start would believe: with an
+        // operation in flight, that record was not a clean one.
+        guard closeStage != .closed else { return }
         pairs[index].isRecordWanted = true
         pairs[index].recordAttempts = 0
         writeRecord(index)

@@ -10,7 +10,7 @@ extension Simulation {
     // MARK: - Starts and stops
 
     /// Serves the volume and takes its pairs in, as the control plane does at start.
-    mutating func attachAll(isFirst: Bool) throws(SimulationFailure) {
+    func attachAll(isFirst: Bool) throws(SimulationFailure) {
         let element = ElementSpec<SimulatedPlatform>(
             handle: SimulatedElement(source),
             geometry: source.geometry,
@@ -22,10 +22,12 @@ extension Simulation {
         for index in pairs.indices where isFirst || pairs[index].isAttached { try attach(index, isNew: isFirst) }
     }
 
-    mutating func attach(_ index: Int, isNew: Bool) throws(SimulationFailure) {
+    func attach(_ index: Int, isNew: Bool) throws(SimulationFailure) {
         if isNew {
-            // A new association has a new identity and an area that says so.
+            // A new association has a new identity, and a metadata area of its own, as the control plane makes it.
             pairs[index].id = PairID(high: options.seed, low: nextNumber)
+            let name = pairs[index].metadata.name
+            pairs[index].metadata = SimulatedDisk(name: name, byteCount: PairRecord.areaByteCount)
             nextNumber += 1
         }
         guard let record = isNew ? newRecord(pairs[index].id) : recover(index) else { return }
@@ -73,7 +75,7 @@ extension Simulation {
     /// What the metadata area says, read as the control plane reads it.
     ///
     /// A blank area is a pair that never got its first record written: it is new.
-    private mutating func recover(_ index: Int) -> PairRecord? {
+    private func recover(_ index: Int) -> PairRecord? {
         let block = PairRecord.blockByteCount
         let first = pairs[index].metadata.bytes(0..<block)
         let second = pairs[index].metadata.bytes(block..<2 * block)
@@ -86,7 +88,7 @@ extension Simulation {
         }
     }
 
-    mutating func crash() throws(SimulationFailure) {
+    func crash() throws(SimulationFailure) {
         coverage.crashes += 1
         var wasSynchronized: [Bool] = []
         for pair in pairs { wasSynchronized.append(engine.copyState(of: pair.id) == .synchronized) }
@@ -116,7 +118,7 @@ extension Simulation {
         try attachAll(isFirst: false)
     }
 
-    mutating func restartCleanly() throws(SimulationFailure) {
+    func restartCleanly() throws(SimulationFailure) {
         healAll()
         try drainHost()
         note("clean stop")
@@ -148,7 +150,7 @@ extension Simulation {
 
     // MARK: - At rest
 
-    mutating func drainHost() throws(SimulationFailure) {
+    func drainHost() throws(SimulationFailure) {
         for _ in 0..<200_000 {
             if isHostIdle { return }
             try turn()
@@ -156,14 +158,14 @@ extension Simulation {
         throw failure("host requests never end: \(inFlight.compactMap { $0 })")
     }
 
-    mutating func rest() throws(SimulationFailure) {
+    func rest() throws(SimulationFailure) {
         // A stuck source would never rest; a stuck target is given up after its time limit.
         try drainHost()
         try compareAtRest()
     }
 
     /// No host request is in flight: every difference is covered by a dirty bit, and a Synchronized target is equal.
-    private mutating func compareAtRest() throws(SimulationFailure) {
+    private func compareAtRest() throws(SimulationFailure) {
         coverage.comparisonsAtRest += 1
         for pair in pairs where pair.isAttached {
             for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount
@@ -183,7 +185,7 @@ extension Simulation {
     }
 
     /// Everything is healed: all pairs become Synchronized within bounded time, and equal.
-    mutating func converge() throws(SimulationFailure) {
+    func converge() throws(SimulationFailure) {
         healAll()
         for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount { source.heal(sector: sector) }
         try drainHost()

@@ -6,7 +6,7 @@ internal import RepldPair
 extension Simulation {
     private static var sectorByteCount: Int { SimulatedDisk.sectorByteCount }
 
-    mutating func submit() {
+    func submit() {
         guard let place = inFlight.firstIndex(where: { $0 == nil }), engine.hasRoom(volume: 0) else { return }
         let kind = world.random.below(100)
         let operation: RepldPair.HostOperation =
@@ -51,7 +51,7 @@ extension Simulation {
         invariant(isTaken, "a volume with room takes a request")
     }
 
-    private mutating func prepare(_ host: inout HostOperation) {
+    private func prepare(_ host: inout HostOperation) {
         switch host.operation {
         case .write:
             fill(host.buffer, byteCount: host.sectors.count * Self.sectorByteCount, value: host.number)
@@ -76,7 +76,7 @@ extension Simulation {
         }
     }
 
-    mutating func answered(_ answer: Engine<SimulatedPlatform>.EmbedderAnswer) throws(SimulationFailure) {
+    func answered(_ answer: Engine<SimulatedPlatform>.EmbedderAnswer) throws(SimulationFailure) {
         guard let host = inFlight[Int(answer.request)] else { throw failure("a request was answered twice") }
         inFlight[Int(answer.request)] = nil
         if let reason = answer.failure {

@@ -53,7 +53,7 @@ package struct SimulationCoverage: Sendable, Hashable {
 /// source only where a dirty bit says so, and not at all when Synchronized; host requests fail only when the source was
 /// made to fail; every buffer comes back; and when all faults are healed, every pair becomes Synchronized within bounded
 /// time. Not simulated yet: links, asynchronous mode, several hosts.
-package struct Simulation: ~Copyable {
+package final class Simulation {
     struct HostOperation {
         var number: UInt64
         var operation: RepldPair.HostOperation
@@ -90,8 +90,7 @@ package struct Simulation: ~Copyable {
 
     /// Collects engine events and, when tracing, the lines that a person follows.
     final class EventLog: @unchecked Sendable {
-        var isTracing = false
-        var lines: [String] = []
+        var trace: ((String) -> Void)?
         var brokenCount = 0
         var synchronizedCount = 0
         var servedByTargetCount = 0
@@ -106,7 +105,9 @@ package struct Simulation: ~Copyable {
     }
 
     /// Sets the world of a seed up; `run` does the rest.
-    package init(_ options: SimulationOptions, isTracing: Bool = false) {
+    ///
+    /// `trace` gets a line for everything that happens, at once, so that it is there when an invariant ends the process.
+    package init(_ options: SimulationOptions, trace: ((String) -> Void)? = nil) {
         self.options = options
         world = SimulatedWorld(seed: options.seed)
         source = SimulatedDisk(name: "source", byteCount: options.volumeByteCount)
@@ -114,7 +115,7 @@ package struct Simulation: ~Copyable {
         history = WriteHistory(sectorCount: options.volumeByteCount / SimulatedDisk.sectorByteCount)
         inFlight = Array(repeating: nil, count: options.depth)
         log = EventLog()
-        log.isTracing = isTracing
+        log.trace = trace
         for index in 0..<options.pairCount {
             let disk = SimulatedDisk(name: "target \(index)", byteCount: options.volumeByteCount)
             disk.faults.lacksZeroing = options.targetLacksZeroing
@@ -143,15 +144,12 @@ package struct Simulation: ~Copyable {
             if case .pairBroken = event.kind { log.brokenCount += 1 }
             if case .sourceReadServedByTarget = event.kind { log.servedByTargetCount += 1 }
             if case .copyStateChanged(_, .synchronized) = event.kind { log.synchronizedCount += 1 }
-            if log.isTracing { log.lines.append("    event: \(event.kind)") }
+            log.trace?("    event: \(event.kind)")
         }
     }
 
-    /// The trace of a run so far.
-    package var trace: [String] { log.lines }
-
     func note(_ words: @autoclosure () -> String) {
-        if log.isTracing { log.lines.append("\(step) [\(world.now / 1000) us] \(words())") }
+        log.trace?("\(step) [\(world.now / 1000) us] \(words())")
     }
 
     func failure(_ words: String) -> SimulationFailure {
@@ -159,7 +157,7 @@ package struct Simulation: ~Copyable {
     }
 
     /// Runs to the end; throws what a checker found.
-    package mutating func run() throws(SimulationFailure) {
+    package func run() throws(SimulationFailure) {
         try attachAll(isFirst: true)
         while step < options.stepCount {
             step += 1
@@ -171,7 +169,7 @@ package struct Simulation: ~Copyable {
         coverage.synchronizations = log.synchronizedCount
     }
 
-    private mutating func takeStep() throws(SimulationFailure) {
+    private func takeStep() throws(SimulationFailure) {
         if world.random.chance(oneIn: options.crashOneIn) { return try crash() }
         if world.random.chance(oneIn: options.restartOneIn) { return try restartCleanly() }
         if world.random.chance(oneIn: options.restOneIn) { return try rest() }
@@ -185,7 +183,7 @@ package struct Simulation: ~Copyable {
     }
 
     /// One turn of the engine, with every check that holds at all times.
-    mutating func turn() throws(SimulationFailure) {
+    func turn() throws(SimulationFailure) {
         guard engine.turn() else { throw failure("the engine ended without being told to") }
         engine.checkInvariants()
         while let answer = engine.embedderAnswers.popFirst() { try answered(answer) }
@@ -193,7 +191,7 @@ package struct Simulation: ~Copyable {
 
     // MARK: - Faults
 
-    private mutating func injectFaults() {
+    private func injectFaults() {
         if world.random.chance(oneIn: options.targetFailureOneIn) {
             let pair = pick()
             let isFailing = pairs[pair].disk.faults.failure != nil
@@ -229,7 +227,7 @@ package struct Simulation: ~Copyable {
 
     func pick() -> Int { Int(world.random.below(UInt64(pairs.count))) }
 
-    mutating func healAll() {
+    func healAll() {
         source.faults.failsOneIn = 0
         for pair in pairs {
             pair.disk.faults.failure = nil
@@ -240,7 +238,7 @@ package struct Simulation: ~Copyable {
 
     // MARK: - The operator
 
-    private mutating func operate() throws(SimulationFailure) {
+    private func operate() throws(SimulationFailure) {
         let pair = pick()
         guard pairs[pair].isAttached else { return try attach(pair, isNew: true) }
         let id = pairs[pair].id
@@ -265,7 +263,7 @@ package struct Simulation: ~Copyable {
         var value: Value?
     }
 
-    mutating func ask(
+    func ask(
         _ command: (@escaping @Sendable (Result<Void, EngineRefusal>) -> Void) -> EngineCommand<SimulatedPlatform>
     ) throws(SimulationFailure) -> Result<Void, EngineRefusal> {
         let box = AnswerBox<Result<Void, EngineRefusal>>()

@@ -3,7 +3,7 @@ import Foundation
 import RepldControlAPI
 import RepldControlClient
 
-/// `replctl daemon`
+/// `replctl daemon`: the daemon itself.
 struct DaemonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "daemon", abstract: "Show the daemon itself.")
 
@@ -15,7 +15,7 @@ struct DaemonCommand: AsyncParsableCommand {
     }
 }
 
-/// `replctl events`
+/// `replctl events`: what has happened.
 struct EventsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "events",

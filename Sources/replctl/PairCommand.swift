@@ -4,7 +4,7 @@ import RepldControlAPI
 import RepldControlClient
 import RepldPair
 
-/// `replctl pair …`
+/// `replctl pair`: volumes and their copies.
 struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pair",
@@ -89,7 +89,7 @@ struct PairCommand: AsyncParsableCommand {
     }
 }
 
-/// `replctl set PAIR OPERATION`
+/// `replctl set PAIR OPERATION`: an operation on a pair.
 struct SetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "set",

@@ -3,7 +3,7 @@ import Foundation
 import RepldControlAPI
 import RepldControlClient
 
-/// `replctl volume …`
+/// `replctl volume`: elements that are served to hosts.
 struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume",

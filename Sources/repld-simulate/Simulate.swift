@@ -12,11 +12,15 @@ struct Simulate {
         for seed in first...last {
             print("seed \(seed)")
             fflush(nil)
-            var simulation = Simulation(SimulationOptions(seed: seed), isTracing: isTracing)
-            do { try simulation.run() } catch {
-                for line in simulation.trace.suffix(200) { print(line) }
-                print("FAILED \(error)")
-            }
+            let simulation = Simulation(
+                SimulationOptions(seed: seed),
+                trace: isTracing
+                    ? {
+                        print($0)
+                        fflush(nil)
+                    } : nil
+            )
+            do { try simulation.run() } catch { print("FAILED \(error)") }
             total.add(simulation.coverage)
         }
         print(total)

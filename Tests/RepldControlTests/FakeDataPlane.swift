@@ -1,7 +1,9 @@
 import Foundation
 import RepldControl
 import RepldCore
+import RepldDataPlane
 import RepldEngine
+import RepldFormat
 import RepldPair
 import Synchronization
 
@@ -135,10 +137,12 @@ final class FakeDataPlane: DataPlane {
             let refusal = EngineRefusal.targetTooSmall(sourceByteCount: source, targetByteCount: size)
             throw DataPlaneError(.refused, "too small", refusal: refusal)
         }
-        // The area says the state in which it was left: as bytes that only this fake understands.
-        let area = FileManager.default.contents(atPath: pair.metadataPath)
-        let stored = pair.isNew ? nil : area?.first.flatMap { CopyState(rawValue: $0) }
-        let copyState = stored ?? .initialized
+        // As the real one: a pair whose record does not say "clean" is no longer Synchronized.
+        var copyState = CopyState.initialized
+        if !pair.isNew, case .found(let record) = PairMetadata.read(pair.metadataPath) {
+            copyState = CopyState(rawValue: record.copyState) ?? .initialized
+            if copyState == .synchronized, !record.isClosedCleanly { copyState = .unsynchronized }
+        }
         let status = PairStatus(
             id: pair.id,
             name: pair.name,
@@ -243,8 +247,14 @@ final class FakeDataPlane: DataPlane {
     }
 
     private func store(_ pair: PairOpening, _ state: CopyState) {
-        var area = Data(count: 8192)
-        area[0] = state.rawValue
-        try? area.write(to: URL(filePath: pair.metadataPath))
+        let record = PairRecord(
+            sequence: 1,
+            pair: pair.id,
+            volumeByteCount: 1 << 20,
+            copyState: state.rawValue,
+            isClosedCleanly: true
+        )
+        let area = PairMetadata.area(with: record, insteadOf: "/dev/null")
+        try? Data(area).write(to: URL(filePath: pair.metadataPath))
     }
 }

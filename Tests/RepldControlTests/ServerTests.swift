@@ -16,7 +16,7 @@ import Testing
     ) async throws {
         let path = fixture.directory.file("control.sock")
         let (ready, continuation) = AsyncStream.makeStream(of: Void.self)
-        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let logger = Logger.silent
         let server = ControlServer(service: fixture.service, socketPath: path, logger: logger) {
             continuation.finish()
         }
@@ -89,7 +89,7 @@ import Testing
     @Test func takesOverAStaleSocketButNotAServedOneOrAFile() async throws {
         let fixture = try ServiceFixture()
         let path = fixture.directory.file("control.sock")
-        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let logger = Logger.silent
         let other = ControlServer(service: fixture.service, socketPath: path, logger: logger)
         try Data("precious".utf8).write(to: URL(filePath: path))
         await #expect(throws: ControlError.self) { try await other.run() }

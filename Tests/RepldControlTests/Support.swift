@@ -4,8 +4,10 @@ import Logging
 import RepldControl
 import RepldControlAPI
 import RepldCore
+import RepldDataPlane
 import RepldEngine
 import RepldPair
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -42,7 +44,7 @@ struct ServiceFixture {
             plane: plane,
             state: StateDirectory(path: FilePath(self.directory.file("state"))),
             settings: .init(version: "test"),
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            logger: .silent
         )
     }
 
@@ -104,4 +106,23 @@ func makeStaleSocket(at path: String) throws {
         }
     }
     try #require(result == 0)
+}
+
+extension Logger {
+    /// Says nothing.
+    static var silent: Logger { Logger(label: "test") { _ in SwiftLogNoOpLogHandler() } }
+}
+
+/// A list that several tasks add to.
+final class LockedList: Sendable {
+    private let items = Mutex<[(TemporaryDirectory, String)]>([])
+
+    func append(_ item: (TemporaryDirectory, String)) { items.withLock { $0.append(item) } }
+
+    func takeAll() -> [(TemporaryDirectory, String)] {
+        items.withLock { items in
+            defer { items = [] }
+            return items
+        }
+    }
 }

@@ -103,6 +103,16 @@ import Testing
         #expect(!found.isClosedCleanly)
     }
 
+    /// Found by the simulator: an area that another pair had used was believed.
+    @Test func recordsOfTwoPairsAreNoRecord() {
+        var other = record(3)
+        other.pair = PairID(high: 7, low: 7)
+        guard case .lost = decide(block(record(8)), block(other)) else {
+            Issue.record("an area belongs to one pair")
+            return
+        }
+    }
+
     @Test func nothingReadableIsSaidSo() {
         let noise = [UInt8](repeating: 0x5A, count: PairRecord.blockByteCount)
         #expect(decide(noise, noise) == .lost(.wrongMagic, .wrongMagic))

@@ -28,7 +28,7 @@ package struct PairOpening: Hashable, Sendable {
     /// A file of `PairRecord.areaByteCount` bytes.
     package var metadataPath: String
     package var settings: PairSettings
-    /// Whether the metadata area holds nothing yet, so that every byte may differ.
+    /// Whether the pair is being made; otherwise its metadata says where it stood.
     package var isNew: Bool
 
     package init(

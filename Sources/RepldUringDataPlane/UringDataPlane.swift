@@ -1,0 +1,233 @@
+internal import Dispatch
+internal import Foundation
+package import Logging
+package import RepldCore
+package import RepldDataPlane
+package import RepldEngine
+internal import RepldFormat
+internal import RepldPair
+internal import RepldUring
+
+/// The real data plane: one thread with one ring that drives the engine, reached through its mailbox.
+package final class UringDataPlane: DataPlane {
+    /// Events that wait for the control plane; of more than that the oldest are dropped.
+    private static var eventLimit: Int { 8192 }
+
+    package let events: AsyncStream<EngineEvent>
+    private let continuation: AsyncStream<EngineEvent>.Continuation
+    private let mailbox: Mailbox<UringPlatform>
+    private let thread: LoopThread
+
+    /// Starts the thread; answers when its ring works.
+    package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
+        let (events, continuation) = AsyncStream.makeStream(
+            of: EngineEvent.self,
+            bufferingPolicy: .bufferingNewest(eventLimit)
+        )
+        let mailbox = Mailbox<UringPlatform>()
+        var thread: LoopThread?
+        let failure: (any Error)? = await withCheckedContinuation { ready in
+            do {
+                thread = try LoopThread(name: "repld-loop-0") {
+                    runLoop(mailbox, logger, ready: ready) { continuation.yield($0) }
+                    continuation.finish()
+                }
+            } catch {
+                ready.resume(returning: error)
+            }
+        }
+        guard let thread, failure == nil else {
+            throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
+        }
+        return UringDataPlane(events, continuation, mailbox, thread)
+    }
+
+    private init(
+        _ events: AsyncStream<EngineEvent>,
+        _ continuation: AsyncStream<EngineEvent>.Continuation,
+        _ mailbox: Mailbox<UringPlatform>,
+        _ thread: LoopThread
+    ) {
+        self.events = events
+        self.continuation = continuation
+        self.mailbox = mailbox
+        self.thread = thread
+    }
+
+    /// The body of the thread: platform and engine are made, used and gone there.
+    private static func runLoop(
+        _ mailbox: Mailbox<UringPlatform>,
+        _ logger: Logger,
+        ready: CheckedContinuation<(any Error)?, Never>,
+        eventSink: @escaping @Sendable (EngineEvent) -> Void
+    ) {
+        do {
+            let platform = try UringPlatform()
+            let features = "\(platform.features)"
+            var engine = Engine(platform: platform, mailbox: mailbox, eventSink: eventSink)
+            logger.info("data plane runs", metadata: ["features": "\(features)"])
+            ready.resume(returning: nil)
+            engine.run()
+        } catch {
+            ready.resume(returning: error)
+        }
+    }
+
+    package func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry {
+        let element = try await open(volume.path, isReadOnly: volume.isReadOnly)
+        let spec = VolumeSpec<UringPlatform>(
+            id: volume.id,
+            name: volume.name,
+            isReadOnly: volume.isReadOnly,
+            source: ElementSpec(handle: element, geometry: element.geometry, name: volume.path)
+        )
+        try await ask("volume '\(volume.name)'") { .addVolume(spec, answer: $0) }
+        return element.geometry
+    }
+
+    package func removeVolume(_ id: VolumeID, isForced: Bool) async throws(DataPlaneError) {
+        try await ask("volume \(id.rawValue)") { .removeVolume(id, isForced: isForced, answer: $0) }
+    }
+
+    package func addPair(_ pair: PairOpening) async throws(DataPlaneError) {
+        let served = try await status().volumes.first { $0.id == pair.volume }
+        guard let served else {
+            throw DataPlaneError(.refused, "its volume is not served", refusal: .noSuchVolume)
+        }
+        let (record, isNew) = try Self.record(of: pair, volumeByteCount: served.byteCount)
+        let target = try await open(pair.targetPath, isReadOnly: false)
+        let metadata = try await open(pair.metadataPath, isReadOnly: false)
+        let spec = PairSpec<UringPlatform>(
+            volume: pair.volume,
+            pair: pair.id,
+            name: pair.name,
+            target: ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath),
+            metadata: ElementSpec(handle: metadata, geometry: metadata.geometry, name: pair.metadataPath),
+            record: record,
+            isNew: isNew,
+            settings: pair.settings
+        )
+        try await ask("pair '\(pair.name)'") { .addPair(spec, answer: $0) }
+    }
+
+    package func detachPair(_ id: PairID) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .detachPair(id, answer: $0) }
+    }
+
+    package func startCopy(_ id: PairID) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .startCopy(id, answer: $0) }
+    }
+
+    package func suspend(_ id: PairID) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .suspend(id, answer: $0) }
+    }
+
+    package func status() async throws(DataPlaneError) -> EngineStatus {
+        let status: EngineStatus? = await withCheckedContinuation { continuation in
+            if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }
+        }
+        guard let status else { throw DataPlaneError(.stopped, "the data plane has stopped") }
+        return status
+    }
+
+    package func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress {
+        let listener = try Self.listener(at: address)
+        try await ask("\(address)") { .listen(listener, answer: $0) }
+        switch address {
+        case .nbdUnix: return address
+        case .nbdTCP(let host, _): return .nbdTCP(host: host, port: listener.boundPort)
+        }
+    }
+
+    package func stop() async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            if !mailbox.send(.stop { continuation.resume() }) { continuation.resume() }
+        }
+        thread.join()
+    }
+
+    /// What the metadata says of a pair, or what is to be assumed when it says nothing.
+    private static func record(
+        of pair: PairOpening,
+        volumeByteCount: UInt64
+    ) throws(DataPlaneError) -> (record: PairRecord, isNew: Bool) {
+        func assumed(_ state: CopyState) -> PairRecord {
+            PairRecord(
+                sequence: 0,
+                pair: pair.id,
+                volumeByteCount: volumeByteCount,
+                copyState: state.rawValue,
+                isClosedCleanly: false
+            )
+        }
+        if pair.isNew { return (assumed(.initialized), true) }
+        switch PairMetadata.read(pair.metadataPath) {
+        case .found(var record), .older(var record, _):
+            guard record.pair == pair.id else {
+                throw DataPlaneError(
+                    .metadata,
+                    "\(pair.metadataPath) belongs to pair \(record.pair), not to \(pair.id)"
+                )
+            }
+            if record.volumeByteCount != volumeByteCount {
+                record.volumeByteCount = volumeByteCount
+                record.isClosedCleanly = false
+            }
+            return (record, false)
+        case .blank:
+            return (assumed(.initialized), true)
+        case .lost:
+            return (assumed(.broken), false)
+        }
+    }
+
+    /// Opens an element on a thread that may wait for a slow device.
+    private func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
+        let result: Result<OpenElement, ElementOpenError> = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async {
+                continuation.resume(
+                    returning: Result { () throws(ElementOpenError) in
+                        try OpenElement.open(path: path, readOnly: isReadOnly)
+                    }
+                )
+            }
+        }
+        switch result {
+        case .success(let element): return element
+        case .failure(let error): throw DataPlaneError(.element, "\(error)")
+        }
+    }
+
+    private static func listener(at address: FrontEndAddress) throws(DataPlaneError) -> Listener {
+        do {
+            switch address {
+            case .nbdUnix(let path, let mode):
+                try FileManager.default.createDirectory(
+                    atPath: URL(filePath: path).deletingLastPathComponent().path(percentEncoded: false),
+                    withIntermediateDirectories: true,
+                    attributes: [.posixPermissions: 0o755]
+                )
+                return try Listener.unix(path: path, mode: mode)
+            case .nbdTCP(let host, let port):
+                return try Listener.tcp(host: host, port: port)
+            }
+        } catch {
+            throw DataPlaneError(.listener, "\(error)")
+        }
+    }
+
+    /// Sends a command and waits for its answer.
+    private func ask(
+        _ subject: String,
+        _ command: (@escaping @Sendable (Result<Void, EngineRefusal>) -> Void) -> EngineCommand<UringPlatform>
+    ) async throws(DataPlaneError) {
+        let result: Result<Void, EngineRefusal> = await withCheckedContinuation { continuation in
+            if !mailbox.send(command { continuation.resume(returning: $0) }) {
+                continuation.resume(returning: .failure(.stopping))
+            }
+        }
+        if case .failure(let refusal) = result {
+            throw DataPlaneError(.refused, "\(subject): \(refusal)", refusal: refusal)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+import ArgumentParser
+import Foundation
+import Logging
+import RepldControl
+import RepldUringDataPlane
+
+/// `repld run`: the daemon.
+struct Run: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Run the daemon in the foreground (the default).")
+
+    @Option(
+        help: ArgumentHelp(
+            "Configuration file.",
+            discussion: "Without it, \(Configuration.defaultFile) is read when it is there."
+        ),
+        completion: .file(extensions: ["yaml", "yml"])
+    )
+    var config: String?
+
+    @Option(help: "Directory for what must outlive the daemon.", completion: .directory)
+    var stateDir: String?
+
+    @Option(help: "Unix socket for replctl.", completion: .file())
+    var control: String?
+
+    @Option(help: "Unix socket for NBD clients, or 'none'.", completion: .file())
+    var nbdSocket: String?
+
+    @Option(help: ArgumentHelp("TCP address for NBD clients; may be repeated.", valueName: "host:port"))
+    var nbdListen: [String] = []
+
+    @Option(help: "One of trace, debug, info, notice, warning, error, critical.", completion: .list(Self.levels))
+    var logLevel: String?
+
+    private static var levels: [String] { Logger.Level.allCases.map(\.rawValue) }
+
+    func run() async throws {
+        do {
+            let configuration = try merged()
+            let logger = Logger(label: "repld") { _ in
+                DaemonLogHandler(level: configuration.logLevel, format: configuration.logFormat)
+            }
+            let daemon = Daemon(configuration: configuration, version: Version.text, logger: logger)
+            try await daemon.run(plane: UringDataPlane.start(logger: logger))
+        } catch let error as ValidationError {
+            throw error
+        } catch {
+            FileHandle.standardError.write(Data("repld: \(error)\n".utf8))
+            throw ExitCode(ExitStatus.code(for: error))
+        }
+    }
+
+    /// The file, and over it what the command line says.
+    private func merged() throws -> Configuration {
+        var merged = try Configuration.load(file: config)
+        if let stateDir { merged.stateDirectory = absolute(stateDir) }
+        if let control { merged.controlSocket = absolute(control) }
+        if let nbdSocket { merged.nbdSocket = nbdSocket == "none" ? nil : absolute(nbdSocket) }
+        if !nbdListen.isEmpty {
+            merged.nbdListen = try nbdListen.map { text in
+                guard let address = HostPort(text) else {
+                    throw ValidationError("--nbd-listen: found '\(text)', expected \(HostPort.expectation)")
+                }
+                return address
+            }
+        }
+        if let logLevel {
+            guard let level = Logger.Level(rawValue: logLevel) else {
+                let known = Self.levels.joined(separator: ", ")
+                throw ValidationError("--log-level: found '\(logLevel)', expected one of \(known)")
+            }
+            merged.logLevel = level
+        }
+        return merged
+    }
+
+    private func absolute(_ path: String) -> String { URL(filePath: path).path(percentEncoded: false) }
+}

@@ -1,0 +1,171 @@
+import Foundation
+import RepldControl
+import RepldControlAPI
+import RepldCore
+import RepldPair
+import SystemPackage
+import Testing
+
+@Suite struct RegistryTests {
+    private struct Crash: Error {}
+
+    private func volume(_ number: UInt64, _ name: String) -> VolumeEntry {
+        VolumeEntry(
+            number: number,
+            name: name,
+            elementPath: "/dev/\(name)",
+            isReadOnly: false,
+            createdAt: Date(timeIntervalSince1970: 0)
+        )
+    }
+
+    private func registry(in directory: TemporaryDirectory) throws -> Registry {
+        try Registry(path: FilePath(directory.file("registry.json")))
+    }
+
+    private func add(_ entry: VolumeEntry, to registry: inout Registry) throws {
+        try registry.commit { content in
+            content.volumes.append(entry)
+            content.nextVolumeNumber = entry.number + 1
+        }
+    }
+
+    /// A crash at each step of a change: afterwards the old content is there or the new one, and it can be changed.
+    @Test(arguments: DurableFile.Step.allCases)
+    func aCrashLeavesTheOldOrTheNew(step: DurableFile.Step) throws {
+        let directory = try TemporaryDirectory()
+        var registry = try registry(in: directory)
+        try add(volume(1, "a"), to: &registry)
+        registry.atStep = { if $0 == step { throw Crash() } }
+        #expect(throws: ControlError.self) { try add(volume(2, "b"), to: &registry) }
+        #expect(registry.content.volumes.map(\.name) == ["a"])
+        var after = try self.registry(in: directory)
+        let isRenamed = step == .afterRename || step == .afterDirectorySync
+        #expect(after.content.volumes.map(\.name) == (isRenamed ? ["a", "b"] : ["a"]))
+        try add(volume(3, "c"), to: &after)
+        #expect(try self.registry(in: directory).content == after.content)
+    }
+
+    @Test(
+        arguments: [
+            ("", "not valid JSON"), ("garbage", "not valid JSON"),
+            (#"{"format":"repld registry","version":1,"volumes":["#, "not valid JSON"),
+            (#"{"format":"other","version":1}"#, "its format is 'other', expected 'repld registry'"),
+            (#"{"format":"repld registry","version":2}"#, "its version is 2, this daemon knows 1"),
+            (#"{"format":"repld registry","version":1}"#, "the field 'nextVolumeNumber' is missing"),
+        ]
+    )
+    func aDamagedFileIsRefused(text: String, words: String) throws {
+        let directory = try TemporaryDirectory()
+        try Data(text.utf8).write(to: URL(filePath: directory.file("registry.json")))
+        let error = #expect(throws: ControlError.self) { try registry(in: directory) }
+        #expect(error?.code == .registryDamaged)
+        #expect(error?.message.contains(words) == true, "\(String(describing: error))")
+        #expect(error?.suggestion?.contains("backup") == true)
+    }
+
+    @Test func everyTruncationIsRefused() throws {
+        let directory = try TemporaryDirectory()
+        var registry = try registry(in: directory)
+        try add(volume(1, "a"), to: &registry)
+        let path = URL(filePath: directory.file("registry.json"))
+        let whole = try Data(contentsOf: path)
+        // The last two bytes are a brace and the end of its line.
+        for length in 0..<whole.count - 1 {
+            try whole.prefix(length).write(to: path)
+            #expect(throws: ControlError.self, "\(length)") { try self.registry(in: directory) }
+        }
+    }
+
+    @Test func contradictionsAreTold() {
+        var content = RegistryContent()
+        content.nextVolumeNumber = 3
+        content.volumes = [volume(1, "a"), volume(2, "a")]
+        #expect(content.fault == "the volume 'a' is listed twice")
+        content.volumes = [volume(1, "a"), volume(3, "b")]
+        #expect(content.fault == "volume 'b' has number 3, expected one below 3")
+        content.volumes = [volume(1, "a")]
+        let pair = PairEntry(
+            id: PairID(high: 1, low: 2),
+            name: "m",
+            volumeNumber: 2,
+            targetPath: "/dev/t",
+            settings: PairSettings(),
+            createdAt: Date(timeIntervalSince1970: 0),
+            revisionLimit: 1
+        )
+        content.pairs = [pair]
+        #expect(content.fault == "pair 'm' belongs to volume number 2, which is not listed")
+    }
+
+    @Test func oneDaemonAtATime() throws {
+        let directory = try TemporaryDirectory()
+        let first = try StateDirectory(path: FilePath(directory.file("state")))
+        let error = #expect(throws: ControlError.self) {
+            _ = try StateDirectory(path: FilePath(directory.file("state")))
+        }
+        let pid = ProcessInfo.processInfo.processIdentifier
+        #expect(error?.message == "the state directory \(first.path) is in use by process \(pid)")
+    }
+}
+
+@Suite struct JSONShapeTests {
+    private let date = Date(timeIntervalSince1970: 1_700_000_000.25)
+
+    private func json(_ value: some Encodable) throws -> String {
+        String(decoding: try ControlJSON.encode(value), as: UTF8.self)
+    }
+
+    @Test func ofARefusal() throws {
+        var status = ExtendedStatus(code: "not-in-this-state", message: "no")
+        status.copyState = Enumerated(CopyState.suspended)
+        status.acceptedFrom = [Enumerated(CopyState.inactive)]
+        status.suggestedOperation = Enumerated(ReplicationOperation.resume)
+        #expect(
+            try json(MethodReply(returnCode: .failed, extendedStatus: status))
+                == #"{"extendedStatus":{"acceptedFrom":[{"name":"Inactive","number":8}],"code":"not-in-this-state","#
+                + #""copyState":{"name":"Suspended","number":9},"message":"no","#
+                + #""suggestedOperation":{"name":"Resume","number":16}},"returnCode":{"name":"Failed","number":4}}"#
+        )
+    }
+
+    @Test func ofAnEvent() throws {
+        let event = EventReply(sequence: 7, time: date, kind: "pair-broken", pair: "m1", message: "gone")
+        let text =
+            #"{"kind":"pair-broken","message":"gone","pair":"m1","sequence":7,"time":"2023-11-14T22:13:20.250Z"}"#
+        #expect(try json(event) == text)
+        #expect(try ControlJSON.decode(EventReply.self, from: Data(text.utf8)) == event)
+    }
+
+    @Test func ofAVolume() throws {
+        let volume = VolumeReply(
+            name: "db1",
+            elementPath: "/dev/sdb",
+            isReadOnly: false,
+            status: Enumerated(OperationalStatus.error),
+            reason: "gone",
+            createdAt: date
+        )
+        #expect(
+            try json(volume)
+                == #"{"createdAt":"2023-11-14T22:13:20.250Z","elementPath":"/dev/sdb","isReadOnly":false,"name":"db1","#
+                + #""pairs":[],"reason":"gone","status":{"name":"Error","number":6}}"#
+        )
+    }
+
+    @Test(arguments: [#"{"operation":14}"#, #"{"operation":"ResyncReplica"}"#])
+    func ofARequestTakesNumberOrName(text: String) throws {
+        let request = try ControlJSON.decodeRequest(
+            SetReplicationRelationshipRequest.self,
+            from: Data(text.utf8)
+        )
+        #expect(ReplicationOperation(text: request.operation.description) == .resyncReplica)
+    }
+
+    @Test func theStandardsNumbersAreKept() {
+        #expect(ReplicationOperation.allCases.map(\.rawValue) == Array(2...27))
+        #expect(
+            ReturnCode.allCases.map(\.rawValue) == [0, 1, 2, 3, 4, 5, 8, 4096, 40001, 40002, 40003]
+        )
+    }
+}

@@ -1,0 +1,150 @@
+import Foundation
+import RepldControl
+import RepldControlAPI
+import RepldDataPlane
+import RepldPair
+import SystemPackage
+import Testing
+
+/// What is there after a stop, a kill, and a start in worse circumstances.
+@Suite struct RestartTests {
+    /// A service over a copy of the state directory as it is now: what a kill at this moment would leave.
+    private func afterKill(_ fixture: ServiceFixture) throws -> ServiceFixture {
+        let copy = try TemporaryDirectory()
+        try FileManager.default.copyItem(atPath: fixture.directory.file("state"), toPath: copy.file("state"))
+        return try ServiceFixture(in: copy)
+    }
+
+    @Test func bringsBackVolumesAndPairs() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let before = try await fixture.pair()
+        let after = try afterKill(fixture)
+        try await after.service.start()
+        #expect(after.plane.calls == [.addVolume("db1"), .addPair("m1", isNew: false)])
+        let pair = try await after.pair()
+        #expect(pair.copyState == Enumerated(CopyState.synchronized))
+        #expect(pair.id == before.id)
+        #expect(pair.revision > before.revision)
+    }
+
+    @Test func letsHostsInLast() async throws {
+        let fixture = try await ServiceFixture.paired()
+        let copy = try TemporaryDirectory()
+        try FileManager.default.copyItem(atPath: fixture.directory.file("state"), toPath: copy.file("state"))
+        let plane = FakeDataPlane()
+        let address = FrontEndAddress.nbdTCP(host: "127.0.0.1", port: 10809)
+        let service = try ReplicationService(
+            plane: plane,
+            state: StateDirectory(path: FilePath(copy.file("state"))),
+            settings: .init(frontEnds: [address]),
+            logger: .silent
+        )
+        try await service.start()
+        #expect(plane.calls.last == .listen(address))
+        #expect(try await service.daemon().frontEnds == ["nbd://127.0.0.1:10809"])
+    }
+
+    @Test func aCopyThatWasRunningGoesOn() async throws {
+        let fixture = try await ServiceFixture.paired()
+        let after = try afterKill(fixture)
+        try await after.service.start()
+        #expect(after.plane.calls.last == .startCopy)
+        #expect(try await after.pair().requestedCopyState == Enumerated(CopyState.synchronized))
+    }
+
+    @Test func aMissingElementIsShownAndRetried() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let source = fixture.directory.file("source")
+        let after = try afterKill(fixture)
+        after.plane.breakElement(source)
+        try await after.service.start()
+        let volume = try await after.service.volume(named: "db1")
+        #expect(volume.status == Enumerated(OperationalStatus.error))
+        #expect(volume.reason == "cannot open \(source): it is on fire")
+        #expect(try await after.pair().reason?.contains("is on fire") == true)
+        let still = await refusal { try await after.service.retryVolume(named: "db1") }
+        #expect(still?.code == .elementUnavailable)
+        after.plane.mendElement(source)
+        #expect(try await after.service.retryVolume(named: "db1").status == Enumerated(OperationalStatus.okay))
+        // A host could have written between the opening of the volume and that of the pair.
+        #expect(try await after.pair().copyState == Enumerated(CopyState.unsynchronized))
+    }
+
+    @Test func aVolumeServedWithoutItsPairMakesThatPairDoubtful() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let target = fixture.directory.file("target")
+        let after = try afterKill(fixture)
+        after.plane.breakElement(target)
+        try await after.service.start()
+        #expect(try await after.service.volume(named: "db1").status == Enumerated(OperationalStatus.degraded))
+        let pair = try await after.pair()
+        #expect(pair.copyState == Enumerated(CopyState.broken))
+        #expect(pair.reason?.contains("it is on fire") == true)
+        after.plane.mendElement(target)
+        #expect(try await after.set(.name("ResyncReplica")).returnCode == Enumerated(ReturnCode.jobStarted))
+        #expect(try await after.pair().copyState == Enumerated(CopyState.unsynchronized))
+    }
+
+    /// A kill before each step of the creation: the pair is there as a whole, or not at all.
+    @Test func aPairIsNeverHalfMade() async throws {
+        let fixture = try ServiceFixture()
+        try await fixture.service.start()
+        let source = try fixture.directory.element("source")
+        let target = try fixture.directory.element("target")
+        _ = try await fixture.service.addVolume(VolumeAddRequest(name: "db1", elementPath: source))
+        let killed = Killed()
+        let state = fixture.directory.file("state")
+        fixture.plane.beforeEachCall { call in killed.snapshot(state, "before \(call)") }
+        await fixture.service.observeRegistryWrites { step in killed.snapshot(state, "registry \(step)") }
+        _ = try await fixture.service.createPair(PairCreateRequest(sourceVolume: "db1", targetPath: target, name: "m1"))
+        let create = killed.take()
+        #expect(create.count >= 9)
+        var counts: [Int] = []
+        for (directory, moment) in create {
+            let after = try ServiceFixture(in: directory)
+            try await after.service.start()
+            let pairs = try await after.service.pairList()
+            counts.append(pairs.count)
+            for pair in pairs { #expect(pair.reason == nil, "\(moment)") }
+            #expect(try await after.service.volume(named: "db1").reason == nil, "\(moment)")
+        }
+        #expect(counts == counts.sorted() && counts.first == 0 && counts.last == 1)
+        _ = try await fixture.set(.name("Detach"), force: true)
+        var detached: [Int] = []
+        for (directory, _) in killed.take() {
+            let after = try ServiceFixture(in: directory)
+            try await after.service.start()
+            detached.append(try await after.service.pairList().count)
+        }
+        #expect(detached == detached.sorted(by: >) && detached.first == 1 && detached.last == 0)
+    }
+
+    @Test func aRegistryThatCannotBeWrittenChangesNothing() async throws {
+        let fixture = try await ServiceFixture.paired()
+        let other = try fixture.directory.element("other")
+        await fixture.service.observeRegistryWrites { _ in throw Errno.noSpace }
+        let request = PairCreateRequest(sourceVolume: "db1", targetPath: other, name: "m2")
+        let error = await refusal { try await fixture.service.createPair(request) }
+        #expect(error?.code == .stateDirectory)
+        #expect(try await fixture.service.pairList().map(\.name) == ["m1"])
+        #expect(fixture.plane.calls.last == .detachPair)
+        #expect(await refusal { try await fixture.set(.name("Detach"), force: true) } != nil)
+        #expect(try await fixture.pair().reason == nil)
+    }
+}
+
+/// State directories as a kill at one moment or another would leave them.
+private final class Killed: Sendable {
+    private let moments = LockedList()
+
+    func snapshot(_ path: String, _ moment: String) {
+        guard let copy = try? TemporaryDirectory() else { return }
+        try? FileManager.default.copyItem(atPath: path, toPath: copy.file("state"))
+        moments.append((copy, moment))
+    }
+
+    func take() -> [(TemporaryDirectory, String)] { moments.takeAll() }
+}
