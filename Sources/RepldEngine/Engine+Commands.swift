@@ -17,7 +17,6 @@ extension Engine where P: ~Copyable {
         case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
         case .addPair(let spec, let answer): answer(addPair(spec))
         case .detachPair(let id, let answer): detachPair(id, answer)
-        case .provideTarget(let id, let target, let answer): answer(provideTarget(id, target))
         case .startCopy(let id, let answer): answer(changePair(id) { $0.startPair($1) })
         case .suspend(let id, let answer): answer(changePair(id) { $0.suspendPair($1) })
         case .listen(let handle, let answer):
@@ -33,7 +32,7 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
-            .provideTarget(_, _, let answer), .detachPair(_, let answer), .startCopy(_, let answer),
+            .detachPair(_, let answer), .startCopy(_, let answer),
             .suspend(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
@@ -115,26 +114,15 @@ extension Engine where P: ~Copyable {
     private mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
-        if let target = spec.target, let refusal = refusal(of: target.geometry, forVolume: volume) {
-            return .failure(refusal)
-        }
-        var targetElement: ElementID?
-        if let target = spec.target {
-            targetElement = platform.attach(target.handle)
-            guard targetElement != nil else { return .failure(.tableFull("elements")) }
-        }
+        if let refusal = refusal(of: spec.target.geometry, forVolume: volume) { return .failure(refusal) }
+        guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
         guard let metadataElement = platform.attach(spec.metadata.handle) else {
-            if let targetElement { platform.detach(targetElement) }
+            platform.detach(targetElement)
             return .failure(.tableFull("elements"))
         }
-        let place = volumes[volume].machine.addPair(
-            spec.record,
-            isNew: spec.isNew,
-            settings: spec.settings,
-            hasTarget: targetElement != nil
-        )
+        let place = volumes[volume].machine.addPair(spec.record, isNew: spec.isNew, settings: spec.settings)
         guard let place else {
-            if let targetElement { platform.detach(targetElement) }
+            platform.detach(targetElement)
             platform.detach(metadataElement)
             return .failure(.tableFull("pairs of one volume"))
         }
@@ -157,16 +145,6 @@ extension Engine where P: ~Copyable {
         return target.isReadOnly ? .targetReadOnly : nil
     }
 
-    private mutating func provideTarget(_ id: PairID, _ target: ElementSpec<P>) -> Result<Void, EngineRefusal> {
-        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
-        guard volumes[volume].elements[pair + 1] == nil else { return .failure(.targetPresent) }
-        if let refusal = refusal(of: target.geometry, forVolume: volume) { return .failure(refusal) }
-        guard let element = platform.attach(target.handle) else { return .failure(.tableFull("elements")) }
-        volumes[volume].elements[pair + 1] = element
-        volumes[volume].machine.targetProvided(pair)
-        return .success(())
-    }
-
     private func findPair(_ id: PairID) -> (volume: Int, pair: Int)? {
         for volume in 0..<volumes.count where volumes[volume].isInUse {
             if let pair = volumes[volume].machine.pairIndex(id) { return (volume, pair) }
@@ -182,7 +160,6 @@ extension Engine where P: ~Copyable {
         let isAccepted = change(&volumes[volume].machine, pair)
         carryOut(volume)
         if isAccepted { return .success(()) }
-        if volumes[volume].elements[pair + 1] == nil { return .failure(.targetMissing) }
         let state = volumes[volume].machine.withPair(pair) { $0.copyState } ?? .initialized
         return .failure(.notInThisState(state))
     }

@@ -44,9 +44,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     package var pair: PairID
     /// The name that people know the pair by.
     package var name: String
-    /// `nil` when it cannot be opened now: the pair is then Broken and remembers what is written, until
-    /// `EngineCommand.provideTarget`.
-    package var target: ElementSpec<P>?
+    package var target: ElementSpec<P>
     /// Where the pair's metadata record is kept: at least `PairRecord.areaByteCount` bytes.
     package var metadata: ElementSpec<P>
     /// What that area said when it was opened, or a fresh record for a new pair.
@@ -59,7 +57,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         volume: VolumeID,
         pair: PairID,
         name: String,
-        target: ElementSpec<P>?,
+        target: ElementSpec<P>,
         metadata: ElementSpec<P>,
         record: PairRecord,
         isNew: Bool,
@@ -92,10 +90,6 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     /// The target's blocks are larger than the source's.
     case blockSizeMismatch(source: UInt32, target: UInt32)
     case targetReadOnly
-    /// The pair was taken in without its target: provide it first.
-    case targetMissing
-    /// The pair has its target already.
-    case targetPresent
     /// The pair is in a state in which this cannot be done.
     case notInThisState(CopyState)
     case stopping
@@ -111,8 +105,6 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case addPair(PairSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Ends the association; the answer comes when nothing is in flight to the target and its element is closed.
     case detachPair(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
-    /// Gives a pair that was taken in without its target the element, opened meanwhile.
-    case provideTarget(PairID, ElementSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Starts (again) to copy what differs and to mirror what is written.
     case startCopy(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Stops copying and mirroring; what is written meanwhile is remembered.

@@ -67,7 +67,6 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetFlushFailed(IOFailure)
     case targetTimedOut
     case sourceReadFailed(IOFailure, Extent)
-    case targetMissing
 
     /// Words for the operator.
     package var words: String {
@@ -77,7 +76,6 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
         case .targetReadFailed(let failure, let extent):
             "the target failed a read at byte \(extent.offset): \(failure.words)"
         case .targetFlushFailed(let failure): "the target failed a flush: \(failure.words)"
-        case .targetMissing: "the target could not be opened"
         case .targetTimedOut: "the target did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the source failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

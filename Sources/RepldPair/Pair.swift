@@ -21,8 +21,6 @@ package struct Pair: ~Copyable {
     package internal(set) var settings = PairSettings()
     package internal(set) var copyState = CopyState.initialized
     package internal(set) var reason: BreakReason?
-    /// Without a target element nothing can be copied; what is written is remembered all the same.
-    package internal(set) var hasTarget = true
 
     package internal(set) var dirty: DirtyMap
     var unflushed: DirtyMap

@@ -165,8 +165,17 @@ extension VolumeMachine {
         slots.release(id)
     }
 
-    /// Answers and issues what a record held back.
-    mutating func releaseHeld() {
+    /// The end of an event: answers and issues what a record held back, if that may go on now.
+    ///
+    /// Never inside an event: what is released may release others, and a slot would be met twice on the way.
+    mutating func finishEvent() {
+        while mayReleaseHeld {
+            mayReleaseHeld = false
+            releaseHeld()
+        }
+    }
+
+    private mutating func releaseHeld() {
         guard heldCount > 0, !holdsForRecord else { return }
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
@@ -175,6 +184,7 @@ extension VolumeMachine {
                 answer(id, slots[id].sourceFailure)
             } else if slots[id].stage == .waitingForRecord {
                 heldCount -= 1
+                slots[id].stage = .waitingForLock
                 switch slots[id].purpose {
                 case .copy: startCopy(id)
                 default: startWrite(id)

@@ -9,16 +9,9 @@ extension VolumeMachine {
     ///
     /// A pair that was Synchronized and closed cleanly is Synchronized at once, if no host has written since the volume is
     /// served. Otherwise nothing is known of where it differs: everything is dirty, and a copy compares before it writes.
-    /// A fresh pair (`isNew`) starts Initialized with everything dirty and copies without comparing. A pair whose target
-    /// cannot be had (`hasTarget` false) is Broken until `targetProvided`: its record says so before a host writes, so that
-    /// a later start does not believe an old record.
+    /// A fresh pair (`isNew`) starts Initialized with everything dirty and copies without comparing.
     /// Returns the place of the pair; `nil` when every place is taken.
-    package mutating func addPair(
-        _ record: PairRecord,
-        isNew: Bool,
-        settings: PairSettings,
-        hasTarget: Bool = true
-    ) -> Int? {
+    package mutating func addPair(_ record: PairRecord, isNew: Bool, settings: PairSettings) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
         pairs[index] = Pair(volumeByteCount: byteCount, granuleByteCount: UInt64(settings.granuleByteCount))
@@ -28,17 +21,12 @@ extension VolumeMachine {
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
         pairs[index].recordSequence = record.sequence
         let state = CopyState(rawValue: record.copyState) ?? .initialized
-        pairs[index].hasTarget = hasTarget
-        if state == .synchronized && record.isClosedCleanly && !isNew && hasTarget && !hasWritten {
+        if state == .synchronized && record.isClosedCleanly && !isNew && !hasWritten {
             pairs[index].copyState = .synchronized
         } else {
             pairs[index].dirty.markAll()
             pairs[index].comparesFirst = !isNew
             pairs[index].copyState = state == .synchronized ? .unsynchronized : state
-            if !hasTarget && pairs[index].copyState == .unsynchronized {
-                pairs[index].copyState = .broken
-                pairs[index].reason = .targetMissing
-            }
         }
         if pairs[index].copyState == .unsynchronized { resetCopyCounters(index) }
         wantRecord(index)
@@ -48,7 +36,6 @@ extension VolumeMachine {
     /// Starts to copy what differs and to mirror what is written; false where the pair's state has nothing to start.
     package mutating func startPair(_ index: Int) -> Bool {
         invariant(pairs[index].isInUse, "a pair that is started exists")
-        guard pairs[index].hasTarget else { return false }
         switch pairs[index].copyState {
         case .unsynchronized, .synchronized:
             return true
@@ -60,12 +47,6 @@ extension VolumeMachine {
         default:
             return false
         }
-    }
-
-    /// The target element of a pair that had none is there now.
-    package mutating func targetProvided(_ index: Int) {
-        invariant(pairs[index].isInUse && !pairs[index].hasTarget, "a target is provided to a pair that lacks it")
-        pairs[index].hasTarget = true
     }
 
     /// Stops copying and mirroring; what is written meanwhile is remembered.
@@ -88,7 +69,8 @@ extension VolumeMachine {
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
         finishDetachIfIdle(index)
-        releaseHeld()
+        mayReleaseHeld = true
+        finishEvent()
     }
 
     package func pairIndex(_ id: PairID) -> Int? {
@@ -199,7 +181,7 @@ extension VolumeMachine {
         guard pairs[index].copiesInFlight == 0, !pairs[index].isRecordInFlight else { return }
         pairs[index] = Pair(volumeByteCount: 0, granuleByteCount: 4096)
         effects.append(.pairDetached(pair: index))
-        releaseHeld()
+        mayReleaseHeld = true
     }
 
     // MARK: - Records
@@ -248,9 +230,11 @@ extension VolumeMachine {
         if pairs[index].wantsDetach { pairs[index].isRecordWanted = false }
         writeRecord(index)
         finishDetachIfIdle(index)
-        releaseHeld()
+        mayReleaseHeld = true
+        finishEvent()
         if pairs[index].isInUse, !pairs[index].isRecordPending { pumpCopies(index) }
         if isClosing { advanceClosing() }
+        finishEvent()
     }
 
     /// Tries again to write the records that could not be written.

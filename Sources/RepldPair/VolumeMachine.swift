@@ -51,6 +51,8 @@ package struct VolumeMachine: ~Copyable {
     package internal(set) var hostRequestCount = 0
     /// Requests in `waitingForRecord` or `answerHeld`.
     var heldCount = 0
+    /// A record that held requests back is no longer pending.
+    var mayReleaseHeld = false
     /// A host has written since the machine was made: a pair that comes now has missed it.
     var hasWritten = false
     var isClosing = false
@@ -192,6 +194,7 @@ package struct VolumeMachine: ~Copyable {
         }
         if leg > 0 { targetOperationEnded(Int(leg) - 1) }
         if isClosing { advanceClosing() }
+        finishEvent()
     }
 
     /// The buffers that `needBuffers` asked for.
@@ -201,6 +204,7 @@ package struct VolumeMachine: ~Copyable {
         slots[id].secondBuffer = second
         slots[id].stage = .waitingForLock
         if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        finishEvent()
     }
 
     /// Some time has passed: looks for target operations over their limit.
@@ -220,6 +224,7 @@ package struct VolumeMachine: ~Copyable {
             }
         }
         retryRecords()
+        finishEvent()
     }
 
     /// What the engine needs to know of a slot when an operation of it ends.
