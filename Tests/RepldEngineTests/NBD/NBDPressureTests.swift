@@ -201,6 +201,59 @@ struct NBDPressureTests {
         #expect(host.events.disconnections.contains(NBDEndReason.heldBuffersTooLong.words))
     }
 
+    @Test("serves short requests while long ones wait for long buffers")
+    func shortPassesLong() {
+        let host = NBDHost(byteCount: 16 << 20)
+        let long = (0..<3).map { _ in NBDTestClient(host, isStructured: true) }
+        for client in long {
+            host.run {
+                client.parse()
+                return client.isInTransmission
+            }
+            client.socket.isReading = false
+            for place in 0..<20 { client.request(.read, UInt64(place) * 65536, 65536) }
+        }
+        host.run { host.engine.nbd.waiterCount > 0 }
+        let short = NBDTestClient(host, isStructured: false)
+        #expect(short.ask(.read, 0, 512)?.error == nil)
+        #expect(host.events.disconnections.isEmpty)
+    }
+
+    @Test("keeps a removed volume's element until its queries are over")
+    func removingWithQueries() {
+        let host = NBDHost()
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        host.disk.holdsQueries = true
+        client.request(.blockStatus, 0, 4096)
+        host.settle()
+        host.send(.removeVolume(NBDHost.volume, isForced: true) { #expect((try? $0.get()) != nil) })
+        host.settle()
+        #expect(host.engine.volumeIndex(NBDHost.volume) != nil)
+        host.disk.holdsQueries = false
+        #expect(host.run { client.socket.isClosed && host.engine.volumeIndex(NBDHost.volume) == nil })
+        host.expectIdle()
+    }
+
+    @Test("does not keep the place of a client that leaves without taking its last replies")
+    func stuckAtEnd() {
+        let host = NBDHost()
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        client.socket.isReading = false
+        client.request(.read, 0, 4096)
+        client.request(.disconnect)
+        #expect(host.run { client.socket.isClosed })
+        #expect(host.events.disconnections == [NBDEndReason.lastRepliesTimedOut.words])
+        host.expectIdle()
+    }
+
     @Test("lets clients with long simple reads collect their buffers one after the other")
     func collecting() {
         let host = NBDHost(byteCount: 16 << 20)
