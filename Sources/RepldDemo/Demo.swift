@@ -65,7 +65,8 @@ package struct Demo {
         let (_, tally) = try await during(workload) { try await Task.sleep(for: .seconds(2)) }
         say(
             "4. Every write is on both copies when it is acknowledged: \(Int(tally.perSecond)) random 4 KiB writes "
-                + "a second, 32 in flight.")
+                + "a second, 32 in flight."
+        )
     }
 
     private func loseTheTarget(_ daemon: DemoDaemon, _ workload: DemoWorkload, _ target: DemoElement) async throws {
@@ -104,7 +105,8 @@ package struct Demo {
         let moved = (pair.copy?.writtenByteCount ?? 0) + (pair.copy?.zeroByteCount ?? 0)
         say(
             "6. Brought it back: \(target.device == nil ? "Resume" : "ResyncReplica") moved \(binary(moved)) of "
-                + "\(binary(byteCount)) in \(decimal(seconds)) s, under load. Synchronized.")
+                + "\(binary(byteCount)) in \(decimal(seconds)) s, under load. Synchronized."
+        )
     }
 
     private func compare(_ source: DemoElement, _ target: DemoElement, _ workload: DemoWorkload) throws {
@@ -137,7 +139,8 @@ package struct Demo {
         }
         say(
             "7. Stopped the daemon and compared \(binary(byteCount)) byte for byte: both copies are equal, and hold every "
-                + "acknowledged write.")
+                + "acknowledged write."
+        )
     }
 
     // MARK: - Help
@@ -147,7 +150,7 @@ package struct Demo {
         _ workload: DemoWorkload,
         _ body: @escaping @Sendable () async throws -> Result
     ) async throws -> (Result, DemoTally) {
-        return try await withThrowingTaskGroup(of: DemoTally.self) { group in
+        try await withThrowingTaskGroup(of: DemoTally.self) { group in
             let flag = DemoFlag()
             group.addTask { try workload.writeRandomly(until: { flag.isRaised }) }
             let result: Result

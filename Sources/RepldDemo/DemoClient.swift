@@ -17,7 +17,7 @@ final class DemoClient {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let path = Array(socketPath.utf8)
-        guard path.count < unsafe MemoryLayout.size(ofValue: address.sun_path) else {
+        guard path.count < MemoryLayout.size(ofValue: address.sun_path) else {
             throw DemoError("the socket path \(socketPath) is too long")
         }
         unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path) }
@@ -64,7 +64,9 @@ final class DemoClient {
     /// Waits for the next reply, of whichever request: its cookie and its error, 0 for none.
     func nextReply() throws -> (cookie: UInt64, error: UInt32) {
         let header = try receive(16)
-        guard number(header[0..<4]) == 0x6744_6698 else { throw DemoError("the server sent something that is no reply") }
+        guard number(header[0..<4]) == 0x6744_6698 else {
+            throw DemoError("the server sent something that is no reply")
+        }
         return (number(header[8..<16]), UInt32(number(header[4..<8])))
     }
 
@@ -79,7 +81,7 @@ final class DemoClient {
                     descriptor,
                     buffer.baseAddress.map { unsafe $0 + sent },
                     bytes.count - sent,
-                    Int32(MSG_NOSIGNAL.rawValue)
+                    Int32(MSG_NOSIGNAL)
                 )
             }
             if result < 0 && errno == EINTR { continue }
@@ -103,7 +105,7 @@ final class DemoClient {
     }
 
     private func bigEndian<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
-        unsafe withUnsafeBytes(of: number.bigEndian) { Array($0) }
+        unsafe withUnsafeBytes(of: number.bigEndian) { unsafe Array($0) }
     }
 
     private func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }

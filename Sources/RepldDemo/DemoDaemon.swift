@@ -1,4 +1,5 @@
 internal import Foundation
+internal import Glibc
 internal import RepldControlAPI
 internal import RepldControlClient
 
@@ -15,7 +16,9 @@ final class DemoDaemon: @unchecked Sendable {
         logFile = "\(directory)/repld.log"
         let control = "\(directory)/control.sock"
         client = ControlClient(socketPath: control)
-        FileManager.default.createFile(atPath: logFile, contents: nil)
+        guard FileManager.default.createFile(atPath: logFile, contents: nil) else {
+            throw DemoError("cannot create \(logFile)")
+        }
         process.executableURL = URL(filePath: executable)
         process.arguments = [
             "run", "--state-dir", "\(directory)/state", "--control", control, "--nbd-socket", nbdSocket,
@@ -65,7 +68,9 @@ final class DemoDaemon: @unchecked Sendable {
             let reply = try await pair(name)
             if reply.copyState.name == state { return reply }
             guard ContinuousClock.now < deadline else {
-                throw DemoError("pair \(name) is \(reply.copyState.name), not \(state), after \(seconds) s: \(reply.reason ?? "")")
+                throw DemoError(
+                    "pair \(name) is \(reply.copyState.name), not \(state), after \(seconds) s: \(reply.reason ?? "")"
+                )
             }
             try await Task.sleep(for: .milliseconds(20))
         }

@@ -36,7 +36,7 @@ final class DemoWorkload: @unchecked Sendable {
     static func block(_ number: UInt64, at index: Int) -> [UInt8] {
         var words = [UInt64](repeating: number, count: blockByteCount / 8)
         words[0] = UInt64(index)
-        return unsafe words.withUnsafeBytes { Array($0) }
+        return unsafe words.withUnsafeBytes { unsafe Array($0) }
     }
 
     /// Writes `length` bytes from the start of the volume, 1 MiB at a time, four in flight.

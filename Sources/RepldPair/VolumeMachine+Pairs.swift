@@ -237,7 +237,9 @@ extension VolumeMachine {
         if isClosing { advanceClosing() }
     }
 
-    /// Tries again to write the records that could not be written. Once per tick.
+    /// Tries again to write the records that could not be written.
+    ///
+    /// Once per tick.
     mutating func retryRecords() {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].hasRecordFailed && !isClosing {
             wantRecord(index)

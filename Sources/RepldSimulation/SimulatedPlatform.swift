@@ -87,7 +87,9 @@ package struct SimulatedElement: @unchecked Sendable {
     package init(_ disk: SimulatedDisk) { self.disk = disk }
 }
 
-/// The platform of the simulated world: disks with faults and a virtual clock. Links come with replication between hosts.
+/// The platform of the simulated world: disks with faults and a virtual clock.
+///
+/// Links come with replication between hosts.
 package struct SimulatedPlatform: ~Copyable, Platform {
     package typealias ElementHandle = SimulatedElement
     package typealias ListenerHandle = Never

@@ -60,7 +60,9 @@ package struct Simulation: ~Copyable {
         var sectors: Range<Int>
         var buffer: BufferID
         var isDurable: Bool
-        /// Of a read: what each sector might have held when it was submitted. Of a flush: what it covers.
+        /// Of a read: what each sector might have held when it was submitted.
+        ///
+        /// Of a flush: what it covers.
         var before: [[UInt64]]
         var covered: [UInt64]
     }

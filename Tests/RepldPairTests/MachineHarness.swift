@@ -3,7 +3,7 @@ import RepldFormat
 import RepldPair
 
 /// A machine with the world played by hand: effects are sorted into lists, and completions are given in any order.
-struct MachineHarness: ~Copyable {
+final class MachineHarness {
     static var volumeByteCount: UInt64 { 1 << 20 }
 
     var machine = VolumeMachine(byteCount: MachineHarness.volumeByteCount, blockByteCount: 512, hostSlotLimit: 32)
@@ -18,7 +18,7 @@ struct MachineHarness: ~Copyable {
     var writesRecords = true
     private var nextBuffer: UInt32 = 1000
 
-    mutating func settle() {
+    func settle() {
         while let effect = machine.nextEffect() {
             switch effect {
             case .perform(let operation): operations.append(operation)
@@ -42,8 +42,11 @@ struct MachineHarness: ~Copyable {
         machine.checkInvariants()
     }
 
-    mutating func request(
-        _ operation: HostOperation, _ number: UInt32, at offset: UInt64 = 0, length: UInt64 = 4096,
+    func request(
+        _ operation: HostOperation,
+        _ number: UInt32,
+        at offset: UInt64 = 0,
+        length: UInt64 = 4096,
         isDurable: Bool = false
     ) -> Bool {
         let extent = operation == .flush ? Extent(offset: 0, length: 0) : Extent(offset: offset, length: length)
@@ -55,14 +58,15 @@ struct MachineHarness: ~Copyable {
                 buffer: hasData ? BufferID(rawValue: number) : .none,
                 origin: RequestOrigin(client: 0, request: number),
                 isDurable: isDurable
-            ))
+            )
+        )
         settle()
         return isTaken
     }
 
     /// Completes the oldest operation on a leg; the operation, or `nil` when there is none.
     @discardableResult
-    mutating func complete(leg: UInt8, _ failure: IOFailure? = nil, isMatch: Bool = false) -> ElementOperation? {
+    func complete(leg: UInt8, _ failure: IOFailure? = nil, isMatch: Bool = false) -> ElementOperation? {
         guard let index = operations.firstIndex(where: { $0.leg == leg }) else { return nil }
         let operation = operations.remove(at: index)
         machine.completed(operation.slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
@@ -71,12 +75,12 @@ struct MachineHarness: ~Copyable {
     }
 
     /// Completes everything that is or comes in flight.
-    mutating func completeAll() {
+    func completeAll() {
         while let operation = operations.first { complete(leg: operation.leg) }
     }
 
     /// Takes in a pair that was in sync and closed cleanly.
-    mutating func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
+    func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
         let record = PairRecord(
             sequence: 7,
             pair: PairID(high: 1, low: 1),
@@ -89,7 +93,7 @@ struct MachineHarness: ~Copyable {
         return index
     }
 
-    mutating func addNewPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
+    func addNewPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
         let record = PairRecord(
             sequence: 0,
             pair: PairID(high: 2, low: 2),
@@ -104,5 +108,9 @@ struct MachineHarness: ~Copyable {
 
     var state: CopyState? { machine.withPair(0) { $0.copyState } }
     var dirtyByteCount: UInt64? { machine.withPair(0) { $0.dirty.dirtyByteCount } }
+    var progress: ProgressStatus? { machine.withPair(0) { $0.progress } }
+    var zeroByteCount: UInt64? { machine.withPair(0) { $0.copyZeroByteCount } }
+    var isIdle: Bool { machine.isIdle }
+    var readsServedByTarget: UInt64 { machine.readsServedByTarget }
     var legs: [UInt8] { operations.map(\.leg) }
 }

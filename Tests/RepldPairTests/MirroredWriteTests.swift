@@ -7,7 +7,7 @@ import Testing
 @Suite struct MirroredWriteTests {
     @Test(arguments: [[UInt8(0), 1], [1, 0]])
     func writeIsAnsweredWhenEveryCopyHasIt(order: [UInt8]) {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         #expect(harness.addSynchronizedPair() == 0)
         let isTaken = harness.request(.write, 1)
         #expect(isTaken)
@@ -20,7 +20,7 @@ import Testing
     }
 
     @Test func durableWriteIsDurableOnEveryCopy() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, isDurable: true)
         let areDurable = harness.operations.map(\.isDurable)
@@ -28,7 +28,7 @@ import Testing
     }
 
     @Test func flushReachesEveryCopy() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.flush, 1)
         #expect(harness.operations.map(\.kind) == [.flush, .flush])
@@ -39,7 +39,7 @@ import Testing
     }
 
     @Test func overlappingWritesAreAppliedInTheOrderOfAsking() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 0, length: 8192)
         _ = harness.request(.write, 2, at: 4096, length: 8192)
@@ -53,7 +53,7 @@ import Testing
     }
 
     @Test func failingTargetBreaksThePairAndNotTheWrite() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 8192)
         harness.complete(leg: 1, .inputOutput)
@@ -68,7 +68,7 @@ import Testing
     }
 
     @Test func writeThatATargetLacksIsNotAcknowledgedBeforeTheBreakIsDurable() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         harness.writesRecords = false
         _ = harness.request(.write, 1)
@@ -82,7 +82,7 @@ import Testing
     }
 
     @Test func writesWaitUntilThePairIsRecordedAsOpen() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         harness.writesRecords = false
         _ = harness.addSynchronizedPair()
         #expect(harness.records.last?.record.isClosedCleanly == false)
@@ -94,7 +94,7 @@ import Testing
     }
 
     @Test func writesAreRefusedWhileNoOpenRecordCanBeWritten() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         harness.writesRecords = false
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1)
@@ -115,7 +115,7 @@ import Testing
 
     /// A target that breaks may have lost what it had completed and not flushed.
     @Test func whatWasNotFlushedIsDirtyAfterABreak() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 0)
         harness.completeAll()
@@ -130,7 +130,7 @@ import Testing
     }
 
     @Test func writeInFlightDuringAFlushIsNotCoveredByIt() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 0)
         _ = harness.request(.flush, 2)
@@ -146,7 +146,7 @@ import Testing
     }
 
     @Test func failedFlushOfATargetLeavesAllItWasToCoverDirty() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 0, length: 12288)
         harness.completeAll()
@@ -159,7 +159,7 @@ import Testing
     }
 
     @Test func failedSourceWriteIsTheHostsFailureAndIsCopiedAgain() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(.write, 1, at: 4096)
         harness.complete(leg: 1)
@@ -172,7 +172,7 @@ import Testing
 
     @Test(arguments: [(HostOperation.discard, ElementOperation.Kind.discard), (.writeZeroes, .zeroMayDeallocate)])
     func discardAndZeroesStayDistinct(operation: HostOperation, kind: ElementOperation.Kind) {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair()
         _ = harness.request(operation, 1)
         #expect(harness.operations.map(\.kind) == [kind, kind])
@@ -181,7 +181,7 @@ import Testing
     }
 
     @Test func fullTableIsBackPressure() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         for number in 0..<32 {
             let isTaken = harness.request(.write, UInt32(number), at: UInt64(number) * 8192)
             #expect(isTaken)

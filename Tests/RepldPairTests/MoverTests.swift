@@ -10,7 +10,7 @@ import Testing
     }
 
     @Test func newPairIsAllDirtyAndCopiedInDiskOrder() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings())
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
         #expect(harness.operations.isEmpty)
@@ -24,7 +24,7 @@ import Testing
     }
 
     @Test func bitsAreClearedOnlyAfterAFlushOfTheTarget() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
         _ = harness.machine.startPair(0)
         harness.settle()
@@ -38,7 +38,7 @@ import Testing
     }
 
     @Test func failedFlushClearsNothing() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
         _ = harness.machine.startPair(0)
         harness.settle()
@@ -50,18 +50,18 @@ import Testing
     }
 
     @Test func zeroesArePunchedAndNotWritten() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
         _ = harness.machine.startPair(0)
         harness.settle()
         harness.complete(leg: 0, isMatch: true)
         #expect(harness.operations.map(\.kind) == [.zeroMayDeallocate])
         harness.complete(leg: 1)
-        #expect(harness.machine.withPair(0) { $0.copyZeroByteCount } == 262144)
+        #expect(harness.zeroByteCount == 262144)
     }
 
     @Test func afterAnUncleanEndEverythingIsComparedAndOnlyDifferencesAreWritten() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         let record = PairRecord(
             sequence: 9,
             pair: PairID(high: 1, low: 1),
@@ -84,7 +84,7 @@ import Testing
     }
 
     @Test func copyWaitsForAWriteInItsWayAndLaterWritesWaitForTheCopy() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
         _ = harness.request(.write, 1, at: 4096)
         _ = harness.machine.startPair(0)
@@ -100,7 +100,7 @@ import Testing
     }
 
     @Test func suspendedPairRemembersAndResumesOnlyWhatDiffers() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())
         let isSuspended = harness.machine.suspendPair(0)
         harness.settle()
@@ -116,19 +116,19 @@ import Testing
     }
 
     @Test func unreadableSourceEndsTheCopyAndForgetsNothing() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
         _ = harness.machine.startPair(0)
         harness.settle()
         harness.complete(leg: 0, .inputOutput)
         #expect(harness.state == .broken)
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
-        #expect(harness.machine.isIdle)
+        #expect(harness.isIdle)
     }
 
     /// Found by the simulator: a pair whose record could not be written began and ended chunks without end.
     @Test func copyRestsWhileRecordsAreImpossible() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         harness.writesRecords = false
         _ = harness.addNewPair(settings())
         for _ in 0..<3 {
@@ -141,7 +141,7 @@ import Testing
     }
 
     @Test func detachWaitsForWhatIsInFlight() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())
         _ = harness.request(.write, 1)
         harness.machine.detachPair(0)
@@ -154,7 +154,7 @@ import Testing
     }
 
     @Test func closingFlushesEveryCopyAndRecordsIt() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())
         _ = harness.request(.write, 1)
         harness.machine.close()
@@ -172,7 +172,7 @@ import Testing
     }
 
     @Test func failedClosingFlushIsNotClean() {
-        var harness = MachineHarness()
+        let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())
         harness.machine.close()
         harness.settle()
