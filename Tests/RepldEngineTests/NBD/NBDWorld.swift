@@ -55,6 +55,8 @@ final class NBDTestSocket {
     var isReading = true
     /// Most bytes that one receive brings.
     var receiveLimit = Int.max
+    /// A receive in flight does not complete.
+    var holdsReceive = false
 
     var untaken: Int { toServer.count - taken }
 }
@@ -102,7 +104,8 @@ final class NBDWorld {
         case .query(let disk, _, _):
             !disk.isStuck && !disk.holdsQueries
         case .receive(let socket, _):
-            socket.untaken > 0 || socket.hasEnded || socket.isLost || socket.isShutDown
+            !socket.holdsReceive
+                && (socket.untaken > 0 || socket.hasEnded || socket.isLost || socket.isShutDown)
         case .send(let socket, _, _):
             socket.isReading || socket.isLost || socket.isShutDown
         }
