@@ -99,6 +99,15 @@ package struct BufferPool: ~Copyable {
         return nil
     }
 
+    /// The size of the buffer that `take` would give now; `nil` when it would give none.
+    package func byteCountOfNext(byteCount: Int, leaving reserve: Int = 0) -> Int? {
+        for index in 0..<classes.count where classes[index].byteCount >= byteCount {
+            guard classes[index].freeCount > (index == classes.count - 1 ? reserve : 0) else { continue }
+            return classes[index].byteCount
+        }
+        return nil
+    }
+
     package mutating func release(_ buffer: BufferID) {
         let index = classIndex(of: buffer)
         invariant(isTaken[Int(buffer.rawValue)], "a buffer is given back once")

@@ -59,6 +59,8 @@ struct NBDConnection: ~Copyable {
     var heldByteCount = 0
 
     var wait: NBDWait?
+    /// The buffer that it wants or wanted last, in bytes.
+    var wantedByteCount = 0
     /// Parsing goes on when something of its own has been released or sent.
     var isPaused = false
 
@@ -158,7 +160,7 @@ enum NBDEndReason: BitwiseCopyable {
     case readFailedAfterReplyBegan
     case handshakeTimedOut
     case heldBuffersTooLong
-    case stopTimedOut
+    case lastRepliesTimedOut
     case volumeRemoved
     case tooManyClients
 
@@ -173,7 +175,7 @@ enum NBDEndReason: BitwiseCopyable {
         case .readFailedAfterReplyBegan: "a read failed after its reply had begun"
         case .handshakeTimedOut: "the client did not choose an export in time"
         case .heldBuffersTooLong: "the client neither read nor wrote while others waited for its buffers"
-        case .stopTimedOut: "the client did not take its replies while the server was stopping"
+        case .lastRepliesTimedOut: "the client did not take its last replies"
         case .volumeRemoved: "the volume was removed"
         case .tooManyClients: "there are too many clients"
         }

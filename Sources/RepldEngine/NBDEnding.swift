@@ -18,7 +18,7 @@ extension Engine where P: ~Copyable {
     /// Ends a connection now: nothing is sent any more, and what is in flight is dropped when it comes back.
     mutating func endAbruptly(_ connection: Int, _ reason: NBDEndReason) {
         guard nbd.connections[connection].stage != .free, nbd.connections[connection].ending != .abrupt else { return }
-        if nbd.connections[connection].ending == .none { nbd.connections[connection].endReason = reason }
+        if case .none = nbd.connections[connection].endReason { nbd.connections[connection].endReason = reason }
         nbd.connections[connection].ending = .abrupt
         leaveParser(connection)
         dropOutput(connection)
@@ -168,8 +168,8 @@ extension Engine where P: ~Copyable {
         let now = platform.now
         let othersWait = (0..<nbd.waiterCount).contains { nbd.connections[Int(nbd.waiters[$0])].wait != .volume }
         for connection in 0..<NBDServer.connectionLimit where nbd.connections[connection].stage != .free {
-            if nbd.isStopping && now >= nbd.stopDeadline {
-                endAbruptly(connection, .stopTimedOut)
+            if nbd.isStopping && now >= nbd.stopDeadline || nbd.connections[connection].isStuckAtEnd(at: now) {
+                endAbruptly(connection, .lastRepliesTimedOut)
             } else if nbd.connections[connection].isTooLongInHandshake(at: now) {
                 endAbruptly(connection, .handshakeTimedOut)
             } else if othersWait && nbd.connections[connection].isStuckWithBuffers(at: now) {
@@ -182,6 +182,11 @@ extension Engine where P: ~Copyable {
 extension NBDConnection {
     func isTooLongInHandshake(at now: Instant) -> Bool {
         stage == .handshake && now.nanoseconds(since: acceptedAt) > NBDServer.handshakeNanoseconds
+    }
+
+    /// Whether the client has said goodbye and does not take what it is still owed.
+    func isStuckAtEnd(at now: Instant) -> Bool {
+        ending == .graceful && isSending && now.nanoseconds(since: sendStartedAt) > NBDServer.stuckNanoseconds
     }
 
     /// Whether the client keeps buffers by neither taking a reply nor sending the rest of a payload.

@@ -100,13 +100,18 @@ struct NBDServer: ~Copyable {
         waiterCount = kept
     }
 
-    /// Whether somebody who came earlier waits for what `connection` wants now.
-    func mustQueue(_ connection: Int, for what: NBDWait) -> Bool {
+    /// Whether somebody who came earlier waits for what `connection` wants now; for a buffer, of `byteCount` bytes.
+    func mustQueue(_ connection: Int, for what: NBDWait, byteCount: Int = 0) -> Bool {
         for place in 0..<waiterCount {
             let other = Int(waiters[place])
             if other == connection { return false }
             guard connections[other].wait == what else { continue }
-            if what != .volume || connections[other].volume == connections[connection].volume { return true }
+            switch what {
+            case .table, .collection: return true
+            case .volume: if connections[other].volume == connections[connection].volume { return true }
+            // A buffer that is too small for whoever waits is of no use to it.
+            case .buffer: if connections[other].wantedByteCount <= byteCount { return true }
+            }
         }
         return false
     }

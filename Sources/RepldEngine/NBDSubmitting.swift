@@ -29,7 +29,9 @@ extension Engine where P: ~Copyable {
 
     /// Takes a buffer for a piece; `nil` when it has to wait for one.
     private mutating func takeBuffer(_ connection: Int, _ byteCount: Int) -> BufferID? {
-        guard !nbd.mustQueue(connection, for: .buffer) else { return nil }
+        nbd.connections[connection].wantedByteCount = byteCount
+        guard let size = pool.byteCountOfNext(byteCount: byteCount, leaving: Self.copyReserve) else { return nil }
+        guard !nbd.mustQueue(connection, for: .buffer, byteCount: size) else { return nil }
         guard let buffer = takeHostBuffer(byteCount: byteCount) else { return nil }
         nbd.connections[connection].heldByteCount += byteCount
         return buffer

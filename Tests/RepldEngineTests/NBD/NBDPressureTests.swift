@@ -201,6 +201,130 @@ struct NBDPressureTests {
         #expect(host.events.disconnections.contains(NBDEndReason.heldBuffersTooLong.words))
     }
 
+    @Test("serves short requests while long ones wait for long buffers")
+    func shortPassesLong() {
+        let host = NBDHost(byteCount: 16 << 20)
+        let long = (0..<3).map { _ in NBDTestClient(host, isStructured: true) }
+        for client in long {
+            host.run {
+                client.parse()
+                return client.isInTransmission
+            }
+            client.socket.isReading = false
+            for place in 0..<20 { client.request(.read, UInt64(place) * 65536, 65536) }
+        }
+        host.run { host.engine.nbd.waiterCount > 0 }
+        let short = NBDTestClient(host, isStructured: false)
+        #expect(short.ask(.read, 0, 512)?.error == nil)
+        #expect(host.events.disconnections.isEmpty)
+    }
+
+    @Test("keeps a removed volume's element until its queries are over")
+    func removingWithQueries() {
+        let host = NBDHost()
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        host.disk.holdsQueries = true
+        client.request(.blockStatus, 0, 4096)
+        host.settle()
+        host.send(.removeVolume(NBDHost.volume, isForced: true) { #expect((try? $0.get()) != nil) })
+        host.settle()
+        #expect(host.engine.volumeIndex(NBDHost.volume) != nil)
+        host.disk.holdsQueries = false
+        #expect(host.run { client.socket.isClosed && host.engine.volumeIndex(NBDHost.volume) == nil })
+        host.expectIdle()
+    }
+
+    @Test("keeps a buffer that a receive is in flight to until that completes")
+    func orphan() {
+        let host = NBDHost()
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        client.request(.write, 0, 64 << 10, payload: [1])
+        host.settle()
+        client.socket.holdsReceive = true
+        host.send(.removeVolume(NBDHost.volume, isForced: true) { #expect((try? $0.get()) != nil) })
+        host.settle()
+        #expect(host.engine.pool.takenCount == host.idleBuffers + 1 && !client.socket.isClosed)
+        client.socket.holdsReceive = false
+        #expect(host.run { client.socket.isClosed })
+        host.expectIdle()
+    }
+
+    @Test("lets one client hold no more than its share of the buffers")
+    func share() {
+        let classes = [
+            BufferPool.SizeClass(byteCount: 4 << 10, count: 16), BufferPool.SizeClass(byteCount: 1 << 20, count: 40),
+        ]
+        let host = NBDHost(byteCount: 32 << 20, classes: classes)
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        client.socket.isReading = false
+        for place in 0..<30 { client.request(.read, UInt64(place) << 20, 1 << 20) }
+        host.settle()
+        #expect(host.engine.pool.takenCount - host.idleBuffers == NBDServer.heldByteLimit >> 20)
+        client.socket.isReading = true
+        #expect(
+            host.run {
+                client.parse()
+                return client.answers.count == 30
+            }
+        )
+    }
+
+    @Test("lets nobody pass an earlier one that waits for the same")
+    func queueing() {
+        var server = NBDServer()
+        server.connections[1].wantedByteCount = 65536
+        server.connections[1].volume = 3
+        server.connections[2].volume = 3
+        server.connections[4].volume = 4
+        server.wait(1, for: .buffer)
+        var answers = [4096, 65536, 1 << 20].map { server.mustQueue(2, for: .buffer, byteCount: $0) }
+        #expect(answers == [false, true, true])
+        answers = [
+            server.mustQueue(1, for: .buffer, byteCount: 65536), server.mustQueue(2, for: .table),
+            server.mustQueue(2, for: .volume),
+        ]
+        #expect(answers == [false, false, false])
+        server.wait(2, for: .buffer)
+        server.wait(1, for: .volume)
+        answers = [
+            server.mustQueue(2, for: .volume), server.mustQueue(1, for: .volume), server.mustQueue(4, for: .volume),
+            server.mustQueue(1, for: .buffer, byteCount: 1 << 20), server.mustQueue(4, for: .buffer, byteCount: 0),
+        ]
+        #expect(answers == [true, false, false, false, true])
+        server.stopWaiting(1)
+        let first = server.waiters[0]
+        let count = server.waiterCount
+        #expect(first == 2 && count == 1)
+    }
+
+    @Test("does not keep the place of a client that leaves without taking its last replies")
+    func stuckAtEnd() {
+        let host = NBDHost()
+        let client = NBDTestClient(host, isStructured: true)
+        host.run {
+            client.parse()
+            return client.isInTransmission
+        }
+        client.socket.isReading = false
+        client.request(.read, 0, 4096)
+        client.request(.disconnect)
+        #expect(host.run { client.socket.isClosed })
+        #expect(host.events.disconnections == [NBDEndReason.lastRepliesTimedOut.words])
+        host.expectIdle()
+    }
+
     @Test("lets clients with long simple reads collect their buffers one after the other")
     func collecting() {
         let host = NBDHost(byteCount: 16 << 20)

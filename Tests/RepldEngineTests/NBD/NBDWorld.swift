@@ -10,6 +10,8 @@ final class NBDTestDisk {
     var failingRanges: [Range<UInt64>] = []
     var lacksZeroing = false
     var lacksQuery = false
+    /// Allocation queries do not complete.
+    var holdsQueries = false
     /// Nothing completes while it is stuck.
     var isStuck = false
     var flushCount = 0
@@ -53,6 +55,8 @@ final class NBDTestSocket {
     var isReading = true
     /// Most bytes that one receive brings.
     var receiveLimit = Int.max
+    /// A receive in flight does not complete.
+    var holdsReceive = false
 
     var untaken: Int { toServer.count - taken }
 }
@@ -95,11 +99,13 @@ final class NBDWorld {
 
     func isReady(_ operation: Operation) -> Bool {
         switch operation {
-        case .read(let disk, _, _), .write(let disk, _, _, _), .flush(let disk), .zero(let disk, _, _),
-            .query(let disk, _, _):
+        case .read(let disk, _, _), .write(let disk, _, _, _), .flush(let disk), .zero(let disk, _, _):
             !disk.isStuck
+        case .query(let disk, _, _):
+            !disk.isStuck && !disk.holdsQueries
         case .receive(let socket, _):
-            socket.untaken > 0 || socket.hasEnded || socket.isLost || socket.isShutDown
+            !socket.holdsReceive
+                && (socket.untaken > 0 || socket.hasEnded || socket.isLost || socket.isShutDown)
         case .send(let socket, _, _):
             socket.isReading || socket.isLost || socket.isShutDown
         }
@@ -204,6 +210,10 @@ final class NBDWorld {
     }
 
     private func receive(_ socket: NBDTestSocket, _ memory: UnsafeMutableRawBufferPointer) -> (Int, IOFailure?) {
+        if socket.isLost || socket.isShutDown {
+            // Until it completes, a receive may put anything into its memory.
+            memory.initializeMemory(as: UInt8.self, repeating: 0xEE)
+        }
         if socket.isLost { return (0, .gone) }
         if socket.isShutDown { return (0, random.chance(oneIn: 2) ? .cancelled : nil) }
         let most = min(memory.count, socket.untaken, socket.receiveLimit)
