@@ -31,16 +31,26 @@ struct ImportRule {
         "RepldControl": Allowed(
             own: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine",
-                "RepldUring",
-                "CRepldLinux",
+                "RepldDataPlane", "CRepldLinux",
+            ],
+            foreign: nil
+        ),
+        "RepldDataPlane": Allowed(
+            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine"],
+            foreign: nil
+        ),
+        "RepldUringDataPlane": Allowed(
+            own: [
+                "RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine", "RepldUring",
+                "RepldDataPlane", "CRepldLinux",
             ],
             foreign: nil
         ),
         "repld": Allowed(
-            own: ["RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldEngine", "RepldUring"],
+            own: ["RepldControl", "RepldControlAPI", "RepldControlClient", "RepldCore", "RepldUringDataPlane"],
             foreign: nil
         ),
-        "replctl": Allowed(own: ["RepldControlAPI", "RepldControlClient"], foreign: nil),
+        "replctl": Allowed(own: ["RepldControlAPI", "RepldControlClient", "RepldCore", "RepldPair"], foreign: nil),
         "repld-simulate": Allowed(own: ["RepldSimulation", "RepldCore"], foreign: nil),
     ]
 
