@@ -121,6 +121,7 @@ let package = Package(
         .executableTarget(
             name: "repld",
             dependencies: [
+                "RepldDemo",
                 "RepldControl", "RepldUringDataPlane",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

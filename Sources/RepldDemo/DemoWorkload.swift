@@ -50,6 +50,9 @@ final class DemoWorkload: @unchecked Sendable {
         }
     }
 
+    /// Blocks that random writes go to: an eighth of the volume, so that most of it stays as it is.
+    private var busyBlockCount: Int { max(1, acknowledged.count / 8) }
+
     /// Writes random blocks of 4 KiB, 32 in flight, until `isOver` says so.
     func writeRandomly(until isOver: () -> Bool) throws -> DemoTally {
         var inFlight: Set<Int> = []
@@ -58,8 +61,8 @@ final class DemoWorkload: @unchecked Sendable {
             ended: { inFlight.remove($0.lowerBound) },
             next: { [self] in
                 guard !isOver() else { return nil }
-                var block = Int(random.below(UInt64(acknowledged.count)))
-                while !inFlight.insert(block).inserted { block = (block + 1) % acknowledged.count }
+                var block = Int(random.below(UInt64(busyBlockCount)))
+                while !inFlight.insert(block).inserted { block = (block + 1) % busyBlockCount }
                 return block..<block + 1
             }
         )

@@ -17,6 +17,7 @@ package final class UringDataPlane: DataPlane {
     private let continuation: AsyncStream<EngineEvent>.Continuation
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
+    private let end: LoopEnd
 
     /// Starts the thread; answers when its ring works.
     package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
@@ -25,12 +26,14 @@ package final class UringDataPlane: DataPlane {
             bufferingPolicy: .bufferingNewest(eventLimit)
         )
         let mailbox = Mailbox<UringPlatform>()
+        let end = LoopEnd()
         var thread: LoopThread?
         let failure: (any Error)? = await withCheckedContinuation { ready in
             do {
                 thread = try LoopThread(name: "repld-loop-0") {
-                    runLoop(mailbox, logger, ready: ready) { continuation.yield($0) }
+                    runLoop(mailbox, logger, end, ready: ready) { continuation.yield($0) }
                     continuation.finish()
+                    end.reached()
                 }
             } catch {
                 ready.resume(returning: error)
@@ -39,25 +42,28 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(events, continuation, mailbox, thread)
+        return UringDataPlane(events, continuation, mailbox, thread, end)
     }
 
     private init(
         _ events: AsyncStream<EngineEvent>,
         _ continuation: AsyncStream<EngineEvent>.Continuation,
         _ mailbox: Mailbox<UringPlatform>,
-        _ thread: LoopThread
+        _ thread: LoopThread,
+        _ end: LoopEnd
     ) {
         self.events = events
         self.continuation = continuation
         self.mailbox = mailbox
         self.thread = thread
+        self.end = end
     }
 
     /// The body of the thread: platform and engine are made, used and gone there.
     private static func runLoop(
         _ mailbox: Mailbox<UringPlatform>,
         _ logger: Logger,
+        _ end: LoopEnd,
         ready: CheckedContinuation<(any Error)?, Never>,
         eventSink: @escaping @Sendable (EngineEvent) -> Void
     ) {
@@ -68,6 +74,12 @@ package final class UringDataPlane: DataPlane {
             logger.info("data plane runs", metadata: ["features": "\(features)"])
             ready.resume(returning: nil)
             engine.run()
+            if engine.hasStuckOperations {
+                // The kernel may still use the engine's memory: it goes with the process.
+                logger.warning("a target does not give back its last operations; leaving them to the end of the process")
+                end.reached()
+                while true { pause() }
+            }
         } catch {
             ready.resume(returning: error)
         }
@@ -140,10 +152,8 @@ package final class UringDataPlane: DataPlane {
     }
 
     package func stop() async {
-        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-            if !mailbox.send(.stop { continuation.resume() }) { continuation.resume() }
-        }
-        thread.join()
+        _ = mailbox.send(.stop {})
+        await end.wait()
     }
 
     /// What the metadata says of a pair, or what is to be assumed when it says nothing.

@@ -15,7 +15,7 @@ struct Repld: AsyncParsableCommand {
             in use, 70 internal failure, 71 the system refused, 77 no permission, 78 wrong configuration.
             """,
         version: "repld \(Version.text)",
-        subcommands: [Run.self, CheckConfig.self, PrintSystemdUnit.self],
+        subcommands: [Run.self, RunDemo.self, CheckConfig.self, PrintSystemdUnit.self],
         defaultSubcommand: Run.self
     )
 }

@@ -4,7 +4,10 @@ struct LengthRule {
     static let fileLineCountMax = 500
 
     /// `path` of a file, or `path:function`, and why it may be longer.
-    static let exceptions: [String: String] = [:]
+    static let exceptions: [String: String] = [
+        "Sources/RepldUring/UringPlatform.swift:init":
+            "a noncopyable type gives all its fields a value in one place, and half of the steps can fail"
+    ]
 
     var exceptions = LengthRule.exceptions
 
