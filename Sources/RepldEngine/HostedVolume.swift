@@ -26,8 +26,6 @@ struct HostedVolume: ~Copyable {
     var connectionCount = 0
     /// Allocation queries of front ends on the source; its element is not closed before they are over.
     var queriesInFlight = 0
-    /// The machine is done, and the volume waits for `queriesInFlight` to fall to 0.
-    var isMachineClosed = false
     var counters = Counters()
 
     struct Counters: BitwiseCopyable {

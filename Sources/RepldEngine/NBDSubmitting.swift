@@ -200,7 +200,7 @@ extension Engine where P: ~Copyable {
         let failure = completion.failure == .notSupported ? nil : completion.failure
         if completion.failure != nil { nbd.pieces[piece].runCount = 0 }
         pieceEnded(piece, failure)
-        if volumes[volume].isMachineClosed { volumeClosed(volume) }
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     // MARK: - Write payloads
