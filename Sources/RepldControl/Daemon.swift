@@ -22,12 +22,15 @@ package struct Daemon: Sendable {
     }
 
     /// Runs until told to stop; throws when it cannot start, or something that it needs has ended.
-    package func run(plane: any DataPlane) async throws {
+    ///
+    /// `startPlane` is called when the state directory is this daemon's.
+    package func run(startPlane: () async throws -> any DataPlane) async throws {
         // What the daemon makes is its own; a socket that others may use gets its mode afterwards.
         umask(0o077)
         signal(SIGPIPE, SIG_IGN)
         let manager = ServiceManager()
-        let service = try makeService(plane: plane)
+        let state = try takeStateDirectory()
+        let service = try makeService(plane: try await startPlane(), state: state)
         do {
             try await service.start()
         } catch {
@@ -59,13 +62,20 @@ package struct Daemon: Sendable {
         logger.notice("stopped cleanly")
     }
 
-    private func makeService(plane: any DataPlane) throws(ControlError) -> ReplicationService {
+    private func takeStateDirectory() throws(ControlError) -> StateDirectory {
         let state = try StateDirectory(path: FilePath(configuration.stateDirectory))
         logger.notice(
             "starting",
             metadata: ["version": "\(version)", "state-dir": "\(state.path)", "pid": "\(getpid())"]
         )
-        return try ReplicationService(
+        return state
+    }
+
+    private func makeService(
+        plane: any DataPlane,
+        state: consuming StateDirectory
+    ) throws(ControlError) -> ReplicationService {
+        try ReplicationService(
             plane: plane,
             state: state,
             settings: ReplicationService.Settings(

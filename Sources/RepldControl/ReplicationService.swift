@@ -175,13 +175,18 @@ extension ReplicationService {
         try state.makeMetadataIfMissing(of: entry.id)
         do {
             try await plane.addPair(opening(of: entry, isNew: false))
-            pairs[entry.id]?.failure = nil
+        } catch {
+            throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
+        }
+        pairs[entry.id]?.failure = nil
+        do {
             let status = try await pairStatus(entry.id)
             if let status, status.copyState == .unsynchronized, !Self.isCopying(status.progress) {
                 try await plane.startCopy(entry.id)
             }
         } catch {
-            throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
+            // The pair is attached and remembers what is written; the operator can start the copy.
+            record("copy-not-resumed", pair: entry.name, message: "\(error)", level: .error)
         }
     }
 

@@ -10,7 +10,6 @@ package enum SystemdUnit {
             # Save as /etc/systemd/system/repld.service, then: systemctl daemon-reload && systemctl enable --now repld
             [Unit]
             Description=repld block replication
-            Documentation=man:repld(8)
             After=local-fs.target network-online.target
             Wants=network-online.target
 

@@ -31,11 +31,11 @@ struct YAMLSection {
             let name = key.string ?? ""
             if known.contains(name) { continue }
             let place = prefix.isEmpty ? "" : " in '\(prefix.dropLast())'"
-            let hint = Suggestion.nearest(to: name, among: known).map { "did you mean '\($0)'? " } ?? ""
+            let hint = Suggestion.nearest(to: name, among: known).map { "; did you mean '\($0)'?" } ?? "."
             throw Self.error(
                 at: key,
                 file: file,
-                "found the unknown key '\(name)'\(place); \(hint)Known are \(known.joined(separator: ", "))"
+                "found the unknown key '\(name)'\(place)\(hint) Known are \(known.joined(separator: ", "))"
             )
         }
     }

@@ -65,7 +65,7 @@ package enum ControlJSON {
         let found = try decode(FieldNames.self, from: data).names
         for name in found where !known.contains(name) {
             let nearest = Suggestion.nearest(to: name, among: known)
-            let hint = nearest.map { "; did you mean '\($0)'?" } ?? ""
+            let hint = nearest.map { "; did you mean '\($0)'?" } ?? "."
             throw JSONRefusal(
                 field: name,
                 message: "unknown field '\(name)'\(hint) Known are \(known.joined(separator: ", "))"

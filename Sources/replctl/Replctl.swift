@@ -12,16 +12,16 @@ struct Replctl: AsyncParsableCommand {
         discussion: """
             Exit codes: 0 done, 1 the daemon refused, 64 wrong usage, 69 the daemon cannot be reached, 75 the time was up.
             """,
-        version: "replctl \(toolVersion)",
+        version: "replctl \(Version.text)",
         subcommands: [VolumeCommand.self, PairCommand.self, SetCommand.self, EventsCommand.self, DaemonCommand.self]
     )
-
-    static var toolVersion: String { "0.1.0" }
 
     /// Parses, runs, and turns each kind of failure into its exit code.
     static func main() async {
         do {
-            var command = try parseAsRoot()
+            var command = try await asyncParseAsRoot(
+                CommonOptions.movedBehindSubcommand(CommandLine.arguments.dropFirst())
+            )
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
@@ -54,6 +54,23 @@ struct CommonOptions: ParsableArguments {
 
     @Flag(help: "Print JSON for programs.")
     var json = false
+
+    /// The arguments with options that every command takes moved to the end, when they stand before the subcommand.
+    static func movedBehindSubcommand(_ arguments: ArraySlice<String>) -> [String] {
+        var rest = arguments
+        var moved: [String] = []
+        while let first = rest.first {
+            if first == "--json" || first.hasPrefix("--control=") {
+                moved.append(rest.removeFirst())
+            } else if first == "--control", rest.count > 1 {
+                moved += rest.prefix(2)
+                rest = rest.dropFirst(2)
+            } else {
+                break
+            }
+        }
+        return rest + moved
+    }
 
     var client: ControlClient { ControlClient(socketPath: control ?? Self.defaultSocket) }
 

@@ -21,6 +21,7 @@ enum Text {
             ("Status", volume.status.name + (volume.reason.map { ": \($0)" } ?? "")),
             ("Element", volume.elementPath + (volume.isReadOnly ? " (read-only)" : "")),
         ]
+        if volume.reason != nil { rows.append(("Then", "mend that, and 'replctl volume retry \(volume.name)'")) }
         if let count = volume.byteCount {
             let block = volume.blockByteCount.map { ", blocks of \($0) bytes" } ?? ""
             rows.append(("Size", "\(ByteCount.format(count)) (\(count) bytes)\(block)"))

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import RepldControl
+import RepldControlAPI
 import RepldUringDataPlane
 
 /// `repld run`: the daemon.
@@ -41,7 +42,7 @@ struct Run: AsyncParsableCommand {
                 DaemonLogHandler(level: configuration.logLevel, format: configuration.logFormat)
             }
             let daemon = Daemon(configuration: configuration, version: Version.text, logger: logger)
-            try await daemon.run(plane: UringDataPlane.start(logger: logger))
+            try await daemon.run { try await UringDataPlane.start(logger: logger) }
         } catch let error as ValidationError {
             throw error
         } catch {

@@ -61,6 +61,10 @@ import Testing
                 "log:\n  level: loud",
                 "f:2:10: log.level: found 'loud', expected one of trace, debug, info, notice, warning, error, critical"
             ),
+            (
+                "log:\n  rotation: daily",
+                "f:2:3: found the unknown key 'rotation' in 'log'. Known are level, format"
+            ),
             ("log: info", "f:1:6: found 'info', expected the keys level, format under 'log'"),
             ("nbd:\n  unix: [a]", "f:2:9: nbd.unix: found a list, expected a single value"),
             (
