@@ -146,7 +146,7 @@ let package = Package(
         .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),
         .testTarget(
             name: "RepldSystemTests",
-            dependencies: ["RepldTestSupport"],
+            dependencies: ["RepldTestSupport", "repld", "replctl"],
             exclude: ["Clients"],
             swiftSettings: common
         ),

@@ -1,15 +1,23 @@
 import RepldSimulation
 import Testing
 
-/// Fixed seeds: quick, the same everywhere, and the first thing that fails when a rule of the data is broken.
+/// A few fixed seeds, and every seed that ever failed; `repld-simulate` runs the thousands, optimised.
 @Suite struct SeedTests {
-    @Test(arguments: [0, 1, 2, 3, 4, 5, 6, 7])
-    func seedsFindNothing(hundred: UInt64) throws {
-        for seed in (hundred * 25)..<(hundred * 25 + 25) {
-            let simulation = Simulation(SimulationOptions(seed: seed))
-            try simulation.run()
-            #expect(simulation.coverage.comparisonsAtRest > 0)
-        }
+    @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8] as [UInt64])
+    func fixedSeedFindsNothing(seed: UInt64) throws {
+        let simulation = Simulation(SimulationOptions(seed: seed))
+        try simulation.run()
+        #expect(simulation.coverage.comparisonsAtRest > 0)
+    }
+
+    /// 42: a write waited for two stuck targets and no time limit ended it. 94: chunks were begun and ended without end
+    /// while a record could not be written. 1234: a stuck operation came back after the last record. 1337: the metadata
+    /// area of another pair was believed. 1575: a copy that ended while a record was pending met itself again.
+    @Test(arguments: [42, 94, 1234, 1337, 1575] as [UInt64])
+    func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
+        let simulation = Simulation(SimulationOptions(seed: seed))
+        try simulation.run()
+        #expect(simulation.coverage.comparisonsAtRest > 0)
     }
 
     @Test func sameSeedSameRun() throws {

@@ -24,6 +24,20 @@ package struct Deadline: Sendable {
     }
 }
 
+extension Deadline {
+    /// Looks again and again, a few milliseconds apart, until something holds; false when the time is over.
+    ///
+    /// Only for what the kernel does on its own and tells nobody, such as letting go of the files of a killed ring.
+    package func reaches(_ holds: () -> Bool) throws -> Bool {
+        var nothing: [pollfd] = []
+        while !holds() {
+            if millisecondsLeft == 0 { return false }
+            _ = try Deadline(after: .milliseconds(3)).poll(&nothing)
+        }
+        return true
+    }
+}
+
 /// A system call that failed where it should not.
 package struct SystemCallFailed: Error, CustomStringConvertible {
     package let description: String

@@ -32,9 +32,11 @@ extension TestBed {
         let device = LoopDevice(path: path, backingPath: backing)
         onCleanup("detach \(path)") { [unowned self] in
             try runs("losetup", ["--detach", path])
-            // The kernel detaches when the last user lets go; whoever still holds it has to be gone by now.
-            let left = LoopDevice.devices(backedUnder: directory).filter { $0 == path }
-            if !left.isEmpty { throw CleanupFailed(description: "\(path) is still held: \(holders(of: path))") }
+            // The kernel detaches when the last user lets go; the ring of a killed daemon does so a little later.
+            let isGone = try Deadline(after: .seconds(10)).reaches { [unowned self] in
+                !LoopDevice.devices(backedUnder: directory).contains(path)
+            }
+            if !isGone { throw CleanupFailed(description: "\(path) is still held: \(holders(of: path))") }
         }
         return device
     }
