@@ -139,7 +139,13 @@ let package = Package(
             ],
             swiftSettings: library
         ),
-        .executableTarget(name: "repld-simulate", dependencies: ["RepldSimulation"], swiftSettings: library),
+        .executableTarget(
+            name: "repld-simulate",
+            dependencies: [
+                "RepldSimulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: library
+        ),
 
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),

@@ -95,7 +95,8 @@ extension Engine where P: ~Copyable {
     }
 
     mutating func finishVolumeIfIdle(_ index: Int) {
-        guard volumes[index].isClosed, volumes[index].machine.isIdle, volumes[index].queriesInFlight == 0 else { return }
+        guard volumes[index].isClosed, volumes[index].machine.isIdle else { return }
+        guard volumes[index].queriesInFlight == 0 else { return }
         for leg in 0..<HostedVolume.legLimit {
             if let element = volumes[index].elements[leg] { platform.detach(element) }
         }

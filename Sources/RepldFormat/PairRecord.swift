@@ -139,7 +139,7 @@ package enum PairRecordRecovery: Hashable, Sendable {
     /// Neither block can be read.
     case lost(PairRecordDamage, PairRecordDamage)
 
-    /// Decides by the two blocks of the area:
+    /// Decides by what the two blocks of the area are.
     ///
     ///     first    second   decision
     ///     valid    valid    the one with the greater sequence; equal sequences: older, not clean;

@@ -28,6 +28,17 @@ package struct SimulationCoverage: Sendable, Hashable {
 
     package init() {}
 
+    /// The counts with their names, for a table.
+    package var rows: [(name: String, count: Int)] {
+        [
+            ("host writes", writes), ("host reads", reads), ("host flushes", flushes),
+            ("host discards and write-zeroes", zeroings), ("host requests that failed", failedRequests),
+            ("crashes with loss of power", crashes), ("clean restarts", cleanRestarts), ("pairs broken", pairsBroken),
+            ("pairs that became Synchronized", synchronizations), ("reads served by a target", readsServedByTarget),
+            ("comparisons of all copies at rest", comparisonsAtRest),
+        ]
+    }
+
     package mutating func add(_ other: SimulationCoverage) {
         writes += other.writes
         reads += other.reads

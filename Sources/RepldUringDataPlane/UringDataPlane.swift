@@ -76,7 +76,7 @@ package final class UringDataPlane: DataPlane {
             engine.run()
             if engine.hasStuckOperations {
                 // The kernel may still use the engine's memory: it goes with the process.
-                logger.warning("a target does not give back its last operations; leaving them to the end of the process")
+                logger.warning("a target does not give back its last operations; they end with the process")
                 end.reached()
                 while true { pause() }
             }

@@ -10,6 +10,8 @@ import Testing
         #expect(simulation.coverage.comparisonsAtRest > 0)
     }
 
+    /// Seeds that found something, and what.
+    ///
     /// 42: a write waited for two stuck targets and no time limit ended it. 94: chunks were begun and ended without end
     /// while a record could not be written. 1234: a stuck operation came back after the last record. 1337: the metadata
     /// area of another pair was believed. 1575: a copy that ended while a record was pending met itself again.
