@@ -76,6 +76,15 @@ package struct Pair: ~Copyable {
     /// Whether a record is on its way, or has to be.
     var isRecordPending: Bool { isInUse && (isRecordInFlight || isRecordWanted) }
 
+    /// Marks an extent that the mover may have copied already: what waits for its flush there is not to be cleared.
+    mutating func markAgain(_ extent: Extent) {
+        dirty.mark(touching: extent)
+        for _ in 0..<copied.count {
+            guard let done = copied.popFirst() else { return }
+            if !done.overlaps(extent) { copied.append(done) }
+        }
+    }
+
     /// A flush begins that covers all that the target has completed so far.
     mutating func beginFlush(_ id: SlotID) {
         invariant(flushing.isClean, "a flush that is over left nothing to cover")

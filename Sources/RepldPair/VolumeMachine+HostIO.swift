@@ -141,7 +141,7 @@ extension VolumeMachine {
         let extent = slots[id].host.extent
         effects.append(.announce(.sourceWriteFailed(extent, failure)))
         for index in 0..<pairs.count where pairs[index].isInUse {
-            pairs[index].dirty.mark(touching: extent)
+            pairs[index].markAgain(extent)
             if pairs[index].copyState == .synchronized { beginCopying(index) }
         }
     }

@@ -49,6 +49,31 @@ import Testing
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
     }
 
+    /// Found by the simulator (seed 3458): the flush of a copy cleared what had been marked again behind the copy.
+    @Test func whatIsMarkedAgainBehindTheCopyIsCopiedAgain() {
+        let harness = MachineHarness()
+        _ = harness.addNewPair(settings(depth: 4))
+        _ = harness.machine.startPair(0)
+        harness.settle()
+        for _ in 0..<4 { harness.complete(leg: 0) }
+        for _ in 0..<4 { harness.complete(leg: 1) }
+        #expect(harness.operations.map(\.kind) == [.flush])
+        _ = harness.request(.write, 1, at: 65536)
+        // The target takes the write and the source does not: they differ, behind the mover.
+        let legs = harness.operations.filter { $0.kind == .write }
+        harness.operations.removeAll { $0.kind == .write }
+        for leg in legs {
+            let outcome = OperationOutcome(failure: leg.leg == 0 ? .inputOutput : nil)
+            harness.machine.completed(leg.slot, leg: leg.leg, outcome)
+            harness.settle()
+        }
+        harness.complete(leg: 1)
+        #expect(harness.state == .unsynchronized)
+        #expect(harness.operations.map(\.kind) == [.readAndCheckZero])
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
+
     @Test func zeroesArePunchedAndNotWritten() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))

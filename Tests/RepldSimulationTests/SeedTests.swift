@@ -14,8 +14,9 @@ import Testing
     ///
     /// 42: a write waited for two stuck targets and no time limit ended it. 94: chunks were begun and ended without end
     /// while a record could not be written. 1234: a stuck operation came back after the last record. 1337: the metadata
-    /// area of another pair was believed. 1575: a copy that ended while a record was pending met itself again.
-    @Test(arguments: [42, 94, 1234, 1337, 1575] as [UInt64])
+    /// area of another pair was believed. 1575: a copy that ended while a record was pending met itself again. 3458: the flush of a copy cleared what had been
+    /// marked again behind the copy.
+    @Test(arguments: [42, 94, 1234, 1337, 1575, 3458] as [UInt64])
     func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
