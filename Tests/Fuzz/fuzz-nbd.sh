@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes the NBD protocol code for a number of seconds (60 unless told): Tests/Fuzz/fuzz-nbd.sh [SECONDS]
+# Fuzzes the NBD protocol code with a number of inputs (500000 unless told): Tests/Fuzz/fuzz-nbd.sh [INPUTS]
 # One optimised compilation with address sanitizer, outside the package build: the package manager cannot link a single
 # target with the fuzzer's main, and unoptimised fuzzing finds little. Finds are kept in .build/fuzz-nbd.
 set -eu
@@ -21,5 +21,5 @@ done
 # shellcheck disable=SC2086
 swiftc $flags -module-name NBDFuzz "$root/Tests/Fuzz/NBDFuzz/NBDFuzz.swift" \
     "$work/RepldCore.o" "$work/RepldFrontends.o" "$work/crc32c.o" -o "$work/NBDFuzz"
-ASAN_OPTIONS=detect_leaks=0 "$work/NBDFuzz" -max_total_time="${1:-60}" -max_len=65536 \
+ASAN_OPTIONS=detect_leaks=0 "$work/NBDFuzz" -runs="${1:-500000}" -max_len=65536 \
     -artifact_prefix="$work/finds/" "$work/corpus" "$root/Tests/Fuzz/NBDFuzz/Corpus"
