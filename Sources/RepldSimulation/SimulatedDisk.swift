@@ -148,6 +148,24 @@ package final class SimulatedDisk {
         contents[index * Self.sectorByteCount..<(index + 1) * Self.sectorByteCount]
     }
 
+    /// The sectors in which another disk of the same size holds something else.
+    package func sectors(differingFrom other: SimulatedDisk) -> [Int] {
+        var found: [Int] = []
+        unsafe contents.withUnsafeBytes { left in
+            unsafe other.contents.withUnsafeBytes { right in
+                for start in stride(from: 0, to: left.count, by: Self.sectorByteCount) {
+                    let range = start..<start + Self.sectorByteCount
+                    let isEqual = unsafe DataExamination.isEqual(
+                        UnsafeRawBufferPointer(rebasing: left[range]),
+                        UnsafeRawBufferPointer(rebasing: right[range])
+                    )
+                    if !isEqual { found.append(start / Self.sectorByteCount) }
+                }
+            }
+        }
+        return found
+    }
+
     /// Reads without an operation, as recovery does at start.
     package func bytes(_ range: Range<Int>) -> [UInt8] { Array(contents[range]) }
 }

@@ -168,8 +168,7 @@ extension Simulation {
     private func compareAtRest() throws(SimulationFailure) {
         coverage.comparisonsAtRest += 1
         for pair in pairs where pair.isAttached {
-            for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount
-            where source.sector(sector) != pair.disk.sector(sector) {
+            for sector in source.sectors(differingFrom: pair.disk) {
                 let extent = Extent(
                     offset: UInt64(sector * SimulatedDisk.sectorByteCount),
                     length: UInt64(SimulatedDisk.sectorByteCount)
