@@ -246,6 +246,10 @@ package enum PairSettingsRule {
         if !(1...64).contains(settings.copyDepth) {
             return "the copy depth is \(settings.copyDepth); expected 1 to 64"
         }
+        let chunk = settings.copyChunkByteCount
+        if chunk < settings.granuleByteCount || chunk > 1 << 20 || chunk % settings.granuleByteCount != 0 {
+            return "the copy chunk is \(chunk) bytes; expected a multiple of the granule up to 1MiB"
+        }
         return nil
     }
 

@@ -74,7 +74,7 @@ extension ReplicationService {
         // Hosts may connect the moment the volume is open, before its pairs are attached: from here on every byte of
         // those may differ.
         for pair in registry.content.pairs(of: entry) { try state.forgetCleanClose(of: pair.id) }
-        await open(entry)
+        try await open(entry)
         if let reason = volumes[entry.number]?.failure {
             throw ControlError(.elementUnavailable, "volume '\(name)' still cannot be served: \(reason)")
         }

@@ -91,7 +91,7 @@ package actor ReplicationService {
     /// What cannot be opened is shown as failed and does not stop the start; an address that cannot be taken does.
     package func start() async throws(ControlError) {
         try reserveRevisions()
-        for entry in registry.content.volumes { await open(entry) }
+        for entry in registry.content.volumes { try await open(entry) }
         for address in settings.frontEnds {
             do {
                 frontEnds.append(try await plane.listen(at: address))
@@ -147,7 +147,9 @@ extension ReplicationService {
     ///
     /// Only before hosts can connect, or after its pairs no longer count as cleanly closed: between the two steps a host could
     /// write what a pair never hears of.
-    func open(_ entry: VolumeEntry) async {
+    ///
+    /// Throws when a volume that must not be served cannot be taken away again.
+    func open(_ entry: VolumeEntry) async throws(ControlError) {
         do {
             let opening = VolumeOpening(
                 id: entry.id,
@@ -165,7 +167,7 @@ extension ReplicationService {
             do {
                 try await attach(pair)
             } catch {
-                await serveWithout(pair, of: entry, because: "\(error)")
+                guard try await serveWithout(pair, of: entry, because: "\(error)") else { return }
             }
         }
     }
@@ -202,15 +204,37 @@ extension ReplicationService {
         )
     }
 
-    /// Keeps a volume served whose pair could not be attached; when that cannot be made safe, it is not served.
-    private func serveWithout(_ pair: PairEntry, of entry: VolumeEntry, because reason: String) async {
+    /// Keeps a volume served whose pair could not be attached, and answers true; when that cannot be made safe, takes the
+    /// volume and the pairs that were attached already away again.
+    private func serveWithout(
+        _ pair: PairEntry,
+        of entry: VolumeEntry,
+        because reason: String
+    ) async throws(ControlError) -> Bool {
         do {
             try state.forgetCleanClose(of: pair.id)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
+            return true
         } catch {
-            try? await plane.removeVolume(entry.id, isForced: true)
-            fail(entry, "\(error); without that, writes would be unknown to pair '\(pair.name)'")
+            let reason = "\(error); without that, writes would be unknown to pair '\(pair.name)'"
+            try await takeAway(entry, because: reason)
+            fail(entry, reason)
+            return false
+        }
+    }
+
+    /// Takes a volume away that hosts have not met yet; it has to go, or hosts must not be let in at all.
+    private func takeAway(_ entry: VolumeEntry, because reason: String) async throws(ControlError) {
+        do {
+            let attached = try await plane.status().volumes.first { $0.id == entry.id }?.pairs ?? []
+            for pair in attached { try await plane.detachPair(pair.id) }
+            try await plane.removeVolume(entry.id, isForced: true)
+        } catch {
+            throw Self.controlError(
+                error,
+                "volume '\(entry.name)' must not be served (\(reason)), and does not go away"
+            )
         }
     }
 

@@ -125,6 +125,9 @@ package struct BufferPool: ~Copyable {
         return unsafe UnsafeMutableRawBufferPointer(rebasing: memory[start..<start + classes[index].byteCount])
     }
 
+    /// All buffers, of every class.
+    package var bufferCount: Int { isTaken.count }
+
     /// Buffers taken now, over all classes.
     package var takenCount: Int {
         var count = 0

@@ -105,6 +105,10 @@ extension Engine where P: ~Copyable {
         }
         let id = volumes[index].id
         volumes[index] = HostedVolume()
+        // Another volume may take the place: nothing of this one may be left in the queue.
+        for _ in 0..<bufferWaiters.count {
+            if let waiter = bufferWaiters.popFirst(), waiter.volume != index { bufferWaiters.append(waiter) }
+        }
         if let answer = removeAnswers.removeValue(forKey: id) { answer(.success(())) }
     }
 

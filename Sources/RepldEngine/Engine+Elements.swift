@@ -26,7 +26,9 @@ extension Engine where P: ~Copyable {
                 releaseBuffer(buffer)
             case .needBuffers(let slot, let byteCount, let isPair):
                 let waiter = BufferWaiter(volume: volume, slot: slot, byteCount: Int(byteCount), isPair: isPair)
-                if !grantBuffers(waiter) { bufferWaiters.append(waiter) }
+                if bufferWaiters.count * 2 > bufferWaiters.capacity { dropStaleBufferWaiters() }
+                // Behind those who wait already: each mover gets its turn.
+                if !bufferWaiters.isEmpty || !grantBuffers(waiter) { bufferWaiters.append(waiter) }
             case .persist(let pair, let record):
                 persist(record, pair: pair, volume: volume)
             case .announce(let event):
@@ -94,6 +96,8 @@ extension Engine where P: ~Copyable {
         let slot = SlotID(index: place.index & (1 << Self.slotBits - 1), generation: place.generation)
         let leg = completion.token.leg
         var failure = completion.failure
+        // A late completion may free a request slot without an answer.
+        hasFreedResources = true
         switch kind {
         case .record:
             volumes[volume].machine.recordWritten(pair: Int(leg), failure)
@@ -156,6 +160,8 @@ extension Engine where P: ~Copyable {
     // MARK: - Buffers for the movers
 
     private mutating func grantBuffers(_ waiter: BufferWaiter) -> Bool {
+        let count = waiter.isPair ? 2 : 1
+        guard moverBufferCount == 0 || moverBufferCount + count <= moverBufferLimit else { return false }
         guard let first = pool.take(byteCount: waiter.byteCount) else { return false }
         var second = BufferID.none
         if waiter.isPair {
@@ -165,13 +171,28 @@ extension Engine where P: ~Copyable {
             }
             second = other
         }
+        isMoverBuffer[Int(first.rawValue)] = true
+        if second != .none { isMoverBuffer[Int(second.rawValue)] = true }
+        moverBufferCount += count
         volumes[waiter.volume].machine.buffersGranted(waiter.slot, first, second: second)
         return true
+    }
+
+    /// Copies that ended left their places in the queue; while buffers are stuck, nobody else would take them out.
+    private mutating func dropStaleBufferWaiters() {
+        for _ in 0..<bufferWaiters.count {
+            guard let waiter = bufferWaiters.popFirst() else { return }
+            if volumes[waiter.volume].machine.awaitsBuffers(waiter.slot) { bufferWaiters.append(waiter) }
+        }
     }
 
     /// Serves movers in the order of asking, as far as buffers go.
     mutating func serveBufferWaiters() {
         while !bufferWaiters.isEmpty {
+            guard volumes[bufferWaiters[0].volume].machine.awaitsBuffers(bufferWaiters[0].slot) else {
+                _ = bufferWaiters.popFirst()
+                continue
+            }
             guard grantBuffers(bufferWaiters[0]) else { return }
             guard let served = bufferWaiters.popFirst() else { return }
             carryOut(served.volume)

@@ -61,6 +61,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     var answers: BoundedQueue<Answer>
     /// Answers to whoever embeds the engine; it takes them between turns.
     package var embedderAnswers: BoundedQueue<EmbedderAnswer>
+    /// Buffers that movers hold, and how many of the largest they may hold together: half, so that hosts keep the rest.
+    var isMoverBuffer: FixedArray<Bool>
+    var moverBufferCount = 0
+    let moverBufferLimit: Int
     var bufferWaiters: BoundedQueue<BufferWaiter>
     var completions: BoundedQueue<Completion>
     /// A buffer or a request slot has been given back since waiters were last looked at.
@@ -95,6 +99,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         pool = BufferPool(bufferClasses)
         guard let zeroes = pool.take(byteCount: pool.largestByteCount) else { invariantFailed("a new pool is full") }
         self.zeroes = zeroes
+        isMoverBuffer = FixedArray(repeating: false, count: pool.bufferCount)
+        moverBufferLimit = max(2, pool.largestBufferCount / 2)
         volumes = FixedArray(count: Self.volumeLimit) { _ in HostedVolume() }
         nbd = NBDServer()
         let slotLimit = Self.volumeLimit * (Self.hostSlotLimit + 64)
@@ -182,6 +188,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     /// Gives a buffer back and lets waiters know.
     package mutating func releaseBuffer(_ buffer: BufferID) {
+        if isMoverBuffer[Int(buffer.rawValue)] {
+            isMoverBuffer[Int(buffer.rawValue)] = false
+            moverBufferCount -= 1
+        }
         pool.release(buffer)
         hasFreedResources = true
     }
@@ -243,6 +253,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     private mutating func end() {
         for command in mailbox.close() { refuse(command, .stopping) }
+        for answer in detachAnswers.values { answer(.failure(.stopping)) }
+        for answer in removeAnswers.values { answer(.failure(.stopping)) }
+        detachAnswers = [:]
+        removeAnswers = [:]
         for answer in stopAnswers { answer() }
         stopAnswers = []
     }

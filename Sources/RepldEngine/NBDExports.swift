@@ -36,7 +36,8 @@ extension Engine: NBDExportDirectory where P: ~Copyable {
         if volumes[volume].isReadOnly {
             flags.insert(.readOnly)
         } else {
-            flags.formUnion([.sendWriteZeroes, .sendFastZero])
+            flags.insert(.sendWriteZeroes)
+            if volumes[volume].canZeroFast { flags.insert(.sendFastZero) }
             if volumes[volume].canDiscard { flags.insert(.sendTrim) }
         }
         return NBDExport(

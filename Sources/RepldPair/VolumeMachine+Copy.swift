@@ -140,6 +140,16 @@ extension VolumeMachine {
         finishDetachIfIdle(index)
     }
 
+    /// Drops the chunks of a copy that is over and that still wait for buffers: nothing has been done for them.
+    mutating func dropWaitingChunks(_ index: Int) {
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].stage == .waitingForBuffers else { continue }
+            guard Int(slots[id].pair) == index else { continue }
+            pairs[index].copiesInFlight -= 1
+            slots.release(id)
+        }
+    }
+
     mutating func recycleBuffers(_ id: SlotID) {
         if slots[id].host.buffer != .none { effects.append(.recycle(slots[id].host.buffer)) }
         if slots[id].secondBuffer != .none { effects.append(.recycle(slots[id].secondBuffer)) }

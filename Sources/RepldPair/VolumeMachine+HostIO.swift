@@ -17,21 +17,32 @@ extension VolumeMachine {
         }
         slots[id].stage = .running
         slots[id].startedAt = now
-        let extent = slots[id].host.extent
-        let isDurable = slots[id].host.isDurable
-        let kind: ElementOperation.Kind =
-            switch slots[id].host.operation {
-            case .write: .write
-            case .discard: .discard
-            case .writeZeroes: slots[id].host.keepsAllocation ? .zeroKeepAllocated : .zeroMayDeallocate
-            case .read, .flush: invariantFailed("reads and flushes are no writes")
-            }
-        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
-            pairs[index].dirty.mark(touching: extent)
+        slots[id].awaitsSource = slots[id].host.operation == .writeZeroes && slots[id].host.mustBeFast
+        rememberForOthers(id)
+        issue(id, leg: 0, writeKind(of: id), isDurable: slots[id].host.isDurable)
+        if !slots[id].awaitsSource { issueToTargets(id) }
+    }
+
+    private func writeKind(of id: SlotID) -> ElementOperation.Kind {
+        switch slots[id].host.operation {
+        case .write: .write
+        case .discard: .discard
+        case .writeZeroes: slots[id].host.keepsAllocation ? .zeroKeepAllocated : .zeroMayDeallocate
+        case .read, .flush: invariantFailed("reads and flushes are no writes")
         }
-        issue(id, leg: 0, kind, isDurable: isDurable)
+    }
+
+    /// Marks what the targets that are not written now will lack.
+    private mutating func rememberForOthers(_ id: SlotID) {
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
+            pairs[index].dirty.mark(touching: slots[id].host.extent)
+        }
+    }
+
+    private mutating func issueToTargets(_ id: SlotID) {
+        let kind = writeKind(of: id)
         for index in 0..<pairs.count where pairs[index].isMirroring {
-            issue(id, leg: leg(ofPair: index), kind, isDurable: isDurable)
+            issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
         }
     }
 
@@ -79,6 +90,11 @@ extension VolumeMachine {
         case .hostWrite:
             if leg == 0 {
                 slots[id].sourceFailure = failure
+                if slots[id].awaitsSource {
+                    slots[id].awaitsSource = false
+                    rememberForOthers(id)
+                    if failure == nil { issueToTargets(id) }
+                }
             } else {
                 targetWriteCompleted(id, pair: Int(leg) - 1, failure)
             }
@@ -86,6 +102,7 @@ extension VolumeMachine {
         case .hostFlush:
             if leg == 0 {
                 slots[id].sourceFailure = failure
+                if failure != nil { sourceFlushFailed() }
             } else {
                 targetFlushCompleted(id, pair: Int(leg) - 1, failure)
             }
@@ -142,13 +159,24 @@ extension VolumeMachine {
         effects.append(.announce(.sourceWriteFailed(extent, failure)))
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(extent)
-            if pairs[index].copyState == .synchronized { beginCopying(index) }
+            if pairs[index].copyState == .synchronized && !pairs[index].wantsDetach { beginCopying(index) }
+        }
+    }
+
+    /// The source may have lost whatever it had not made durable (a kernel reports that once, and then forgets it):
+    /// nothing is known to be equal any more.
+    private mutating func sourceFlushFailed() {
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            pairs[index].markAgain(Extent(offset: 0, length: byteCount))
+            pairs[index].comparesFirst = true
+            if pairs[index].copyState == .synchronized && !pairs[index].wantsDetach { beginCopying(index) }
         }
     }
 
     /// Tells the host, and gives the slot back when no element holds on to it.
     mutating func answer(_ id: SlotID, _ failure: IOFailure?) {
         effects.append(.answer(slots[id].host.origin, failure: failure))
+        hostRequestCount -= 1
         if slots[id].purpose == .hostRead && failure == nil { slots[id].host.buffer = .none }
         slots[id].stage = .abandoned
         releaseIfUnused(id)
@@ -157,10 +185,6 @@ extension VolumeMachine {
     /// Releases an answered request's slot when its last operation is over.
     mutating func releaseIfUnused(_ id: SlotID) {
         guard slots[id].pendingLegs == 0 else { return }
-        switch slots[id].purpose {
-        case .hostRead, .hostWrite, .hostFlush: hostRequestCount -= 1
-        case .copy, .copyFlush, .closeFlush: break
-        }
         recycleBuffers(id)
         slots.release(id)
     }

@@ -20,6 +20,8 @@ extension VolumeMachine {
         pairs[index].settings = settings
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
         pairs[index].recordSequence = record.sequence
+        // The area of a new pair is blank, which no start takes for "in sync".
+        pairs[index].isOpenRecorded = isNew
         let state = CopyState(rawValue: record.copyState) ?? .initialized
         if state == .synchronized && record.isClosedCleanly && !isNew && !hasWritten {
             pairs[index].copyState = .synchronized
@@ -36,6 +38,7 @@ extension VolumeMachine {
     /// Starts to copy what differs and to mirror what is written; false where the pair's state has nothing to start.
     package mutating func startPair(_ index: Int) -> Bool {
         invariant(pairs[index].isInUse, "a pair that is started exists")
+        guard !pairs[index].wantsDetach else { return false }
         switch pairs[index].copyState {
         case .unsynchronized, .synchronized:
             return true
@@ -51,6 +54,7 @@ extension VolumeMachine {
 
     /// Stops copying and mirroring; what is written meanwhile is remembered.
     package mutating func suspendPair(_ index: Int) -> Bool {
+        guard !pairs[index].wantsDetach else { return false }
         switch pairs[index].copyState {
         case .suspended:
             return true
@@ -68,6 +72,7 @@ extension VolumeMachine {
         pairs[index].wantsDetach = true
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
+        dropWaitingChunks(index)
         finishDetachIfIdle(index)
         mayReleaseHeld = true
         finishEvent()
@@ -128,6 +133,7 @@ extension VolumeMachine {
     private mutating func stopMirroring(_ index: Int, to state: CopyState) {
         rememberUnproven(index)
         pairs[index].copied.removeAll()
+        dropWaitingChunks(index)
         changeState(index, to: state)
     }
 
@@ -194,7 +200,7 @@ extension VolumeMachine {
     mutating func wantRecord(_ index: Int) {
         // What a stuck target gives back after the last record changes nothing that a start would believe: with an
         // operation in flight, that record was not a clean one.
-        guard closeStage != .closed else { return }
+        guard closeStage != .closed, !pairs[index].wantsDetach else { return }
         pairs[index].isRecordWanted = true
         pairs[index].recordAttempts = 0
         writeRecord(index)
@@ -270,6 +276,7 @@ extension VolumeMachine {
         guard !isClosing else { return }
         isClosing = true
         closeStage = .draining
+        for index in 0..<pairs.count where pairs[index].isInUse { dropWaitingChunks(index) }
         advanceClosing()
     }
 
@@ -288,9 +295,7 @@ extension VolumeMachine {
         }
     }
 
-    /// Chunks that wait for buffers hold nothing; they are dropped when the buffers come.
-    ///
-    /// Stuck legs stay stuck.
+    /// What a target does not give back is not waited for.
     private var onlyStuckRemain: Bool {
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }

@@ -47,7 +47,7 @@ package struct VolumeMachine: ~Copyable {
     var granted: BoundedQueue<SlotID>
     var pairs: FixedArray<Pair>
     let hostSlotLimit: Int
-    /// Slots that host requests hold, the answered ones that a stuck target keeps included.
+    /// Host requests that are not answered yet.
     package internal(set) var hostRequestCount = 0
     /// Requests in `waitingForRecord` or `answerHeld`.
     var heldCount = 0
@@ -87,6 +87,8 @@ package struct VolumeMachine: ~Copyable {
         var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
+        /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
+        var awaitsSource = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
@@ -112,7 +114,10 @@ package struct VolumeMachine: ~Copyable {
             stage: .running
         )
         // Every pair's mover, its flush and the closing flush have slots of their own, so that hosts never starve them.
-        let capacity = hostSlotLimit + Self.pairLimit * (Pair.copyDepthLimit + 1) + 1
+        // A target that hangs keeps at most as many answered requests as hosts may have in flight, because its pair
+        // does not start again before they are back: they have slots too, so that the volume goes on without them.
+        let stuckLimit = Self.pairLimit * hostSlotLimit
+        let capacity = hostSlotLimit + stuckLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 1) + 2
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
@@ -197,6 +202,11 @@ package struct VolumeMachine: ~Copyable {
         finishEvent()
     }
 
+    /// Whether a slot still waits for the buffers that it asked for; a copy that has ended meanwhile does not.
+    package func awaitsBuffers(_ id: SlotID) -> Bool {
+        slots.contains(id) && slots[id].stage == .waitingForBuffers
+    }
+
     /// The buffers that `needBuffers` asked for.
     package mutating func buffersGranted(_ id: SlotID, _ first: BufferID, second: BufferID) {
         invariant(slots[id].stage == .waitingForBuffers, "buffers are granted to whoever waits for them")
@@ -204,6 +214,7 @@ package struct VolumeMachine: ~Copyable {
         slots[id].secondBuffer = second
         slots[id].stage = .waitingForLock
         if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        if isClosing { advanceClosing() }
         finishEvent()
     }
 
@@ -224,6 +235,7 @@ package struct VolumeMachine: ~Copyable {
             }
         }
         retryRecords()
+        if isClosing { advanceClosing() }
         finishEvent()
     }
 
@@ -331,7 +343,7 @@ package struct VolumeMachine: ~Copyable {
             guard let id = slots.taken(at: index) else { continue }
             let request = slots[id]
             switch request.purpose {
-            case .hostRead, .hostWrite, .hostFlush: hostCount += 1
+            case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
             case .copy, .copyFlush, .closeFlush: break
             }
             if request.stage == .waitingForRecord || request.stage == .answerHeld { held += 1 }

@@ -56,6 +56,7 @@ extension Simulation {
                 copyChunkByteCount: options.copyChunkByteCount
             )
         )
+        pairs[index].sequenceAtStart = record.sequence
         note("pair \(index) is taken in, \(isNew ? "new" : "with record \(record.sequence)")")
         let result = try ask { .addPair(spec, answer: $0) }
         guard case .success = result else { throw failure("pair \(index) was refused: \(result)") }
@@ -96,6 +97,11 @@ extension Simulation {
         world.crash(disks: [source] + pairs.map(\.disk) + pairs.map(\.metadata))
         for place in inFlight.indices { inFlight[place] = nil }
         healAll()
+        // What a record of this life calls Synchronized must not lack what was acknowledged.
+        for index in pairs.indices where pairs[index].isAttached && !pairs[index].hasMetadataFailed {
+            guard let record = recover(index), record.sequence > pairs[index].sequenceAtStart else { continue }
+            if record.copyState == CopyState.synchronized.rawValue { wasSynchronized[index] = true }
+        }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
         for sector in 0..<options.volumeByteCount / SimulatedDisk.sectorByteCount {
@@ -119,7 +125,10 @@ extension Simulation {
     }
 
     func restartCleanly() throws(SimulationFailure) {
+        // A target may hang while the daemon stops; then what hangs may still happen when the process is gone.
+        let stuck = world.random.chance(oneIn: 3) ? pairs.map(\.disk.faults.isStuck) : []
         healAll()
+        for (index, isStuck) in stuck.enumerated() { pairs[index].disk.faults.isStuck = isStuck }
         try drainHost()
         note("clean stop")
         let box = AnswerBox<Bool>()
@@ -131,7 +140,8 @@ extension Simulation {
             if turns > 100_000 { throw failure("the engine does not stop") }
         }
         guard box.value == true else { throw failure("the engine ended without saying so") }
-        for disk in [source] + pairs.map(\.disk) + pairs.map(\.metadata) { disk.losePower(random: &world.random) }
+        world.crash(disks: [source] + pairs.map(\.disk) + pairs.map(\.metadata))
+        healAll()
         coverage.cleanRestarts += 1
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)

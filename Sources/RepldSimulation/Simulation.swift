@@ -71,6 +71,8 @@ package final class Simulation {
         var sectors: Range<Int>
         var buffer: BufferID
         var isDurable: Bool
+        /// A write-zeroes that is to fail rather than take long.
+        var isFast: Bool
         /// Of a read: what each sector might have held when it was submitted.
         ///
         /// Of a flush: what it covers.
@@ -83,6 +85,10 @@ package final class Simulation {
         var disk: SimulatedDisk
         var metadata: SimulatedDisk
         var isAttached = false
+        /// The sequence of the record that this life began with.
+        var sequenceAtStart: UInt64 = 0
+        /// Its records may not say how it stands.
+        var hasMetadataFailed = false
     }
 
     package let options: SimulationOptions
@@ -230,6 +236,7 @@ package final class Simulation {
             let pair = pick()
             let isFailing = pairs[pair].metadata.faults.failure != nil
             pairs[pair].metadata.faults.failure = isFailing ? nil : .inputOutput
+            pairs[pair].hasMetadataFailed = true
             // Without a durable record, writes may have to be refused.
             hasSourceFailed = true
             note("\(pairs[pair].metadata.name) \(isFailing ? "heals" : "fails")")

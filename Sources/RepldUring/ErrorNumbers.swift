@@ -31,7 +31,10 @@ package func ioFailure(ofErrorNumber number: Int32) -> IOFailure {
         return .cancelled
     case EAGAIN, EINTR, EBUSY, ENOMEM, ENOBUFS, EMFILE, ENFILE:
         return .noResources
-    case EBADF, EFAULT, ENOTSOCK, ESPIPE, EISDIR, EDESTADDRREQ:
+    // A file system in user space may answer anything, also EBADF for a file that it has forgotten.
+    case EBADF, ESPIPE, EISDIR:
+        return .gone
+    case EFAULT, ENOTSOCK, EDESTADDRREQ:
         invariantFailed("descriptors and memory are valid while an operation uses them")
     // EIO, and the block layer's finer words for it: EREMOTEIO (target), ENODATA (medium), EILSEQ (protection),
     // ENOLINK (transport), EBADE (reservation), EUCLEAN (file system). A number that nobody knows is no better.

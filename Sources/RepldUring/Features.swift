@@ -35,7 +35,7 @@ extension UringPlatform {
         /// Operations in flight at once, over all elements and sockets.
         ///
         /// The engine's slots bound them; one more than this is an invariant.
-        package var operationCapacity = 16_384
+        package var operationCapacity = 65_536
         package var elementCapacity = 256
         package var socketCapacity = 1024
         package var listenerCapacity = 16

@@ -52,6 +52,17 @@ struct Ring: ~Copyable {
         0,
     ]
 
+    /// Lets the kernel have a worker for each operation that blocks.
+    ///
+    /// Its own limit is 4 for each processor, over all elements of the ring: a few writes that hang on one target would
+    /// then hold up every flush and every record of the others. The call is of kernel 5.15; without it the limit stays.
+    private static func raiseWorkerLimit(of ring: UnsafeMutablePointer<io_uring>) {
+        var limits: [UInt32] = [workerLimit, 0]
+        _ = unsafe io_uring_register_iowq_max_workers(ring, &limits)
+    }
+
+    private static let workerLimit: UInt32 = 4096
+
     init(
         submissionEntries: UInt32,
         completionEntries: UInt32,
@@ -73,6 +84,7 @@ struct Ring: ~Copyable {
             unsafe ring.deallocate()
             throw UringSetupError(step: "setting up a ring", errorNumber: -result)
         }
+        unsafe Self.raiseWorkerLimit(of: ring)
         // Waiting with a time limit in one call (5.11) and completions that are never dropped (5.5) are required.
         let needed = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE
         guard unsafe ring.pointee.features & needed == needed else {

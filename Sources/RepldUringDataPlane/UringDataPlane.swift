@@ -31,9 +31,16 @@ package final class UringDataPlane: DataPlane {
         let failure: (any Error)? = await withCheckedContinuation { ready in
             do {
                 thread = try LoopThread(name: "repld-loop-0") {
-                    runLoop(mailbox, logger, end, ready: ready) { continuation.yield($0) }
-                    continuation.finish()
-                    end.reached()
+                    runLoop(
+                        mailbox,
+                        logger,
+                        ready: ready,
+                        eventSink: { continuation.yield($0) },
+                        atEnd: {
+                            continuation.finish()
+                            end.reached()
+                        }
+                    )
                 }
             } catch {
                 ready.resume(returning: error)
@@ -63,10 +70,11 @@ package final class UringDataPlane: DataPlane {
     private static func runLoop(
         _ mailbox: Mailbox<UringPlatform>,
         _ logger: Logger,
-        _ end: LoopEnd,
         ready: CheckedContinuation<(any Error)?, Never>,
-        eventSink: @escaping @Sendable (EngineEvent) -> Void
+        eventSink: @escaping @Sendable (EngineEvent) -> Void,
+        atEnd: () -> Void
     ) {
+        defer { atEnd() }
         do {
             let platform = try UringPlatform()
             let features = "\(platform.features)"
@@ -77,7 +85,7 @@ package final class UringDataPlane: DataPlane {
             if engine.hasStuckOperations {
                 // The kernel may still use the engine's memory: it goes with the process.
                 logger.warning("a target does not give back its last operations; they end with the process")
-                end.reached()
+                atEnd()
                 while true { pause() }
             }
         } catch {

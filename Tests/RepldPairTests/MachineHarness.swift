@@ -16,6 +16,8 @@ final class MachineHarness {
     var isClosed = false
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
+    /// The mover gets its buffers at once.
+    var grantsBuffers = true
     private var nextBuffer: UInt32 = 1000
 
     func settle() {
@@ -25,6 +27,7 @@ final class MachineHarness {
             case .answer(let origin, let failure): answers.append((origin.request, failure))
             case .recycle(let buffer): recycled.append(buffer)
             case .needBuffers(let slot, _, let isPair):
+                guard grantsBuffers else { continue }
                 nextBuffer += 2
                 machine.buffersGranted(
                     slot,

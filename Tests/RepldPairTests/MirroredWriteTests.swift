@@ -180,6 +180,46 @@ import Testing
         #expect(fills == [true, true])
     }
 
+    /// A fast zeroing that the source refuses must leave the target as it is, too.
+    @Test func fastZeroingReachesTheTargetOnlyAfterTheSource() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        for (number, failure) in [(UInt32(1), IOFailure.notSupported), (2, nil)] as [(UInt32, IOFailure?)] {
+            _ = harness.machine.begin(
+                HostRequest(
+                    operation: .writeZeroes,
+                    extent: Extent(offset: 0, length: 4096),
+                    buffer: .none,
+                    origin: RequestOrigin(client: 0, request: number),
+                    mustBeFast: true
+                )
+            )
+            harness.settle()
+            #expect(harness.legs == [0])
+            harness.complete(leg: 0, failure)
+            #expect(harness.legs == (failure == nil ? [1] : []))
+        }
+        harness.complete(leg: 1)
+        #expect(harness.answers.map(\.failure) == [.notSupported, nil])
+        #expect(harness.state == .synchronized && harness.dirtyByteCount == 0)
+    }
+
+    /// A kernel reports a failed flush once and forgets the pages: nothing is known to be equal any more.
+    @Test func failedFlushOfTheSourceComparesEverything() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        _ = harness.request(.write, 1)
+        harness.completeAll()
+        _ = harness.request(.flush, 2)
+        harness.complete(leg: 0, .inputOutput)
+        harness.complete(leg: 1)
+        #expect(harness.answers.last?.failure == .inputOutput)
+        #expect(harness.state == .unsynchronized)
+        #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
+
     @Test func fullTableIsBackPressure() {
         let harness = MachineHarness()
         for number in 0..<32 {

@@ -165,6 +165,19 @@ import Testing
         #expect(harness.operations.isEmpty)
     }
 
+    @Test func closingDropsChunksThatWaitForBuffers() {
+        let harness = MachineHarness()
+        harness.grantsBuffers = false
+        _ = harness.addNewPair(settings())
+        _ = harness.machine.startPair(0)
+        harness.settle()
+        harness.machine.close()
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.isClosed)
+        #expect(harness.isIdle)
+    }
+
     @Test func detachWaitsForWhatIsInFlight() {
         let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())

@@ -73,6 +73,59 @@ import Testing
         #expect(harness.answers.count == 2)
     }
 
+    /// What a hung target keeps must not take the volume's request slots.
+    @Test func fullQueueOnAHungTargetDoesNotStopTheVolume() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings())
+        for number in 0..<32 { _ = harness.request(.write, UInt32(number), at: UInt64(number) * 8192) }
+        while harness.complete(leg: 0) != nil {}
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        #expect(harness.answers.count == 32)
+        let isTaken = harness.request(.write, 99, at: 0)
+        #expect(isTaken)
+        harness.complete(leg: 0)
+        #expect(harness.answers.count == 33)
+    }
+
+    /// A pair that is on its way out has no records to wait for.
+    @Test func detachingAHungTargetDoesNotHoldTheHost() {
+        let harness = MachineHarness()
+        harness.writesRecords = false
+        _ = harness.addSynchronizedPair(settings())
+        harness.machine.recordWritten(pair: 0, nil)
+        harness.settle()
+        _ = harness.request(.write, 1)
+        harness.machine.detachPair(0)
+        harness.settle()
+        harness.complete(leg: 0, .inputOutput)
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        #expect(harness.answers.count == 1)
+        _ = harness.request(.write, 2, at: 65536)
+        harness.complete(leg: 0)
+        #expect(harness.answers.count == 2)
+    }
+
+    @Test func closingDoesNotWaitForASuspendedTargetThatHangs() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings())
+        _ = harness.request(.write, 1)
+        harness.complete(leg: 0)
+        _ = harness.machine.suspendPair(0)
+        harness.settle()
+        harness.machine.close()
+        harness.settle()
+        harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
+        harness.machine.tick()
+        harness.settle()
+        harness.complete(leg: 0)
+        #expect(harness.isClosed)
+        #expect(harness.records.last?.record.isClosedCleanly == false)
+    }
+
     /// A chunk of the mover that is stuck on the target must not keep its lock.
     @Test func stuckCopyLetsHostWritesPass() {
         let harness = MachineHarness()

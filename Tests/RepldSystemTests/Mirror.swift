@@ -73,9 +73,13 @@ struct Mirror {
 
 extension TestBed {
     /// Starts a daemon that serves `source` as volume `v`.
-    func mirror(source: String, target: String) throws -> Mirror {
+    func mirror(source: String, target: String, configuration: String? = nil) throws -> Mirror {
         let daemon = try Daemon(bed: self)
-        try daemon.start()
+        if let configuration {
+            try daemon.start(["--config", file("repld.yaml", text: configuration)])
+        } else {
+            try daemon.start()
+        }
         try daemon.controls("volume", "add", Mirror.volume, "--element", source)
         return Mirror(bed: self, daemon: daemon, source: source, target: target)
     }

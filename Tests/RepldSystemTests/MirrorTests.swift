@@ -80,6 +80,37 @@ extension SystemTests {
             }
         }
 
+        /// Writes to a frozen file system sit in the kernel's workers, of which a ring has few unless it asks for more.
+        @Test("whose target hangs is Broken after its time limit, and the host goes on; it catches up afterwards")
+        func targetHangs() throws {
+            try withTestBed { bed in
+                let source = try bed.loopDevice("source", byteCount: 64 * mebibyte)
+                let medium = try bed.loopDevice("medium", byteCount: 160 * mebibyte)
+                try bed.runs("mkfs.ext4", ["-q", medium.path])
+                let folder = bed.path("mounted")
+                try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+                try bed.runs("mount", [medium.path, folder])
+                bed.onCleanup("unmount \(folder)") { try bed.runs("umount", ["--lazy", folder]) }
+                try bed.runs("truncate", ["--size=\(64 * mebibyte)", "\(folder)/target"])
+                let mirror = try bed.mirror(
+                    source: source.path,
+                    target: "\(folder)/target",
+                    configuration: "pair-defaults:\n  target-timeout: 2s\n"
+                )
+                try mirror.create()
+                bed.onCleanup("thaw \(folder)") { _ = try bed.run("fsfreeze", ["--unfreeze", folder]) }
+                let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000, depth: 64)
+                try mirror.waitForWrites(500)
+                try bed.runs("fsfreeze", ["--freeze", folder])
+                try mirror.daemon.waitForCopyState("Broken", of: Mirror.pair)
+                try mirror.expectNoError(fio, byteCount: 16 * mebibyte)
+                try bed.runs("fsfreeze", ["--unfreeze", folder])
+                try mirror.daemon.controls("set", Mirror.pair, "ResyncReplica", "--wait", "Synchronized")
+                #expect(try mirror.daemon.stop() == .exited(0))
+                try mirror.expectEqual("both elements are equal again")
+            }
+        }
+
         @Test("whose target is gone for good goes on without it")
         func targetGone() throws {
             try withTestBed { bed in

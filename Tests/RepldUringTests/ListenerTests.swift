@@ -104,6 +104,7 @@ import Testing
             (ENOSYS, .notSupported), (ENOTTY, .notSupported), (EINVAL, .invalidArgument), (ENXIO, .gone),
             (ENODEV, .gone), (ENOMEDIUM, .gone), (ESHUTDOWN, .gone), (ECONNRESET, .gone), (EPIPE, .gone),
             (ETIMEDOUT, .timedOut), (ECANCELED, .cancelled), (ENOMEM, .noResources), (EMFILE, .noResources),
+            (EBADF, .gone),
         ] as [(Int32, IOFailure)]
     )
     func words(number: Int32, failure: IOFailure) {
@@ -112,7 +113,7 @@ import Testing
 
     @Test("Error numbers of our own mistakes stop the process")
     func mistakes() async {
-        await #expect(processExitsWith: .failure) { _ = ioFailure(ofErrorNumber: EBADF) }
+        await #expect(processExitsWith: .failure) { _ = ioFailure(ofErrorNumber: ENOTSOCK) }
         await #expect(processExitsWith: .failure) { _ = ioFailure(ofErrorNumber: EFAULT) }
     }
 }
