@@ -95,7 +95,7 @@ extension SystemTests {
                 let mirror = try bed.mirror(
                     source: source.path,
                     target: "\(folder)/target",
-                    configuration: "pair-defaults:\n  target-timeout: 2s\n"
+                    configuration: "pair-defaults:\n  target-timeout: 5s\n"
                 )
                 try mirror.create()
                 bed.onCleanup("thaw \(folder)") { _ = try bed.run("fsfreeze", ["--unfreeze", folder]) }
