@@ -87,9 +87,9 @@ struct WriteBenchmark: ~Copyable {
         let elementWritesBefore = engine.platform.writeCount
         let allocations = repld_allocation_count()
         let retains = repld_retain_count()
-        let start = monotonicNanoseconds()
+        let start = processorNanoseconds()
         for _ in 0..<roundCount { writeRound(depth: depth) }
-        let nanoseconds = monotonicNanoseconds() - start
+        let nanoseconds = processorNanoseconds() - start
         let cost = Cost(
             nanosecondsPerWrite: Double(nanoseconds) / Double(roundCount * depth),
             allocationCount: repld_allocation_count() - allocations,

@@ -198,10 +198,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     // MARK: - Completions
 
     private mutating func dispatch(_ completion: Completion) {
-        if completion.token == .wake {
-            for command in mailbox.takeAll() { carryOut(command) }
-            return
-        }
+        if completion.token == .wake { return takeCommands() }
         guard let kind = TokenKind(rawValue: completion.token.kind) else {
             invariantFailed("a completion carries a token that the engine made")
         }
@@ -211,6 +208,12 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
         }
+    }
+
+    /// Not inlined: an array of commands is of a generic type, whose metadata `dispatch` would look up with every completion.
+    @inline(never)
+    private mutating func takeCommands() {
+        for command in mailbox.takeAll() { carryOut(command) }
     }
 
     // MARK: - Time and end
