@@ -147,6 +147,15 @@ let package = Package(
             swiftSettings: library
         ),
 
+        // Here and not in a package of its own, because what it measures has package access: see Benchmarks/README.md.
+        .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),
+        .executableTarget(
+            name: "repld-benchmark",
+            dependencies: ["CAllocationCount", "RepldCore", "RepldEngine", "RepldFormat", "RepldPair"],
+            path: "Benchmarks/EngineBenchmark",
+            swiftSettings: common
+        ),
+
         .testTarget(name: "RepldCoreTests", dependencies: ["RepldCore", "CRepldCRC32C"], swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),

@@ -8,12 +8,14 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -50,6 +52,12 @@ int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts) {
     if (fstat(fd, &status) != 0) return -1;
     fill(facts, &status);
     return 0;
+}
+
+bool repld_is_in_memory(int fd) {
+    struct statfs system;
+    if (fstatfs(fd, &system) != 0) return false;
+    return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
 }
 
 int repld_file_facts_of_path(const char *path, struct repld_file_facts *facts) {

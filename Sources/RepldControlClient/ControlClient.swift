@@ -124,9 +124,12 @@ package struct ControlClient: Sendable {
         do {
             let channel = try await connect()
             return try await channel.executeThenClose { inbound, outbound in
-                try await outbound.write(.head(Self.head(method, path, body: body)))
-                if let body { try await outbound.write(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
-                try await outbound.write(.end(nil))
+                // As one write: a request without a body is whole with its head, and the daemon may have answered and
+                // hung up before the end, which is no bytes, is written on its own.
+                var parts: [HTTPPart<HTTPRequestHead, IOData>] = [.head(Self.head(method, path, body: body))]
+                if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
+                parts.append(.end(nil))
+                try await outbound.write(contentsOf: parts)
                 var status = 0
                 for try await part in inbound {
                     switch part {

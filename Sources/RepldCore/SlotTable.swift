@@ -106,12 +106,15 @@ package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
         return SlotID(index: UInt32(index), generation: slots[index].generation)
     }
 
+    /// The record in its place: whoever looks at one field of it reads that field, and not the whole record.
     @inlinable
     package subscript(_ id: SlotID) -> Record {
-        get {
+        @inline(__always)
+        _read {
             check(id)
-            return slots[Int(id.index)].record
+            yield slots[Int(id.index)].record
         }
+        @inline(__always)
         _modify {
             check(id)
             yield &slots[Int(id.index)].record

@@ -21,7 +21,7 @@ extension Engine where P: ~Copyable {
             case .answer(let origin, let failure):
                 if failure != nil { volumes[volume].counters.failedRequestCount += 1 }
                 hasFreedResources = true
-                answers.append(Answer(origin: origin, failure: failure))
+                answers.append(EngineAnswer(origin: origin, failure: failure))
             case .recycle(let buffer):
                 releaseBuffer(buffer)
             case .needBuffers(let slot, let byteCount, let isPair):

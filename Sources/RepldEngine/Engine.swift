@@ -20,6 +20,32 @@ enum TokenKind: UInt8 {
     case query = 19
 }
 
+enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, ended }
+
+/// An answer of a volume, on its way to whoever asked.
+///
+/// This and the types that follow stand outside `Engine`, because a type inside a generic one is generic as well: code
+/// that is not specialised for a platform would look up its metadata with every use (measured: a third of the engine's
+/// time per write).
+struct EngineAnswer: BitwiseCopyable {
+    var origin: RequestOrigin
+    var failure: IOFailure?
+}
+
+/// The answer to a request that the embedder submitted.
+package struct EmbedderAnswer: BitwiseCopyable {
+    package var request: UInt32
+    package var failure: IOFailure?
+}
+
+/// A mover that waits for buffers.
+struct BufferWaiter: BitwiseCopyable {
+    var volume: Int
+    var slot: SlotID
+    var byteCount: Int
+    var isPair: Bool
+}
+
 /// Drives the volumes' machines and the front ends against a platform: one loop, one thread, not one system call.
 ///
 /// A turn: take commands; hand each completion to whom it belongs; carry out the effects of each event at once; deliver
@@ -39,26 +65,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     /// Large buffers that hosts leave to the movers, so that copies go on under any host load.
     static var copyReserve: Int { 8 }
 
-    struct Answer: BitwiseCopyable {
-        var origin: RequestOrigin
-        var failure: IOFailure?
-    }
-
-    struct BufferWaiter: BitwiseCopyable {
-        var volume: Int
-        var slot: SlotID
-        var byteCount: Int
-        var isPair: Bool
-    }
-
-    enum Stage { case running, stoppingFrontends, closingVolumes, ended }
-
-    package var platform: P
     package var pool: BufferPool
     package let mailbox: Mailbox<P>
     var volumes: FixedArray<HostedVolume>
     var nbd: NBDServer
-    var answers: BoundedQueue<Answer>
+    var answers: BoundedQueue<EngineAnswer>
     /// Answers to whoever embeds the engine; it takes them between turns.
     package var embedderAnswers: BoundedQueue<EmbedderAnswer>
     /// Buffers that movers hold, and how many of the largest they may hold together: half, so that hosts keep the rest.
@@ -72,17 +83,15 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     let zeroes: BufferID
     let eventSink: @Sendable (EngineEvent) -> Void
     var nextTick: Instant
-    var stage = Stage.running
+    var stage = EngineStage.running
     var stuckDeadline: Instant?
     var stopAnswers: [@Sendable () -> Void] = []
     var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
     var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
 
-    /// The answer to a request that the embedder submitted.
-    package struct EmbedderAnswer: BitwiseCopyable {
-        package var request: UInt32
-        package var failure: IOFailure?
-    }
+    /// The last of the stored properties: those before it lie at places that do not depend on the platform, so that code
+    /// which is not specialised for a platform reaches them without asking the runtime.
+    package var platform: P
 
     /// Makes an engine without volumes.
     ///
@@ -106,7 +115,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         let slotLimit = Self.volumeLimit * (Self.hostSlotLimit + 64)
         answers = BoundedQueue(
             capacity: slotLimit,
-            blank: Answer(origin: RequestOrigin(client: 0, request: 0), failure: nil)
+            blank: EngineAnswer(origin: RequestOrigin(client: 0, request: 0), failure: nil)
         )
         embedderAnswers = BoundedQueue(capacity: slotLimit, blank: EmbedderAnswer(request: 0, failure: nil))
         bufferWaiters = BoundedQueue(
@@ -153,7 +162,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         frontendFlushOutput()
     }
 
-    private mutating func deliver(_ answer: Answer) {
+    private mutating func deliver(_ answer: EngineAnswer) {
         if answer.origin.client == RequestOrigin.embedder {
             embedderAnswers.append(EmbedderAnswer(request: answer.origin.request, failure: answer.failure))
         } else {
@@ -199,10 +208,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     // MARK: - Completions
 
     private mutating func dispatch(_ completion: Completion) {
-        if completion.token == .wake {
-            for command in mailbox.takeAll() { carryOut(command) }
-            return
-        }
+        if completion.token == .wake { return takeCommands() }
         guard let kind = TokenKind(rawValue: completion.token.kind) else {
             invariantFailed("a completion carries a token that the engine made")
         }
@@ -212,6 +218,12 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
         }
+    }
+
+    /// Not inlined: an array of commands is of a generic type, whose metadata `dispatch` would look up with every completion.
+    @inline(never)
+    private mutating func takeCommands() {
+        for command in mailbox.takeAll() { carryOut(command) }
     }
 
     // MARK: - Time and end

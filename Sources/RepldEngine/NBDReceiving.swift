@@ -2,6 +2,17 @@ internal import RepldCore
 internal import RepldFrontends
 internal import RepldPair
 
+/// What one step of a connection's parser came to.
+enum NBDParserStep: BitwiseCopyable {
+    case again
+    case needsInput
+    /// Something shared is missing; tried again when it is given back.
+    case waits(NBDWait)
+    /// Too much of its own is in flight; tried again when some of it is done.
+    case pauses
+    case ended
+}
+
 /// From accepting a client to parsed requests.
 extension Engine where P: ~Copyable {
     // MARK: - Accepting
@@ -88,17 +99,6 @@ extension Engine where P: ~Copyable {
 
     // MARK: - Parsing
 
-    /// What one step of the parser came to.
-    enum ParserStep: BitwiseCopyable {
-        case again
-        case needsInput
-        /// Something shared is missing; tried again when it is given back.
-        case waits(NBDWait)
-        /// Too much of its own is in flight; tried again when some of it is done.
-        case pauses
-        case ended
-    }
-
     /// Parses and submits until the client's bytes are used up or something is missing.
     mutating func advanceClient(_ connection: Int) {
         nbd.connections[connection].isPaused = false
@@ -126,7 +126,7 @@ extension Engine where P: ~Copyable {
         if nbd.connections[connection].isPaused { advanceClient(connection) }
     }
 
-    private mutating func step(_ connection: Int) -> ParserStep {
+    private mutating func step(_ connection: Int) -> NBDParserStep {
         switch nbd.connections[connection].parser {
         case .handshake: stepHandshake(connection)
         case .header: stepHeader(connection)
@@ -137,7 +137,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private mutating func stepHandshake(_ connection: Int) -> ParserStep {
+    private mutating func stepHandshake(_ connection: Int) -> NBDParserStep {
         var handshake = nbd.connections[connection].handshake
         let half = unsafe nbd.connections[connection].memory.half(nbd.connections[connection].gatherHalf)
         var output = unsafe OutputRawSpan(
@@ -175,7 +175,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private mutating func stepHeader(_ connection: Int) -> ParserStep {
+    private mutating func stepHeader(_ connection: Int) -> NBDParserStep {
         guard nbd.connections[connection].stagedByteCount >= NBDRequest.headerByteCount else { return .needsInput }
         guard nbd.connections[connection].requestCount < NBDServer.requestLimit else { return .pauses }
         guard let session = nbd.connections[connection].session else { invariantFailed("requests follow a handshake") }
@@ -230,7 +230,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private mutating func stepPayload(_ connection: Int, _ pending: SlotID) -> ParserStep {
+    private mutating func stepPayload(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         guard let piece = nbd.connections[connection].filling else { return beginFilling(connection, pending) }
         let length = Int(nbd.pieces[piece].length)
         let filled = nbd.connections[connection].filledByteCount
@@ -247,7 +247,7 @@ extension Engine where P: ~Copyable {
         return submitFilled(connection, pending, piece)
     }
 
-    private mutating func skip(_ connection: Int, _ pending: SlotID, _ byteCount: UInt32) -> ParserStep {
+    private mutating func skip(_ connection: Int, _ pending: SlotID, _ byteCount: UInt32) -> NBDParserStep {
         let count = min(nbd.connections[connection].stagedByteCount, Int(byteCount))
         nbd.connections[connection].dropStaged(count)
         guard count == Int(byteCount) else {

@@ -54,7 +54,7 @@ extension Engine where P: ~Copyable {
     // MARK: - Requests without payload from the client
 
     /// Makes and submits the next piece of a request.
-    mutating func submitNext(_ connection: Int, _ pending: SlotID) -> ParserStep {
+    mutating func submitNext(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         // After a failure the rest is not worth doing: the answer is known.
         guard nbd.pendings[pending].failure == nil else {
             submitted(pending, connection)
@@ -70,7 +70,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private mutating func submitRead(_ connection: Int, _ pending: SlotID) -> ParserStep {
+    private mutating func submitRead(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         let record = nbd.pendings[pending]
         let length = min(record.request.length - record.submittedByteCount, UInt32(pool.largestByteCount))
         if isCollected(pending) && Int(record.request.length) > pool.largestByteCount {
@@ -116,7 +116,7 @@ extension Engine where P: ~Copyable {
         _ connection: Int,
         _ pending: SlotID,
         _ operation: HostOperation
-    ) -> ParserStep {
+    ) -> NBDParserStep {
         let record = nbd.pendings[pending]
         let length = min(record.request.length - record.submittedByteCount, NBDServer.zeroPieceByteCount)
         // A refusal to zero fast must come before anything has been zeroed: the first piece goes alone.
@@ -136,7 +136,7 @@ extension Engine where P: ~Copyable {
         _ operation: HostOperation,
         length: UInt32,
         window: Int32
-    ) -> ParserStep {
+    ) -> NBDParserStep {
         if nbd.pendings[pending].pieceCount >= window { return .pauses }
         if let obstacle = obstacle(connection, needsVolume: true) { return .waits(obstacle) }
         let piece = makePiece(pending, length: length, buffer: .none)
@@ -171,7 +171,7 @@ extension Engine where P: ~Copyable {
     /// How much memory a query's runs get.
     static var queryByteCount: Int { NBDLimit.statusExtentCount * MemoryLayout<AllocationRun>.stride }
 
-    private mutating func submitQuery(_ connection: Int, _ pending: SlotID) -> ParserStep {
+    private mutating func submitQuery(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         let length = nbd.pendings[pending].request.length
         if holdsTooMuch(connection, adding: Self.queryByteCount) { return .pauses }
         if let obstacle = obstacle(connection, needsVolume: false) { return .waits(obstacle) }
@@ -206,7 +206,7 @@ extension Engine where P: ~Copyable {
     // MARK: - Write payloads
 
     /// Makes the piece that the next bytes of a payload belong to.
-    mutating func beginFilling(_ connection: Int, _ pending: SlotID) -> ParserStep {
+    mutating func beginFilling(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         let record = nbd.pendings[pending]
         let remaining = record.request.length - record.submittedByteCount
         guard record.failure == nil else {
@@ -223,7 +223,7 @@ extension Engine where P: ~Copyable {
     }
 
     /// Submits a piece whose payload is there.
-    mutating func submitFilled(_ connection: Int, _ pending: SlotID, _ piece: SlotID) -> ParserStep {
+    mutating func submitFilled(_ connection: Int, _ pending: SlotID, _ piece: SlotID) -> NBDParserStep {
         if let obstacle = volumeObstacle(connection) { return .waits(obstacle) }
         nbd.connections[connection].filling = nil
         submit(piece, of: pending, .write, connection)

@@ -78,7 +78,7 @@ extension Simulation {
         }
     }
 
-    func answered(_ answer: Engine<SimulatedPlatform>.EmbedderAnswer) throws(SimulationFailure) {
+    func answered(_ answer: EmbedderAnswer) throws(SimulationFailure) {
         guard let host = inFlight[Int(answer.request)] else { throw failure("a request was answered twice") }
         inFlight[Int(answer.request)] = nil
         if let reason = answer.failure {

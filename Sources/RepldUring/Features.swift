@@ -17,8 +17,12 @@ extension UringPlatform {
         /// One accept serves many connections.
         package static let multishotAccept = Acceleration(rawValue: 1 << 4)
 
+        /// Short transfers of files in memory are made at once.
+        package static let memoryFiles = Acceleration(rawValue: 1 << 5)
+
         package static let all: Acceleration = [
             .setupFlags, .registeredRing, .registeredFiles, .registeredBuffers, .multishotAccept,
+            .memoryFiles,
         ]
     }
 

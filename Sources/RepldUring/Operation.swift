@@ -65,6 +65,8 @@ struct ElementEntry: BitwiseCopyable {
     var blockMask: UInt64 = 0
     var isReadOnly = false
     var isRegistered = false
+    /// The file lies in memory, and its short transfers are made at once.
+    var isInMemory = false
     var isTaken: Bool { descriptor >= 0 }
 }
 

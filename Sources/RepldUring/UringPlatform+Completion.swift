@@ -71,7 +71,7 @@ extension UringPlatform {
     }
 
     @inline(__always)
-    private mutating func settle(_ completion: RingCompletion) {
+    mutating func settle(_ completion: RingCompletion) {
         let id = SlotID(
             index: UInt32(truncatingIfNeeded: completion.userData),
             generation: UInt16(truncatingIfNeeded: completion.userData >> 32)

@@ -37,6 +37,7 @@ package struct UringPlatform: ~Copyable, Platform {
     private var regionStart = 0
     private var regionEnd = 0
     private let mayRegisterBuffers: Bool
+    private let mayUseMemoryDirectly: Bool
     var hasMultishotAccept: Bool
 
     package let waker: UringWaker
@@ -104,6 +105,7 @@ package struct UringPlatform: ~Copyable, Platform {
             options.allowed.contains(.registeredFiles)
             && ring.registerFiles(count: UInt32(options.elementCapacity + options.socketCapacity))
         mayRegisterBuffers = options.allowed.contains(.registeredBuffers)
+        mayUseMemoryDirectly = options.allowed.contains(.memoryFiles)
         hasMultishotAccept = ring.setup.hasMultishotAccept
         self.ring = ring
         self.waker = waker
@@ -171,7 +173,8 @@ package struct UringPlatform: ~Copyable, Platform {
                 descriptor: handle.descriptor,
                 blockMask: UInt64(handle.geometry.logicalBlockByteCount) - 1,
                 isReadOnly: handle.geometry.isReadOnly,
-                isRegistered: isRegistered
+                isRegistered: isRegistered,
+                isInMemory: mayUseMemoryDirectly && repld_is_in_memory(handle.descriptor)
             )
             elementHandles[index] = handle
             return ElementID(index: UInt16(index))

@@ -7,7 +7,8 @@ import Testing
 /// Reads and writes on real files: what arrives, however it got there.
 @Suite struct ElementTransferTests {
     static let without: [UringPlatform.Acceleration] = [
-        [], .setupFlags, .registeredRing, .registeredFiles, .registeredBuffers, .multishotAccept, .all,
+        [], .setupFlags, .registeredRing, .registeredFiles, .registeredBuffers, .multishotAccept, .memoryFiles,
+        .all,
     ]
 
     @Test("The same bytes with every acceleration, and with each taken away", arguments: without, [true, false])
@@ -37,6 +38,33 @@ import Testing
         #expect(pread(descriptor, seen.bytes.baseAddress, 65536, 4096) == 65536)
         close(descriptor)
         #expect(seen.bytes.elementsEqual(data.slice(4096, 65536)))
+        desk.platform.detach(element)
+    }
+
+    @Test(
+        "A file in memory is moved by the loop itself up to 64 KiB, and by the ring beyond or when told",
+        arguments: [UringPlatform.Acceleration.all, .all.subtracting(.memoryFiles)],
+        [512, 65536, 65536 + 512]
+    )
+    func memoryFile(allowed: UringPlatform.Acceleration, count: Int) throws {
+        let place = try TemporaryDirectory(tmpfs: "4m")
+        let data = Memory(1 << 20, seed: 9)
+        let back = Memory(1 << 20)
+        var options = UringPlatform.Options()
+        options.allowed = allowed
+        var desk = try Desk(options)
+        let element = try desk.attach(try place.sparseFile("element", 8 << 20), direct: false)
+        let written = desk.write(element, 4096, data.slice(0, count), isDurable: true)
+        #expect(written?.succeeded(count) == true)
+        let read = desk.read(element, 4096, back.slice(0, count))
+        #expect(read?.succeeded(count) == true)
+        #expect(data.slice(0, count).elementsEqual(back.slice(0, count)))
+        // The file system is smaller than the file: at some place it is full, and says so.
+        var failure: IOFailure?
+        for offset in stride(from: UInt64(0), to: 8 << 20, by: count) where failure == nil {
+            failure = desk.write(element, offset, data.slice(0, count), isDurable: false)?.failure
+        }
+        #expect(failure == .noSpace)
         desk.platform.detach(element)
     }
 

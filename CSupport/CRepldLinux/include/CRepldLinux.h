@@ -41,6 +41,9 @@ struct repld_file_facts {
 int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts);
 int repld_file_facts_of_path(const char *path, struct repld_file_facts *facts);
 
+/* fstatfs(2): whether the file lies in memory (tmpfs, ramfs). */
+bool repld_is_in_memory(int fd);
+
 struct repld_block_device_facts {
     uint64_t byte_count;
     uint32_t logical_block_byte_count;

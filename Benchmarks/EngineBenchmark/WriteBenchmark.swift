@@ -1,0 +1,134 @@
+import CAllocationCount
+import RepldCore
+import RepldEngine
+import RepldFormat
+import RepldPair
+
+/// 4 KiB writes, submitted to a real engine as an embedder does, `depth` at a time, to a volume with `targetCount`
+/// synchronous targets.
+///
+/// A round is `depth` submissions, the turn that takes their completions from the platform, and the turn that hands
+/// them to the machine and brings the answers.
+struct WriteBenchmark: ~Copyable {
+    struct Cost {
+        var nanosecondsPerWrite: Double
+        var allocationCount: UInt64
+        var retainCount: UInt64
+        var writeCount: Int
+    }
+
+    private static var volumeByteCount: UInt64 { 1 << 30 }
+    private static var blockByteCount: UInt64 { 4096 }
+
+    private var engine: Engine<ImmediatePlatform>
+    private let volume: Int
+    private let targetCount: Int
+    private var random = RandomSource(seed: 1)
+
+    init(targetCount: Int) {
+        let mailbox = Mailbox<ImmediatePlatform>()
+        engine = Engine(platform: ImmediatePlatform(), mailbox: mailbox) { _ in }
+        self.targetCount = targetCount
+        let id = VolumeID(rawValue: 1)
+        let source = Self.element(byteCount: Self.volumeByteCount)
+        let volumeSpec = VolumeSpec<ImmediatePlatform>(id: id, name: "v", isReadOnly: false, source: source)
+        var isTaken = mailbox.send(.addVolume(volumeSpec) { check($0) })
+        for target in 0..<targetCount {
+            isTaken = isTaken && mailbox.send(.addPair(Self.pair(target, of: id)) { check($0) })
+        }
+        invariant(isTaken, "an engine that runs takes commands")
+        for _ in 0..<16 { _ = engine.turn() }
+        guard let volume = engine.volumeIndex(id) else { invariantFailed("the volume has been added") }
+        self.volume = volume
+        for target in 0..<targetCount {
+            invariant(engine.copyState(of: Self.pairID(target)) == .synchronized, "the pair mirrors what is written")
+        }
+    }
+
+    private static func pairID(_ target: Int) -> PairID { PairID(high: 1, low: UInt64(target)) }
+
+    private static func element(byteCount: UInt64) -> ElementSpec<ImmediatePlatform> {
+        let geometry = ElementGeometry(
+            byteCount: byteCount,
+            logicalBlockByteCount: 512,
+            physicalBlockByteCount: 4096,
+            isReadOnly: false,
+            canDiscard: true,
+            canZeroFast: true,
+            isDirect: true
+        )
+        return ElementSpec(handle: ImmediateElement(), geometry: geometry, name: "immediate")
+    }
+
+    /// A pair that was closed cleanly, and so is Synchronized from the start.
+    private static func pair(_ target: Int, of volume: VolumeID) -> PairSpec<ImmediatePlatform> {
+        let record = PairRecord(
+            sequence: 1,
+            pair: pairID(target),
+            volumeByteCount: volumeByteCount,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        return PairSpec(
+            volume: volume,
+            pair: pairID(target),
+            name: "p\(target)",
+            target: element(byteCount: volumeByteCount),
+            metadata: element(byteCount: UInt64(PairRecord.areaByteCount)),
+            record: record,
+            isNew: false,
+            settings: PairSettings()
+        )
+    }
+
+    /// Writes `writeCount` times, rounded down to whole rounds, and returns what one write cost.
+    mutating func measure(depth: Int, writeCount: Int) -> Cost {
+        let roundCount = max(writeCount / depth, 1)
+        let elementWritesBefore = engine.platform.writeCount
+        let allocations = repld_allocation_count()
+        let retains = repld_retain_count()
+        let start = processorNanoseconds()
+        for _ in 0..<roundCount { writeRound(depth: depth) }
+        let nanoseconds = processorNanoseconds() - start
+        let cost = Cost(
+            nanosecondsPerWrite: Double(nanoseconds) / Double(roundCount * depth),
+            allocationCount: repld_allocation_count() - allocations,
+            retainCount: repld_retain_count() - retains,
+            writeCount: roundCount * depth
+        )
+        let elementWrites = engine.platform.writeCount - elementWritesBefore
+        invariant(elementWrites == cost.writeCount * (1 + targetCount), "every write went to every copy")
+        return cost
+    }
+
+    private mutating func writeRound(depth: Int) {
+        for request in 0..<depth {
+            guard let buffer = engine.takeHostBuffer(byteCount: Int(Self.blockByteCount)) else {
+                invariantFailed("the pool holds more than a round")
+            }
+            let block = random.next() % (Self.volumeByteCount / Self.blockByteCount)
+            let host = HostRequest(
+                operation: .write,
+                extent: Extent(offset: block * Self.blockByteCount, length: Self.blockByteCount),
+                buffer: buffer,
+                origin: RequestOrigin(client: RequestOrigin.embedder, request: UInt32(request))
+            )
+            let isTaken = engine.submit(host, to: volume)
+            invariant(isTaken, "a volume takes a round of requests")
+        }
+        // Two writes of one block go one after the other, which takes more turns.
+        var answerCount = 0
+        while answerCount < depth {
+            let isRunning = engine.turn()
+            invariant(isRunning, "an engine that nobody stops goes on")
+            while let answer = engine.embedderAnswers.popFirst() {
+                invariant(answer.failure == nil, "writes succeed on this platform")
+                answerCount += 1
+            }
+        }
+    }
+}
+
+private func check(_ result: Result<Void, EngineRefusal>) {
+    guard case .success = result else { invariantFailed("volume and pairs are accepted") }
+}
