@@ -136,6 +136,8 @@ class Nbdkit(Peer):
 
     def __init__(self, folder, element, name="nbdkit"):
         self.socket = f"{folder}/{name}.nbd"
+        # nbdkit leaves it behind when it ends, and does not take it over.
+        pathlib.Path(self.socket).unlink(missing_ok=True)
         super().__init__(folder, name, ["nbdkit", "--foreground", "--unix", self.socket, "file", f"file={element}"])
 
     def __enter__(self):
