@@ -69,14 +69,15 @@ package final class UringDataPlane: DataPlane {
     ) {
         do {
             let platform = try UringPlatform()
-            let features = "\(platform.features)"
             var engine = Engine(platform: platform, mailbox: mailbox, eventSink: eventSink)
+            // Not before: the engine's memory is registered when the engine is made.
+            let features = "\(engine.platform.features)"
             logger.info("data plane runs", metadata: ["features": "\(features)"])
             ready.resume(returning: nil)
             engine.run()
             if engine.hasStuckOperations {
                 // The kernel may still use the engine's memory: it goes with the process.
-                logger.warning("a target does not give back its last operations; leaving them to the end of the process")
+                logger.warning("a target does not give back its last operations; they end with the process")
                 end.reached()
                 while true { pause() }
             }
