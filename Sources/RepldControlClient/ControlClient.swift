@@ -124,12 +124,9 @@ package struct ControlClient: Sendable {
         do {
             let channel = try await connect()
             return try await channel.executeThenClose { inbound, outbound in
-                // As one write: a request without a body is whole with its head, and the daemon may have answered and
-                // hung up before the end, which is no bytes, is written on its own.
-                var parts: [HTTPPart<HTTPRequestHead, IOData>] = [.head(Self.head(method, path, body: body))]
-                if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
-                parts.append(.end(nil))
-                try await outbound.write(contentsOf: parts)
+                // In one piece: to the daemon a request without a body is whole with its head, and it answers and hangs
+                // up; the end, written after that, would find a closed channel in place of the answer.
+                try await outbound.write(contentsOf: Self.request(method, path, body: body))
                 var status = 0
                 for try await part in inbound {
                     switch part {
@@ -147,7 +144,8 @@ package struct ControlClient: Sendable {
         }
     }
 
-    private typealias Connection = NIOAsyncChannel<HTTPClientResponsePart, HTTPPart<HTTPRequestHead, IOData>>
+    private typealias RequestPart = HTTPPart<HTTPRequestHead, IOData>
+    private typealias Connection = NIOAsyncChannel<HTTPClientResponsePart, RequestPart>
 
     private func connect() async throws(ClientError) -> Connection {
         do {
@@ -162,6 +160,12 @@ package struct ControlClient: Sendable {
         } catch {
             throw ClientError(.unreachable, "cannot reach the daemon on \(socketPath)", underlying: error)
         }
+    }
+
+    private static func request(_ method: Method, _ path: String, body: Data?) -> [RequestPart] {
+        var parts: [RequestPart] = [.head(head(method, path, body: body))]
+        if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
+        return parts + [.end(nil)]
     }
 
     private static func head(_ method: Method, _ path: String, body: Data?) -> HTTPRequestHead {

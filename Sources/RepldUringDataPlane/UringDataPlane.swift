@@ -77,8 +77,9 @@ package final class UringDataPlane: DataPlane {
         defer { atEnd() }
         do {
             let platform = try UringPlatform()
-            let features = "\(platform.features)"
             var engine = Engine(platform: platform, mailbox: mailbox, eventSink: eventSink)
+            // Not before: the engine's memory is registered when the engine is made.
+            let features = "\(engine.platform.features)"
             logger.info("data plane runs", metadata: ["features": "\(features)"])
             ready.resume(returning: nil)
             engine.run()
