@@ -151,6 +151,12 @@ extension ReplicationService {
                 suggestion: "the target's blocks must not be larger than the volume's"
             )
         case .targetReadOnly: ControlError(.elementUnavailable, "\(what): the target is read-only")
+        case .dirtyMapTooLarge(let byteCount, let limit):
+            ControlError(
+                .notEnoughResources,
+                "\(what): its dirty maps would take \(byteCount) bytes of memory, and a pair may take \(limit)",
+                suggestion: "choose a larger --granule, up to 1MiB"
+            )
         case .notInThisState(let state): ControlError(.notInThisState, "\(what) in state \(state.name)")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }

@@ -118,6 +118,13 @@ extension Engine where P: ~Copyable {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
         if let refusal = refusal(of: spec.target.geometry, forVolume: volume) { return .failure(refusal) }
+        let mapByteCount = Pair.mapByteCount(
+            volumeByteCount: volumes[volume].geometry.byteCount,
+            granuleByteCount: UInt64(spec.settings.granuleByteCount)
+        )
+        guard mapByteCount <= Self.mapByteLimit else {
+            return .failure(.dirtyMapTooLarge(byteCount: mapByteCount, limit: Self.mapByteLimit))
+        }
         guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
         guard let metadataElement = platform.attach(spec.metadata.handle) else {
             platform.detach(targetElement)

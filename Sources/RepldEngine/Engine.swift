@@ -62,6 +62,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package static var hostSlotLimit: Int { 256 }
     /// How long an engine that stops waits for operations that a target has not given back.
     static var stuckGraceNanoseconds: UInt64 { 5_000_000_000 }
+    /// Memory that the dirty maps of one pair may take: 128 TiB at 64 KiB, 8 TiB at 4 KiB.
+    static var mapByteLimit: UInt64 { 1 << 30 }
     /// Large buffers that hosts leave to the movers, so that copies go on under any host load.
     static var copyReserve: Int { 8 }
 

@@ -90,6 +90,8 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     /// The target's blocks are larger than the source's.
     case blockSizeMismatch(source: UInt32, target: UInt32)
     case targetReadOnly
+    /// The dirty maps of so large a volume need more memory than a pair may take; a larger granule needs less.
+    case dirtyMapTooLarge(byteCount: UInt64, limit: UInt64)
     /// The pair is in a state in which this cannot be done.
     case notInThisState(CopyState)
     case stopping

@@ -79,6 +79,8 @@ extension PairRecord {
     private static var magic: UInt64 { 0x5249_4150_4C50_4552 }  // "REPLPAIR" read as a little-endian number
     private static var version: UInt32 { 1 }
     private static var checksumOffset: Int { 12 }
+    /// More records than any pair is ever written, and far enough from the end of the number for all that follow.
+    private static var sequenceLimit: UInt64 { 1 << 62 }
 
     /// Writes the record over a whole block.
     package func encode(into block: inout MutableRawSpan) {
@@ -123,7 +125,7 @@ extension PairRecord {
             copyState: block.loadLittleEndian(at: 48),
             isClosedCleanly: flags == 1
         )
-        guard record.sequence > 0, record.sequence < .max else { throw .impossible("sequence") }
+        guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
         return record
     }
 }

@@ -68,6 +68,11 @@ package struct Pair: ~Copyable {
         copied = BoundedQueue(capacity: capacity, blank: Extent(offset: 0, length: 0))
     }
 
+    /// Memory that the three maps of a pair take, near enough: a bit for each granule, and a little for finding them.
+    package static func mapByteCount(volumeByteCount: UInt64, granuleByteCount: UInt64) -> UInt64 {
+        3 * (volumeByteCount / granuleByteCount / 8 + 1)
+    }
+
     /// Whether host writes go to the target now.
     var isMirroring: Bool {
         isInUse && (copyState == .unsynchronized || copyState == .synchronized) && !wantsDetach

@@ -47,6 +47,18 @@ import Testing
         #expect(bytes[50...].allSatisfy { $0 == 0 })
     }
 
+    @Test(
+        arguments: [(0, false), (1, true), (1 << 62, true), ((1 << 62) + 1, false), (.max, false)] as [(UInt64, Bool)]
+    )
+    func impossibleSequenceIsRefused(sequence: UInt64, isPossible: Bool) throws {
+        let bytes = block(record(sequence))
+        if isPossible {
+            #expect(try PairRecord.decode(bytes.span.bytes).sequence == sequence)
+        } else {
+            #expect(throws: PairRecordDamage.impossible("sequence")) { try PairRecord.decode(bytes.span.bytes) }
+        }
+    }
+
     @Test func everyFlippedBitIsNoticed() {
         let good = block(record(9))
         for byte in 0..<128 {
