@@ -66,7 +66,7 @@ extension VolumeMachine {
         issue(id, leg: leg(ofPair: index), .flush)
     }
 
-    /// A target's flush ended; returns whether the target is still trusted.
+    /// A target's flush ended: what it covered is durable, or the pair breaks.
     mutating func targetFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
         let covers = pairs[index].coveringFlush == id
         if covers { pairs[index].coveringFlush = nil }
