@@ -9,21 +9,36 @@ package struct VolumeOpening: Hashable, Sendable {
     /// An absolute path of a file or block device.
     package var path: String
     package var isReadOnly: Bool
+    /// The volume's size in bytes where that is not the element's: another element of a pair may be larger.
+    package var byteCount: UInt64?
+    /// The volume's block size in bytes where that is not the element's logical one.
+    package var blockByteCount: UInt32?
 
-    package init(id: VolumeID, name: String, path: String, isReadOnly: Bool) {
+    package init(
+        id: VolumeID,
+        name: String,
+        path: String,
+        isReadOnly: Bool,
+        byteCount: UInt64? = nil,
+        blockByteCount: UInt32? = nil
+    ) {
         self.id = id
         self.name = name
         self.path = path
         self.isReadOnly = isReadOnly
+        self.byteCount = byteCount
+        self.blockByteCount = blockByteCount
     }
 }
 
 /// A pair that the data plane is to open and attach to a volume.
+///
+/// The volume was opened with the element that serves hosts; the pair's metadata says which that is.
 package struct PairOpening: Hashable, Sendable {
     package var id: PairID
     package var name: String
     package var volume: VolumeID
-    /// An absolute path of a file or block device.
+    /// The element of the two that does not serve hosts: an absolute path of a file or block device.
     package var targetPath: String
     /// A file of `PairRecord.areaByteCount` bytes.
     package var metadataPath: String
@@ -116,15 +131,24 @@ package protocol DataPlane: Sendable {
 
     /// Opens target and metadata and attaches the pair, in the copy state that its metadata says (Initialized when new).
     ///
-    /// It does not start a copy that was not running when the metadata was written. When it answers, every later host
+    /// A copy that was running when the metadata was written goes on; no other is started. When it answers, every later host
     /// write is mirrored or remembered, as the state says.
     func addPair(_ pair: PairOpening) async throws(DataPlaneError)
     /// Ends the association; nothing is in flight to the target, and its element is closed, when it answers.
     func detachPair(_ id: PairID) async throws(DataPlaneError)
-    /// Starts (again) to copy what differs and to mirror what is written.
-    func startCopy(_ id: PairID) async throws(DataPlaneError)
-    /// Stops copying and mirroring; what is written meanwhile is remembered.
-    func suspend(_ id: PairID) async throws(DataPlaneError)
+    /// Begins an operation of the table, or refuses it with the table's words.
+    ///
+    /// Not for Detach, Dissolve, ResetToSync and ResetToAsync: those are the control plane's.
+    func operate(
+        _ id: PairID,
+        _ operation: ReplicationOperation,
+        isForced: Bool
+    ) async throws(DataPlaneError) -> OperationStart
+    /// Gives up the operation that is under way; `operationEnded` follows.
+    ///
+    /// A forward copy ends Suspended, a failback Failedover, a Split that waits leaves the copy running. A restore cannot
+    /// be cancelled.
+    func cancelOperation(_ id: PairID) async throws(DataPlaneError)
 
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.

@@ -17,8 +17,9 @@ extension Engine where P: ~Copyable {
         case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
         case .addPair(let spec, let answer): answer(addPair(spec))
         case .detachPair(let id, let answer): detachPair(id, answer)
-        case .startCopy(let id, let answer): answer(changePair(id) { $0.startPair($1) })
-        case .suspend(let id, let answer): answer(changePair(id) { $0.suspendPair($1) })
+        case .operate(let id, let operation, let isForced, let answer):
+            operate(id, operation, isForced: isForced, answer)
+        case .cancelOperation(let id, let answer): answer(cancelOperation(id))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .status(let answer): answer(status())
@@ -32,9 +33,9 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
-            .detachPair(_, let answer), .startCopy(_, let answer),
-            .suspend(_, let answer), .listen(_, let answer):
+            .detachPair(_, let answer), .cancelOperation(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
+        case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
         }
@@ -162,16 +163,51 @@ extension Engine where P: ~Copyable {
         return nil
     }
 
-    private mutating func changePair(
+    private mutating func operate(
         _ id: PairID,
-        _ change: (inout VolumeMachine, Int) -> Bool
-    ) -> Result<Void, EngineRefusal> {
-        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
-        let isAccepted = change(&volumes[volume].machine, pair)
+        _ operation: ReplicationOperation,
+        isForced: Bool,
+        _ answer: @escaping @Sendable (Result<OperationStart, EngineRefusal>) -> Void
+    ) {
+        guard let (volume, pair) = findPair(id) else { return answer(.failure(.noSuchPair)) }
+        let facts = facts(volume, pair)
+        let verdict = volumes[volume].machine.operate(pair, operation, facts, isForced: isForced)
+        switch verdict {
+        case .accepted where OperationTable.rule(of: operation).startsJob: answer(.success(.started))
+        case .accepted: operationAnswers[id] = answer
+        case .holds: answer(.success(.held))
+        case .needsForce, .refused: answer(.failure(.operationRefused(verdict, facts)))
+        }
         carryOut(volume)
-        if isAccepted { return .success(()) }
-        let state = volumes[volume].machine.withPair(pair) { $0.copyState } ?? .initialized
-        return .failure(.notInThisState(state))
+    }
+
+    private mutating func cancelOperation(_ id: PairID) -> Result<Void, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        let operation = volumes[volume].machine.withPair(pair) { $0.operation } ?? nil
+        let isCancelled = volumes[volume].machine.cancelOperation(pair)
+        carryOut(volume)
+        return isCancelled ? .success(()) : .failure(.cannotCancel(operation))
+    }
+
+    /// What the operations table is asked about a pair.
+    private func facts(_ volume: Int, _ pair: Int) -> PairFacts {
+        var facts = volumes[volume].machine.facts(of: pair)
+        facts.volumeClientCount = UInt32(volumes[volume].connectionCount)
+        facts.targetClientCount = 0
+        return facts
+    }
+
+    /// An operation has ended: whoever waits for it is told.
+    mutating func operationEnded(
+        _ pair: PairID,
+        _ operation: ReplicationOperation,
+        _ failure: OperationFailure?,
+        volume: Int
+    ) {
+        if !OperationTable.rule(of: operation).startsJob, let answer = operationAnswers.removeValue(forKey: pair) {
+            answer(failure.map { .failure(.operationFailed($0)) } ?? .success(.done))
+        }
+        eventSink(EngineEvent(volume: volumes[volume].id, pair: pair, kind: .operationEnded(operation, failure)))
     }
 
     private mutating func detachPair(
@@ -228,14 +264,21 @@ extension Engine where P: ~Copyable {
         status.readsServedByTarget = volumes[index].machine.readsServedByTarget
         for pair in 0..<VolumeMachine.pairLimit {
             let name = volumes[index].pairNames[pair]
+            guard !name.isEmpty else { continue }
+            let facts = facts(index, pair)
+            let isExported = volumes[index].machine.isTargetOpen(pair)
             let pairStatus = volumes[index].machine.withPair(pair) { pair in
                 PairStatus(
                     id: pair.id,
                     name: name,
                     copyState: pair.copyState,
                     progress: pair.progress,
-                    reason: pair.reason?.words ?? "",
-                    dirtyByteCount: pair.dirty.dirtyByteCount,
+                    facts: facts,
+                    isSecondSource: pair.isSecondSource,
+                    isSecondPrimary: pair.isSecondPrimary,
+                    isTargetExported: isExported,
+                    reason: pair.reasonWords,
+                    dirtyByteCount: facts.differingByteCount,
                     copyTotalByteCount: pair.copyTotalByteCount,
                     copyDoneByteCount: pair.copyDoneByteCount,
                     copyWrittenByteCount: pair.copyWrittenByteCount,

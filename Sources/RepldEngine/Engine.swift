@@ -89,6 +89,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     var stuckDeadline: Instant?
     var stopAnswers: [@Sendable () -> Void] = []
     var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
+    var operationAnswers: [PairID: @Sendable (Result<OperationStart, EngineRefusal>) -> Void] = [:]
     var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
 
     /// The last of the stored properties: those before it lie at places that do not depend on the platform, so that code
@@ -269,7 +270,9 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         for command in mailbox.close() { refuse(command, .stopping) }
         for answer in detachAnswers.values { answer(.failure(.stopping)) }
         for answer in removeAnswers.values { answer(.failure(.stopping)) }
+        for answer in operationAnswers.values { answer(.failure(.stopping)) }
         detachAnswers = [:]
+        operationAnswers = [:]
         removeAnswers = [:]
         for answer in stopAnswers { answer() }
         stopAnswers = []

@@ -28,6 +28,7 @@ package struct VolumeSpec<P: Platform & ~Copyable>: Sendable {
     /// The name that front ends export it under.
     package var name: String
     package var isReadOnly: Bool
+    /// The element that serves hosts; its geometry has the volume's size and block size.
     package var source: ElementSpec<P>
 
     package init(id: VolumeID, name: String, isReadOnly: Bool, source: ElementSpec<P>) {
@@ -92,9 +93,23 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case targetReadOnly
     /// The dirty maps of so large a volume need more memory than a pair may take; a larger granule needs less.
     case dirtyMapTooLarge(byteCount: UInt64, limit: UInt64)
-    /// The pair is in a state in which this cannot be done.
-    case notInThisState(CopyState)
+    /// The operations table does not let it happen: what it says, and about what.
+    case operationRefused(OperationVerdict, PairFacts)
+    /// The operation began and failed.
+    case operationFailed(OperationFailure)
+    /// Nothing is under way that can be cancelled.
+    case cannotCancel(ReplicationOperation?)
     case stopping
+}
+
+/// How far an operation has come when it is answered.
+package enum OperationStart: Sendable, Hashable {
+    /// Done, and durable.
+    case done
+    /// The result held already.
+    case held
+    /// Under way; the event `operationEnded` tells the end.
+    case started
 }
 
 /// One thing that the control plane asks of a data-plane thread.
@@ -107,10 +122,15 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case addPair(PairSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Ends the association; the answer comes when nothing is in flight to the target and its element is closed.
     case detachPair(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
-    /// Starts (again) to copy what differs and to mirror what is written.
-    case startCopy(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
-    /// Stops copying and mirroring; what is written meanwhile is remembered.
-    case suspend(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Begins an operation of the table; those that start no job are answered when their result is durable.
+    case operate(
+        PairID,
+        ReplicationOperation,
+        isForced: Bool,
+        answer: @Sendable (Result<OperationStart, EngineRefusal>) -> Void
+    )
+    /// Gives up the operation that is under way.
+    case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case status(answer: @Sendable (EngineStatus) -> Void)
     /// Drains, flushes, records every pair as cleanly closed, then ends the loop. The answer is its last act.
@@ -163,8 +183,17 @@ package struct PairStatus: Sendable {
     package var name: String
     package var copyState: CopyState
     package var progress: ProgressStatus
+    /// What the operations table would be asked about it now.
+    package var facts: PairFacts
+    /// Roles are reversed: the second element is the source.
+    package var isSecondSource: Bool
+    /// Hosts are served by the second element.
+    package var isSecondPrimary: Bool
+    /// The target's own export is open.
+    package var isTargetExported: Bool
     /// Why it is Broken, or what it waits for; empty when there is nothing to say.
     package var reason: String
+    /// What a copy would look at.
     package var dirtyByteCount: UInt64
     /// Of the copy that runs or ran last: bytes it had to look at, and bytes it has dealt with so far.
     package var copyTotalByteCount: UInt64
@@ -179,6 +208,10 @@ package struct PairStatus: Sendable {
         name: String,
         copyState: CopyState,
         progress: ProgressStatus,
+        facts: PairFacts,
+        isSecondSource: Bool,
+        isSecondPrimary: Bool,
+        isTargetExported: Bool,
         reason: String,
         dirtyByteCount: UInt64,
         copyTotalByteCount: UInt64,
@@ -191,6 +224,10 @@ package struct PairStatus: Sendable {
         self.name = name
         self.copyState = copyState
         self.progress = progress
+        self.facts = facts
+        self.isSecondSource = isSecondSource
+        self.isSecondPrimary = isSecondPrimary
+        self.isTargetExported = isTargetExported
         self.reason = reason
         self.dirtyByteCount = dirtyByteCount
         self.copyTotalByteCount = copyTotalByteCount
@@ -218,6 +255,10 @@ package struct EngineStatus: Sendable {
 package struct EngineEvent: Sendable {
     package enum Kind: Sendable, Hashable {
         case copyStateChanged(from: CopyState, to: CopyState)
+        /// An operation came to its end, or failed to.
+        case operationEnded(ReplicationOperation, OperationFailure?)
+        /// Source and target are other elements now: whether the second element is the source.
+        case rolesReversed(isSecondSource: Bool)
         /// The pair stopped because of an error; the words say which.
         case pairBroken(String)
         /// A read of the source failed and was served by a target; whether the source could be rewritten from it.

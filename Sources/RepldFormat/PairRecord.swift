@@ -8,19 +8,27 @@ package import RepldCore
 ///
 ///     offset  size  field
 ///          0     8  magic "REPLPAIR"
-///          8     4  version, 1
+///          8     4  version, 2 (1 is read as well: its fields from 50 on are zero)
 ///         12     4  CRC-32C of the 4096 bytes, with these four taken as zero
 ///         16     8  sequence, from 1
 ///         24    16  pair id (high, low)
 ///         40     8  size of the volume in bytes
 ///         48     1  copy state, the standard's number
-///         49     1  flags: bit 0 the pair was closed cleanly
-///         50    46  zero
+///         49     1  flags: bit 0 closed cleanly, 1 second element is the source, 2 second element serves hosts,
+///                   3 target is a usable image, 4 source is ahead, 5 source is inconsistent
+///         50     1  operation under way, the standard's number; 0 for none
+///         51     1  zero
+///         52     4  block size of the volume in bytes; 0 in version 1
+///         56    40  zero
 ///         96  4000  zero
 ///
 /// Meaning of "closed cleanly": everything acknowledged is durable on the source and, when the state is Synchronized, on
 /// the target, and nothing has been written to either since. Without it, and without a finer map, any byte of the pair
 /// may differ. So a pair that is opened first writes a record without the flag, and only then touches an element.
+///
+/// A pair has a first element, which was the volume's when the pair was made, and a second, which was its target. Roles and
+/// service may move between them; the record, and nothing else, says where they are. A record that moves them is written
+/// twice, into both blocks, before a host may write: then one damaged block cannot hide the move.
 package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     package var sequence: UInt64
     package var pair: PairID
@@ -28,6 +36,20 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     /// The raw number of the copy state; `RepldPair` knows its meaning.
     package var copyState: UInt8
     package var isClosedCleanly: Bool
+    /// The raw number of the operation under way; 0 for none.
+    package var operation: UInt8 = 0
+    /// The volume's block size in bytes; 0 where a record of version 1 does not say.
+    package var volumeBlockByteCount: UInt32 = 0
+    /// Roles are reversed: the second element is the source.
+    package var isSecondSource = false
+    /// Hosts are served by the second element: it has the data that counts.
+    package var isSecondPrimary = false
+    /// The target is a usable image.
+    package var isTargetConsistent = false
+    /// The source has changes that the target never had.
+    package var isSourceAhead = false
+    /// The source is half restored.
+    package var isSourceInconsistent = false
 
     package static var blockByteCount: Int { 4096 }
     package static var areaByteCount: Int { 2 * blockByteCount }
@@ -68,7 +90,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
         case .truncated(let byteCount): "only \(byteCount) of \(PairRecord.blockByteCount) bytes are there"
         case .blank: "never written"
         case .wrongMagic: "not a pair record (wrong magic)"
-        case .unknownVersion(let version): "format version \(version) is not known here; version 1 is"
+        case .unknownVersion(let version): "format version \(version) is not known here; versions 1 and 2 are"
         case .wrongChecksum(let stored, let computed): "checksum is \(stored), but its bytes give \(computed)"
         case .impossible(let field): "impossible value in \(field)"
         }
@@ -77,7 +99,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
 
 extension PairRecord {
     private static var magic: UInt64 { 0x5249_4150_4C50_4552 }  // "REPLPAIR" read as a little-endian number
-    private static var version: UInt32 { 1 }
+    private static var version: UInt32 { 2 }
     private static var checksumOffset: Int { 12 }
     /// More records than any pair is ever written, and far enough from the end of the number for all that follow.
     private static var sequenceLimit: UInt64 { 1 << 62 }
@@ -93,8 +115,19 @@ extension PairRecord {
         block.storeLittleEndian(pair.low, at: 32)
         block.storeLittleEndian(volumeByteCount, at: 40)
         block.storeLittleEndian(copyState, at: 48)
-        block.storeLittleEndian(UInt8(isClosedCleanly ? 1 : 0), at: 49)
+        block.storeLittleEndian(flags, at: 49)
+        block.storeLittleEndian(operation, at: 50)
+        block.storeLittleEndian(volumeBlockByteCount, at: 52)
         block.storeLittleEndian(Checksum.crc32c(block.bytes), at: Self.checksumOffset)
+    }
+
+    private var flags: UInt8 {
+        var flags: UInt8 = 0
+        let bits = [
+            isClosedCleanly, isSecondSource, isSecondPrimary, isTargetConsistent, isSourceAhead, isSourceInconsistent,
+        ]
+        for (bit, isSet) in bits.enumerated() where isSet { flags |= 1 << UInt8(bit) }
+        return flags
     }
 
     /// Reads a record from a block, trusting nothing in it.
@@ -115,16 +148,23 @@ extension PairRecord {
         computed = Checksum.crc32c(block.extracting(checksumOffset + 4..<blockByteCount), continuing: computed)
         guard stored == computed else { throw .wrongChecksum(stored: stored, computed: computed) }
         let foundVersion: UInt32 = block.loadLittleEndian(at: 8)
-        guard foundVersion == version else { throw .unknownVersion(foundVersion) }
+        guard (1...version).contains(foundVersion) else { throw .unknownVersion(foundVersion) }
         let flags: UInt8 = block.loadLittleEndian(at: 49)
-        guard flags <= 1 else { throw .impossible("flags") }
-        let record = PairRecord(
+        guard flags < (foundVersion == 1 ? 2 : 64) else { throw .impossible("flags") }
+        var record = PairRecord(
             sequence: block.loadLittleEndian(at: 16),
             pair: PairID(high: block.loadLittleEndian(at: 24), low: block.loadLittleEndian(at: 32)),
             volumeByteCount: block.loadLittleEndian(at: 40),
             copyState: block.loadLittleEndian(at: 48),
-            isClosedCleanly: flags == 1
+            isClosedCleanly: flags & 1 != 0
         )
+        record.operation = block.loadLittleEndian(at: 50)
+        record.volumeBlockByteCount = block.loadLittleEndian(at: 52)
+        record.isSecondSource = flags & 2 != 0
+        record.isSecondPrimary = flags & 4 != 0
+        record.isTargetConsistent = flags & 8 != 0
+        record.isSourceAhead = flags & 16 != 0
+        record.isSourceInconsistent = flags & 32 != 0
         guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
         return record
     }

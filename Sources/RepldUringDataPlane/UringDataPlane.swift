@@ -5,7 +5,7 @@ package import RepldCore
 package import RepldDataPlane
 package import RepldEngine
 internal import RepldFormat
-internal import RepldPair
+package import RepldPair
 internal import RepldUring
 
 /// The real data plane: one thread with one ring that drives the engine, reached through its mailbox.
@@ -96,14 +96,44 @@ package final class UringDataPlane: DataPlane {
 
     package func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry {
         let element = try await open(volume.path, isReadOnly: volume.isReadOnly)
+        let geometry = try Self.geometry(of: volume, on: element.geometry)
         let spec = VolumeSpec<UringPlatform>(
             id: volume.id,
             name: volume.name,
             isReadOnly: volume.isReadOnly,
-            source: ElementSpec(handle: element, geometry: element.geometry, name: volume.path)
+            source: ElementSpec(handle: element, geometry: geometry, name: volume.path)
         )
         try await ask("volume '\(volume.name)'") { .addVolume(spec, answer: $0) }
-        return element.geometry
+        return geometry
+    }
+
+    /// The volume's geometry on an element that may be larger, or have smaller blocks.
+    private static func geometry(
+        of volume: VolumeOpening,
+        on element: ElementGeometry
+    ) throws(DataPlaneError) -> ElementGeometry {
+        var geometry = element
+        if let byteCount = volume.byteCount {
+            guard byteCount > 0, byteCount <= element.byteCount else {
+                throw DataPlaneError(
+                    .element,
+                    "\(volume.path) has \(element.byteCount) bytes, the volume needs \(byteCount)"
+                )
+            }
+            geometry.byteCount = byteCount
+        }
+        if let blockByteCount = volume.blockByteCount, blockByteCount != element.logicalBlockByteCount {
+            let isPossible = blockByteCount.nonzeroBitCount == 1 && blockByteCount > element.logicalBlockByteCount
+            guard isPossible, geometry.byteCount % UInt64(blockByteCount) == 0 else {
+                throw DataPlaneError(
+                    .element,
+                    "\(volume.path) has blocks of \(element.logicalBlockByteCount) bytes, the volume of \(blockByteCount)"
+                )
+            }
+            geometry.logicalBlockByteCount = blockByteCount
+            geometry.physicalBlockByteCount = max(geometry.physicalBlockByteCount, blockByteCount)
+        }
+        return geometry
     }
 
     package func removeVolume(_ id: VolumeID, isForced: Bool) async throws(DataPlaneError) {
@@ -135,12 +165,16 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .detachPair(id, answer: $0) }
     }
 
-    package func startCopy(_ id: PairID) async throws(DataPlaneError) {
-        try await ask("pair \(id)") { .startCopy(id, answer: $0) }
+    package func operate(
+        _ id: PairID,
+        _ operation: ReplicationOperation,
+        isForced: Bool
+    ) async throws(DataPlaneError) -> OperationStart {
+        try await ask("pair \(id)") { .operate(id, operation, isForced: isForced, answer: $0) }
     }
 
-    package func suspend(_ id: PairID) async throws(DataPlaneError) {
-        try await ask("pair \(id)") { .suspend(id, answer: $0) }
+    package func cancelOperation(_ id: PairID) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .cancelOperation(id, answer: $0) }
     }
 
     package func status() async throws(DataPlaneError) -> EngineStatus {
@@ -195,8 +229,14 @@ package final class UringDataPlane: DataPlane {
             return (record, false)
         case .blank:
             return (assumed(.initialized), true)
-        case .lost:
-            return (assumed(.broken), false)
+        case .lost(let first, let second):
+            throw DataPlaneError(
+                .metadata,
+                """
+                neither record in \(pair.metadataPath) can be read (\(first.words); \(second.words)): \
+                nobody can say which element has the newer data
+                """
+            )
         }
     }
 
@@ -236,17 +276,18 @@ package final class UringDataPlane: DataPlane {
     }
 
     /// Sends a command and waits for its answer.
-    private func ask(
+    private func ask<Answer: Sendable>(
         _ subject: String,
-        _ command: (@escaping @Sendable (Result<Void, EngineRefusal>) -> Void) -> EngineCommand<UringPlatform>
-    ) async throws(DataPlaneError) {
-        let result: Result<Void, EngineRefusal> = await withCheckedContinuation { continuation in
+        _ command: (@escaping @Sendable (Result<Answer, EngineRefusal>) -> Void) -> EngineCommand<UringPlatform>
+    ) async throws(DataPlaneError) -> Answer {
+        let result: Result<Answer, EngineRefusal> = await withCheckedContinuation { continuation in
             if !mailbox.send(command { continuation.resume(returning: $0) }) {
                 continuation.resume(returning: .failure(.stopping))
             }
         }
-        if case .failure(let refusal) = result {
-            throw DataPlaneError(.refused, "\(subject): \(refusal)", refusal: refusal)
+        switch result {
+        case .success(let answer): return answer
+        case .failure(let refusal): throw DataPlaneError(.refused, "\(subject): \(refusal)", refusal: refusal)
         }
     }
 }

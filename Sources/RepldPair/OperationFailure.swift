@@ -1,0 +1,30 @@
+package import RepldCore
+
+/// Why an operation that had begun did not come to its end.
+///
+/// The pair is in a state of the table then, with nothing forgotten.
+package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
+    /// An error ended the copy; the pair's reason says which.
+    case pairBroken
+    /// Another operation took its place.
+    case superseded(by: ReplicationOperation)
+    case cancelled
+    /// What was in flight did not end within the pair's time limit, and nothing was changed.
+    case drainTimedOut
+    /// An element could not make durable what it has.
+    case flushFailed(IOFailure)
+    /// The pair's metadata could not be written: the state is not durable.
+    case recordFailed(IOFailure)
+
+    /// Words for the operator.
+    package var words: String {
+        switch self {
+        case .pairBroken: "the pair broke; its reason says why"
+        case .superseded(let operation): "\(operation.name) took its place"
+        case .cancelled: "cancelled"
+        case .drainTimedOut: "what was in flight did not end within the time limit; nothing was changed"
+        case .flushFailed(let failure): "a flush failed (\(failure.words)); nothing was changed"
+        case .recordFailed(let failure): "the pair's metadata could not be written: \(failure.words)"
+        }
+    }
+}
