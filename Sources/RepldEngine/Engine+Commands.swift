@@ -61,7 +61,7 @@ extension Engine where P: ~Copyable {
         volumes[index].id = spec.id
         volumes[index].name = spec.name
         volumes[index].isReadOnly = spec.isReadOnly || spec.source.geometry.isReadOnly
-        volumes[index].elements[0] = element
+        volumes[index].setElement(element, leg: 0)
         volumes[index].machine.advance(to: platform.now)
         return .success(())
     }
@@ -97,9 +97,9 @@ extension Engine where P: ~Copyable {
 
     mutating func finishVolumeIfIdle(_ index: Int) {
         guard volumes[index].isClosed, volumes[index].machine.isIdle else { return }
-        guard volumes[index].queriesInFlight == 0 else { return }
-        for leg in 0..<HostedVolume.legLimit {
-            if let element = volumes[index].elements[leg] { platform.detach(element) }
+        guard !volumes[index].hasQueriesInFlight else { return }
+        for place in 0..<HostedVolume.legLimit {
+            if let element = volumes[index].takeElement(atPlace: UInt8(place)) { platform.detach(element) }
         }
         for pair in 0..<VolumeMachine.pairLimit {
             if let element = volumes[index].metadata[pair] { platform.detach(element) }
@@ -131,13 +131,20 @@ extension Engine where P: ~Copyable {
             platform.detach(targetElement)
             return .failure(.tableFull("elements"))
         }
+        // An element of an earlier pair may still be about to be closed.
+        for pair in 0..<VolumeMachine.pairLimit
+        where volumes[volume].detachingPairs[pair] != nil && volumes[volume].machine.withPair(pair, { _ in }) == nil {
+            platform.detach(targetElement)
+            platform.detach(metadataElement)
+            return .failure(.tableFull("pairs that are being detached"))
+        }
         let place = volumes[volume].machine.addPair(spec.record, isNew: spec.isNew, settings: spec.settings)
         guard let place else {
             platform.detach(targetElement)
             platform.detach(metadataElement)
             return .failure(.tableFull("pairs of one volume"))
         }
-        volumes[volume].elements[place + 1] = targetElement
+        volumes[volume].setElement(targetElement, leg: UInt8(place + 1))
         volumes[volume].metadata[place] = metadataElement
         volumes[volume].pairNames[place] = spec.name
         carryOut(volume)
@@ -156,7 +163,7 @@ extension Engine where P: ~Copyable {
         return target.isReadOnly ? .targetReadOnly : nil
     }
 
-    private func findPair(_ id: PairID) -> (volume: Int, pair: Int)? {
+    func findPair(_ id: PairID) -> (volume: Int, pair: Int)? {
         for volume in 0..<volumes.count where volumes[volume].isInUse {
             if let pair = volumes[volume].machine.pairIndex(id) { return (volume, pair) }
         }
@@ -190,24 +197,11 @@ extension Engine where P: ~Copyable {
     }
 
     /// What the operations table is asked about a pair.
-    private func facts(_ volume: Int, _ pair: Int) -> PairFacts {
+    func facts(_ volume: Int, _ pair: Int) -> PairFacts {
         var facts = volumes[volume].machine.facts(of: pair)
         facts.volumeClientCount = UInt32(volumes[volume].connectionCount)
-        facts.targetClientCount = 0
+        facts.targetClientCount = UInt32(volumes[volume].targetConnectionCounts[pair])
         return facts
-    }
-
-    /// An operation has ended: whoever waits for it is told.
-    mutating func operationEnded(
-        _ pair: PairID,
-        _ operation: ReplicationOperation,
-        _ failure: OperationFailure?,
-        volume: Int
-    ) {
-        if !OperationTable.rule(of: operation).startsJob, let answer = operationAnswers.removeValue(forKey: pair) {
-            answer(failure.map { .failure(.operationFailed($0)) } ?? .success(.done))
-        }
-        eventSink(EngineEvent(volume: volumes[volume].id, pair: pair, kind: .operationEnded(operation, failure)))
     }
 
     private mutating func detachPair(
@@ -221,10 +215,31 @@ extension Engine where P: ~Copyable {
         carryOut(volume)
     }
 
+    /// The machine has forgotten the pair: its element is closed, once nobody asks it where it has holes.
     mutating func pairDetached(_ pair: Int, volume: Int) {
-        if let element = volumes[volume].elements[pair + 1] { platform.detach(element) }
+        let place = volumes[volume].place(ofLeg: UInt8(pair + 1))
+        if volumes[volume].queryCounts[Int(place)] > 0 {
+            volumes[volume].waitsForQueries[Int(place)] = pair
+        } else {
+            closeElement(ofPair: pair, atPlace: place, volume: volume)
+        }
+    }
+
+    /// A query on an element has ended.
+    mutating func queryEnded(atPlace place: UInt8, volume: Int) {
+        volumes[volume].queryCounts[Int(place)] -= 1
+        invariant(volumes[volume].queryCounts[Int(place)] >= 0, "queries are counted")
+        guard volumes[volume].queryCounts[Int(place)] == 0 else { return }
+        if let pair = volumes[volume].waitsForQueries[Int(place)] {
+            volumes[volume].waitsForQueries[Int(place)] = nil
+            closeElement(ofPair: pair, atPlace: place, volume: volume)
+        }
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
+    }
+
+    private mutating func closeElement(ofPair pair: Int, atPlace place: UInt8, volume: Int) {
+        if let element = volumes[volume].takeElement(atPlace: place) { platform.detach(element) }
         if let element = volumes[volume].metadata[pair] { platform.detach(element) }
-        volumes[volume].elements[pair + 1] = nil
         volumes[volume].metadata[pair] = nil
         volumes[volume].pairNames[pair] = ""
         guard let id = volumes[volume].detachingPairs[pair] else { return }
@@ -266,7 +281,7 @@ extension Engine where P: ~Copyable {
             let name = volumes[index].pairNames[pair]
             guard !name.isEmpty else { continue }
             let facts = facts(index, pair)
-            let isExported = volumes[index].machine.isTargetOpen(pair)
+            let isExported = isTargetExported(pair, of: index)
             let pairStatus = volumes[index].machine.withPair(pair) { pair in
                 PairStatus(
                     id: pair.id,

@@ -33,6 +33,10 @@ extension Engine where P: ~Copyable {
                 persist(record, pair: pair, volume: volume)
             case .announce(let event):
                 announce(event, volume: volume)
+            case .swapLegs(let pair):
+                volumes[volume].swapLegs(pair: pair)
+            case .closeTargetExport(let pair):
+                disconnectClients(of: volume, side: UInt8(pair + 1))
             case .pairDetached(let pair):
                 pairDetached(pair, volume: volume)
             case .closed:
@@ -44,10 +48,11 @@ extension Engine where P: ~Copyable {
     // MARK: - Operations
 
     private mutating func perform(_ operation: ElementOperation, volume: Int) {
-        let element = volumes[volume].element(leg: operation.leg)
+        let place = volumes[volume].place(ofLeg: operation.leg)
+        let element = volumes[volume].element(atPlace: place)
         let extent = operation.extent
         let length = Int(extent.length)
-        let token = token(.element, volume: volume, leg: operation.leg, slot: operation.slot)
+        let token = token(.element, volume: volume, leg: place, slot: operation.slot)
         switch operation.kind {
         case .read, .readAndCheckZero:
             unsafe platform.read(element, at: extent.offset, into: bytes(operation.buffer, length), token: token)
@@ -81,50 +86,53 @@ extension Engine where P: ~Copyable {
             }
         let tokenKind: TokenKind =
             operation.fillsIfUnsupported ? .zeroOrFill : (operation.kind == .discard ? .adviceDiscard : .element)
+        let place = volumes[volume].place(ofLeg: operation.leg)
         platform.zero(
-            volumes[volume].element(leg: operation.leg),
+            volumes[volume].element(atPlace: place),
             operation.extent,
             zeroKind,
             isDurable: operation.isDurable,
-            token: token(tokenKind, volume: volume, leg: operation.leg, slot: operation.slot)
+            token: token(tokenKind, volume: volume, leg: place, slot: operation.slot)
         )
     }
 
     mutating func elementCompleted(_ kind: TokenKind, _ completion: Completion) {
-        let place = completion.token.slot
-        let volume = Int(place.index >> Self.slotBits)
-        let slot = SlotID(index: place.index & (1 << Self.slotBits - 1), generation: place.generation)
-        let leg = completion.token.leg
+        let token = completion.token.slot
+        let volume = Int(token.index >> Self.slotBits)
+        let slot = SlotID(index: token.index & (1 << Self.slotBits - 1), generation: token.generation)
+        // The place of the element; for a record, the pair.
+        let place = completion.token.leg
         var failure = completion.failure
         // A late completion may free a request slot without an answer.
         hasFreedResources = true
         switch kind {
         case .record:
-            volumes[volume].machine.recordWritten(pair: Int(leg), failure)
+            volumes[volume].machine.recordWritten(pair: Int(place), failure)
             return carryOut(volume)
         case .zeroOrFill where failure == .notSupported:
-            volumes[volume].fillProgress[fillPlace(slot, leg)] = 0
-            return fillNext(volume, slot, leg)
+            volumes[volume].fillProgress[fillPlace(slot, place)] = 0
+            return fillNext(volume, slot, place)
         case .fill where failure == nil:
-            volumes[volume].fillProgress[fillPlace(slot, leg)] += UInt64(completion.count)
-            if volumes[volume].fillProgress[fillPlace(slot, leg)]
+            volumes[volume].fillProgress[fillPlace(slot, place)] += UInt64(completion.count)
+            if volumes[volume].fillProgress[fillPlace(slot, place)]
                 < volumes[volume].machine.operands(of: slot).extent.length
             {
-                return fillNext(volume, slot, leg)
+                return fillNext(volume, slot, place)
             }
         case .adviceDiscard where failure == .notSupported:
             failure = nil
         default:
             break
         }
-        let isMatch = failure == nil && examine(volume, slot, leg)
+        let isMatch = failure == nil && examine(volume, slot)
+        let leg = volumes[volume].leg(atPlace: place)
         volumes[volume].machine.completed(slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
         carryOut(volume)
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     /// What the mover wants to know about data that was read for it.
-    private func examine(_ volume: Int, _ slot: SlotID, _ leg: UInt8) -> Bool {
+    private func examine(_ volume: Int, _ slot: SlotID) -> Bool {
         let operands = volumes[volume].machine.operands(of: slot)
         let length = Int(operands.extent.length)
         switch operands.examination {
@@ -142,18 +150,20 @@ extension Engine where P: ~Copyable {
 
     // MARK: - Writing zeroes out
 
-    private func fillPlace(_ slot: SlotID, _ leg: UInt8) -> Int { Int(slot.index) * HostedVolume.legLimit + Int(leg) }
+    private func fillPlace(_ slot: SlotID, _ place: UInt8) -> Int {
+        Int(slot.index) * HostedVolume.legLimit + Int(place)
+    }
 
-    private mutating func fillNext(_ volume: Int, _ slot: SlotID, _ leg: UInt8) {
+    private mutating func fillNext(_ volume: Int, _ slot: SlotID, _ place: UInt8) {
         let operands = volumes[volume].machine.operands(of: slot)
-        let done = volumes[volume].fillProgress[fillPlace(slot, leg)]
+        let done = volumes[volume].fillProgress[fillPlace(slot, place)]
         let length = min(operands.extent.length - done, UInt64(pool.largestByteCount))
         unsafe platform.write(
-            volumes[volume].element(leg: leg),
+            volumes[volume].element(atPlace: place),
             at: operands.extent.offset + done,
             from: UnsafeRawBufferPointer(bytes(zeroes, Int(length))),
             isDurable: operands.isDurable,
-            token: token(.fill, volume: volume, leg: leg, slot: slot)
+            token: token(.fill, volume: volume, leg: place, slot: slot)
         )
     }
 
@@ -215,15 +225,34 @@ extension Engine where P: ~Copyable {
 
     private mutating func announce(_ event: VolumeEvent, volume: Int) {
         let id = volumes[volume].id
+        if case .operationEnded(let pair, let operation, let failure) = event {
+            return operationEnded(pair, operation, failure, volume: volume)
+        }
         let (pair, kind): (PairID?, EngineEvent.Kind) =
             switch event {
             case .copyStateChanged(let pair, let from, let to): (pair, .copyStateChanged(from: from, to: to))
-            case .pairBroken(let pair, let reason): (pair, .pairBroken(reason.words))
+            case .pairBroken(let pair, let reason, let isFlowingBack):
+                (pair, .pairBroken(reason.words(isFlowingBack: isFlowingBack)))
+            case .operationEnded(let pair, let operation, let failure): (pair, .operationEnded(operation, failure))
+            case .rolesReversed(let pair, let isSecondSource): (pair, .rolesReversed(isSecondSource: isSecondSource))
             case .sourceReadServedByTarget(let pair, let extent, let isRepaired):
                 (pair, .sourceReadServedByTarget(extent, isRepaired: isRepaired))
             case .sourceWriteFailed(let extent, let failure): (nil, .sourceWriteFailed(extent, failure))
             case .recordFailed(let pair, let failure): (pair, .recordFailed(failure))
             }
         eventSink(EngineEvent(volume: id, pair: pair, kind: kind))
+    }
+
+    /// An operation has ended: whoever waits for it is told.
+    private mutating func operationEnded(
+        _ pair: PairID,
+        _ operation: ReplicationOperation,
+        _ failure: OperationFailure?,
+        volume: Int
+    ) {
+        if !OperationTable.rule(of: operation).startsJob, let answer = operationAnswers.removeValue(forKey: pair) {
+            answer(failure.map { .failure(.operationFailed($0)) } ?? .success(.done))
+        }
+        eventSink(EngineEvent(volume: volumes[volume].id, pair: pair, kind: .operationEnded(operation, failure)))
     }
 }

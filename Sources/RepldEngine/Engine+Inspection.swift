@@ -3,8 +3,28 @@ package import RepldPair
 
 /// What whoever embeds the engine, and the simulator's checkers, may look at between two turns.
 extension Engine where P: ~Copyable {
-    /// Whether a volume would take a host request now.
-    package func hasRoom(volume: Int) -> Bool { volumes[volume].isInUse && volumes[volume].machine.hasRoom }
+    /// Whether a volume, or the own export of a target, would take a host request now.
+    package func hasRoom(volume: Int, side: UInt8 = 0) -> Bool {
+        volumes[volume].isInUse && volumes[volume].machine.hasRoom(side: side)
+    }
+
+    /// What the operations table would be asked about a pair; `nil` for a pair that the engine does not have.
+    package func facts(of pair: PairID) -> PairFacts? {
+        guard let (volume, index) = findPair(pair) else { return nil }
+        return facts(volume, index)
+    }
+
+    /// Whether hosts are served by the pair's second element, and whether that is the source.
+    package func place(of pair: PairID) -> (isSecondPrimary: Bool, isSecondSource: Bool)? {
+        guard let (volume, index) = findPair(pair) else { return nil }
+        return volumes[volume].machine.withPair(index) { ($0.isSecondPrimary, $0.isSecondSource) }
+    }
+
+    /// The side by which hosts reach the target of a pair now; `nil` while it is not theirs.
+    package func openSide(of pair: PairID) -> UInt8? {
+        guard let (volume, index) = findPair(pair), volumes[volume].machine.isTargetOpen(index) else { return nil }
+        return UInt8(index + 1)
+    }
 
     /// Where a pair's copy stands; `nil` for a pair that the engine does not have.
     package func copyState(of pair: PairID) -> CopyState? {
@@ -19,7 +39,9 @@ extension Engine where P: ~Copyable {
     package func isDirty(_ pair: PairID, touching extent: Extent) -> Bool {
         for volume in 0..<volumes.count where volumes[volume].isInUse {
             guard let index = volumes[volume].machine.pairIndex(pair) else { continue }
-            return volumes[volume].machine.withPair(index) { $0.dirty.isDirty(touching: extent) } ?? false
+            return volumes[volume].machine.withPair(index) {
+                $0.dirty.isDirty(touching: extent) || $0.targetChanged.isDirty(touching: extent)
+            } ?? false
         }
         return false
     }

@@ -179,6 +179,12 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package mutating func submit(_ request: HostRequest, to volume: Int) -> Bool {
         invariant(volumes[volume].isInUse, "requests go to volumes that are served")
         guard volumes[volume].machine.begin(request) else { return false }
+        if request.side == 0 { count(request, of: volume) }
+        carryOut(volume)
+        return true
+    }
+
+    private mutating func count(_ request: HostRequest, of volume: Int) {
         switch request.operation {
         case .read:
             volumes[volume].counters.readCount += 1
@@ -189,8 +195,6 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         case .flush:
             volumes[volume].counters.flushCount += 1
         }
-        carryOut(volume)
-        return true
     }
 
     /// Takes a buffer for a host request, leaving the movers their reserve; `nil` is the back-pressure.

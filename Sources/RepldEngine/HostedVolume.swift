@@ -13,8 +13,16 @@ struct HostedVolume: ~Copyable {
     var isClosed = false
     var geometry: ElementGeometry
     var machine: VolumeMachine
-    /// The element of each leg: the source, then the targets.
-    var elements: FixedArray<ElementID?>
+    /// The elements: the one that the volume was opened with, then those of the pairs.
+    private var elements: FixedArray<ElementID?>
+    /// The place in `elements` of each leg: as they stand, until a pair's elements change places.
+    ///
+    /// Operations carry the place, not the leg: one that is in flight when legs change places still belongs to its element.
+    private var places: FixedArray<UInt8>
+    /// Allocation queries in flight, by place: an element is not closed before they are over.
+    var queryCounts: FixedArray<Int>
+    /// Elements whose pair is gone, and which wait for the end of their queries, by place: the pair.
+    var waitsForQueries: FixedArray<Int?>
     /// The metadata element of each pair.
     var metadata: FixedArray<ElementID?>
     var pairNames: [String]
@@ -23,9 +31,10 @@ struct HostedVolume: ~Copyable {
     var records: RecordMemory
     /// Per slot and leg: how far the writing out of zeroes has come.
     var fillProgress: FixedArray<UInt64>
+    /// Clients of the volume's own export.
     var connectionCount = 0
-    /// Allocation queries of front ends on the source; its element is not closed before they are over.
-    var queriesInFlight = 0
+    /// Clients of the own exports of the pairs' targets.
+    var targetConnectionCounts: FixedArray<Int>
     var counters = Counters()
 
     struct Counters: BitwiseCopyable {
@@ -63,6 +72,10 @@ struct HostedVolume: ~Copyable {
             hostSlotLimit: hostSlotLimit
         )
         elements = FixedArray(count: Self.legLimit) { _ in nil }
+        places = FixedArray(count: Self.legLimit) { UInt8($0) }
+        queryCounts = FixedArray(repeating: 0, count: Self.legLimit)
+        waitsForQueries = FixedArray(count: Self.legLimit) { _ in nil }
+        targetConnectionCounts = FixedArray(repeating: 0, count: VolumeMachine.pairLimit)
         metadata = FixedArray(count: VolumeMachine.pairLimit) { _ in nil }
         detachingPairs = Array(repeating: nil, count: VolumeMachine.pairLimit)
         pairNames = Array(repeating: "", count: VolumeMachine.pairLimit)
@@ -74,11 +87,47 @@ struct HostedVolume: ~Copyable {
     var canDiscard: Bool { geometry.canDiscard && !isReadOnly }
     var canZeroFast: Bool { geometry.canZeroFast && !isReadOnly }
 
-    func element(leg: UInt8) -> ElementID {
-        guard let element = elements[Int(leg)] else {
+    /// The place of a leg's element.
+    func place(ofLeg leg: UInt8) -> UInt8 { places[Int(leg)] }
+
+    /// The leg that an element is now.
+    func leg(atPlace place: UInt8) -> UInt8 {
+        for leg in 0..<Self.legLimit where places[leg] == place { return UInt8(leg) }
+        invariantFailed("every place is a leg's")
+    }
+
+    func element(leg: UInt8) -> ElementID { element(atPlace: place(ofLeg: leg)) }
+
+    func element(atPlace place: UInt8) -> ElementID {
+        guard let element = elements[Int(place)] else {
             invariantFailed("an operation goes to a leg that has an element")
         }
         return element
+    }
+
+    /// Puts an element behind a leg.
+    mutating func setElement(_ element: ElementID, leg: UInt8) {
+        invariant(elements[Int(place(ofLeg: leg))] == nil, "a leg has one element")
+        elements[Int(place(ofLeg: leg))] = element
+    }
+
+    /// Takes the element at a place out, to be closed.
+    mutating func takeElement(atPlace place: UInt8) -> ElementID? {
+        let element = elements[Int(place)]
+        elements[Int(place)] = nil
+        return element
+    }
+
+    /// The primary and the element of a pair change places.
+    mutating func swapLegs(pair: Int) {
+        let primary = places[0]
+        places[0] = places[pair + 1]
+        places[pair + 1] = primary
+    }
+
+    var hasQueriesInFlight: Bool {
+        for place in 0..<Self.legLimit where queryCounts[place] > 0 { return true }
+        return false
     }
 }
 

@@ -55,6 +55,8 @@ struct NBDConnection: ~Copyable {
     var session: NBDSession?
     var isStructured = false
     var volume = 0
+    /// 0 for the volume's own export; n for that of the target of pair n-1.
+    var side: UInt8 = 0
     var requestCount = 0
     var heldByteCount = 0
 
@@ -162,6 +164,7 @@ enum NBDEndReason: BitwiseCopyable {
     case heldBuffersTooLong
     case lastRepliesTimedOut
     case volumeRemoved
+    case targetClosed
     case tooManyClients
 
     /// Words for the event; `nil` when there is nothing to explain.
@@ -177,6 +180,7 @@ enum NBDEndReason: BitwiseCopyable {
         case .heldBuffersTooLong: "the client neither read nor wrote while others waited for its buffers"
         case .lastRepliesTimedOut: "the client did not take its last replies"
         case .volumeRemoved: "the volume was removed"
+        case .targetClosed: "the target is no longer the hosts' to use"
         case .tooManyClients: "there are too many clients"
         }
     }

@@ -121,9 +121,9 @@ extension Engine where P: ~Copyable {
         let reason = nbd.connections[connection].endReason.words
         let number = nbd.connections[connection].number
         if let session = nbd.connections[connection].session {
-            let id = VolumeID(rawValue: session.export.identity)
+            let (id, side) = Self.exported(session.export.identity)
             // The volume may have been removed meanwhile, and its place taken by another.
-            if let volume = volumeIndex(id) { volumes[volume].connectionCount -= 1 }
+            if let volume = volumeIndex(id) { countClient(-1, of: volume, side: side) }
             eventSink(EngineEvent(volume: id, pair: nil, kind: .clientDisconnected(number, reason: reason)))
         } else if reason != nil {
             eventSink(EngineEvent(volume: nil, pair: nil, kind: .clientDisconnected(number, reason: reason)))
@@ -133,11 +133,22 @@ extension Engine where P: ~Copyable {
         nbd.openConnectionCount -= 1
     }
 
-    /// Ends all connections to a volume that goes away; its requests in flight are still answered.
-    mutating func disconnectClients(of volume: Int) {
-        for connection in 0..<NBDServer.connectionLimit
-        where nbd.connections[connection].stage == .transmission && nbd.connections[connection].volume == volume {
-            endAbruptly(connection, .volumeRemoved)
+    /// Counts a client of a volume, or of the own export of a target.
+    mutating func countClient(_ change: Int, of volume: Int, side: UInt8) {
+        if side == 0 {
+            volumes[volume].connectionCount += change
+        } else {
+            volumes[volume].targetConnectionCounts[Int(side) - 1] += change
+        }
+    }
+
+    /// Ends all connections to an export that goes away: a volume's, or the own one of a target; its requests in flight
+    /// are still answered.
+    mutating func disconnectClients(of volume: Int, side: UInt8 = 0) {
+        for connection in 0..<NBDServer.connectionLimit where nbd.connections[connection].stage == .transmission {
+            guard nbd.connections[connection].volume == volume else { continue }
+            guard nbd.connections[connection].side == side else { continue }
+            endAbruptly(connection, side == 0 ? .volumeRemoved : .targetClosed)
         }
     }
 

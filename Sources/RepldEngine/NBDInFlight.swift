@@ -37,6 +37,8 @@ struct NBDPiece: BitwiseCopyable {
     var hasEnded = false
     /// Of a query: the runs that were found.
     var runCount: UInt32 = 0
+    /// Of a query: the place of the element that is asked.
+    var place: UInt8 = 0
     /// The header of a simple reply goes before its data.
     var isReplyHead = false
     /// Behind it in the list of its request, or in the outbox of its connection.

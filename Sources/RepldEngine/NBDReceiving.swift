@@ -156,15 +156,15 @@ extension Engine where P: ~Copyable {
         case .needsOutputSpace:
             return .pauses
         case .transmission(let session):
-            guard let volume = volumeIndex(VolumeID(rawValue: session.export.identity)) else {
-                invariantFailed("an export is a volume")
-            }
+            let (id, side) = Self.exported(session.export.identity)
+            guard let volume = volumeIndex(id) else { invariantFailed("an export is a volume's") }
             nbd.connections[connection].session = session
             nbd.connections[connection].isStructured = session.hasStructuredReplies
             nbd.connections[connection].volume = volume
+            nbd.connections[connection].side = side
             nbd.connections[connection].stage = .transmission
             nbd.connections[connection].parser = .header
-            volumes[volume].connectionCount += 1
+            countClient(1, of: volume, side: side)
             let number = nbd.connections[connection].number
             eventSink(EngineEvent(volume: volumes[volume].id, pair: nil, kind: .clientConnected(number)))
             return .again

@@ -108,7 +108,9 @@ struct NBDServer: ~Copyable {
             guard connections[other].wait == what else { continue }
             switch what {
             case .table, .collection: return true
-            case .volume: if connections[other].volume == connections[connection].volume { return true }
+            case .volume:
+                let isSameSide = connections[other].side == connections[connection].side
+                if isSameSide, connections[other].volume == connections[connection].volume { return true }
             // A buffer that is too small for whoever waits is of no use to it.
             case .buffer: if connections[other].wantedByteCount <= byteCount { return true }
             }

@@ -23,7 +23,8 @@ extension Engine where P: ~Copyable {
     }
 
     private func volumeObstacle(_ connection: Int) -> NBDWait? {
-        let hasRoom = volumes[nbd.connections[connection].volume].machine.hasRoom
+        let side = nbd.connections[connection].side
+        let hasRoom = volumes[nbd.connections[connection].volume].machine.hasRoom(side: side)
         return hasRoom && !nbd.mustQueue(connection, for: .volume) ? nil : .volume
     }
 
@@ -158,7 +159,8 @@ extension Engine where P: ~Copyable {
             origin: RequestOrigin(client: UInt32(connection), request: piece.index),
             isDurable: operation != .read && operation != .flush && flags.contains(.forceUnitAccess),
             keepsAllocation: flags.contains(.noHole),
-            mustBeFast: flags.contains(.fastZero)
+            mustBeFast: flags.contains(.fastZero),
+            side: nbd.connections[connection].side
         )
         let isTaken = submit(host, to: nbd.connections[connection].volume)
         invariant(isTaken, "the volume had room")
@@ -179,10 +181,12 @@ extension Engine where P: ~Copyable {
         let piece = makePiece(pending, length: length, buffer: buffer)
         nbd.pendings[pending].submittedByteCount = length
         let volume = nbd.connections[connection].volume
-        volumes[volume].queriesInFlight += 1
+        let place = volumes[volume].place(ofLeg: nbd.connections[connection].side)
+        volumes[volume].queryCounts[Int(place)] += 1
+        nbd.pieces[piece].place = place
         let memory = unsafe UnsafeMutableRawBufferPointer(rebasing: pool.bytes(of: buffer)[..<Self.queryByteCount])
         unsafe platform.queryAllocation(
-            volumes[volume].element(leg: 0),
+            volumes[volume].element(atPlace: place),
             nbd.pendings[pending].request.extent,
             into: memory.bindMemory(to: AllocationRun.self),
             token: Token(kind: TokenKind.query.rawValue, leg: UInt8(volume), slot: piece)
@@ -193,14 +197,13 @@ extension Engine where P: ~Copyable {
 
     mutating func queryCompleted(_ piece: SlotID, _ completion: Completion) {
         let volume = Int(completion.token.leg)
-        volumes[volume].queriesInFlight -= 1
-        invariant(volumes[volume].queriesInFlight >= 0, "queries are counted")
+        let place = nbd.pieces[piece].place
         nbd.pieces[piece].runCount = completion.count
         // An element that cannot tell has told nothing wrong: what is not known is data.
         let failure = completion.failure == .notSupported ? nil : completion.failure
         if completion.failure != nil { nbd.pieces[piece].runCount = 0 }
         pieceEnded(piece, failure)
-        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
+        queryEnded(atPlace: place, volume: volume)
     }
 
     // MARK: - Write payloads

@@ -54,6 +54,10 @@ package enum Effect: Sendable, BitwiseCopyable {
     /// Write this record durably into the pair's metadata area, then report `recordWritten`.
     case persist(pair: Int, PairRecord)
     case announce(VolumeEvent)
+    /// The primary of the volume and the other element of a pair change places: leg 0 and the pair's leg.
+    case swapLegs(pair: Int)
+    /// The target's own export closes: its clients are to be disconnected.
+    case closeTargetExport(pair: Int)
     /// Nothing is in flight to the pair's target any more, and the machine has forgotten the pair.
     case pairDetached(pair: Int)
     /// Everything is drained, flushed and recorded.
@@ -68,17 +72,18 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetTimedOut
     case sourceReadFailed(IOFailure, Extent)
 
-    /// Words for the operator.
-    package var words: String {
-        switch self {
+    /// Words for the operator; `isFlowingBack` when data flows from the target to the source.
+    package func words(isFlowingBack: Bool) -> String {
+        let (from, to) = isFlowingBack ? ("target", "source") : ("source", "target")
+        return switch self {
         case .targetWriteFailed(let failure, let extent):
-            "the target failed a write at byte \(extent.offset): \(failure.words)"
+            "the \(to) failed a write at byte \(extent.offset): \(failure.words)"
         case .targetReadFailed(let failure, let extent):
-            "the target failed a read at byte \(extent.offset): \(failure.words)"
-        case .targetFlushFailed(let failure): "the target failed a flush: \(failure.words)"
-        case .targetTimedOut: "the target did not answer within its time limit"
+            "the \(to) failed a read at byte \(extent.offset): \(failure.words)"
+        case .targetFlushFailed(let failure): "the \(to) failed a flush: \(failure.words)"
+        case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
-            "the source failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"
+            "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"
         }
     }
 }
@@ -86,7 +91,9 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
 /// Something about a volume that an operator may want to know.
 package enum VolumeEvent: Sendable, BitwiseCopyable {
     case copyStateChanged(pair: PairID, from: CopyState, to: CopyState)
-    case pairBroken(pair: PairID, BreakReason)
+    case pairBroken(pair: PairID, BreakReason, isFlowingBack: Bool)
+    case operationEnded(pair: PairID, ReplicationOperation, OperationFailure?)
+    case rolesReversed(pair: PairID, isSecondSource: Bool)
     case sourceReadServedByTarget(pair: PairID, Extent, isRepaired: Bool)
     case sourceWriteFailed(Extent, IOFailure)
     case recordFailed(pair: PairID, IOFailure)

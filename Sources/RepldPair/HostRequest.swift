@@ -48,6 +48,8 @@ package struct HostRequest: Sendable, BitwiseCopyable {
     package var buffer: BufferID
     package var extent: Extent
     package var origin: RequestOrigin
+    /// 0 for the volume; n for the own export of the target of pair n-1, where that is open.
+    package var side: UInt8
 
     package init(
         operation: HostOperation,
@@ -56,7 +58,8 @@ package struct HostRequest: Sendable, BitwiseCopyable {
         origin: RequestOrigin,
         isDurable: Bool = false,
         keepsAllocation: Bool = false,
-        mustBeFast: Bool = false
+        mustBeFast: Bool = false,
+        side: UInt8 = 0
     ) {
         self.operation = operation
         self.extent = extent
@@ -65,5 +68,16 @@ package struct HostRequest: Sendable, BitwiseCopyable {
         self.isDurable = isDurable
         self.keepsAllocation = keepsAllocation
         self.mustBeFast = mustBeFast
+        self.side = side
+    }
+
+    /// A flush of the machine's own, which nobody is told of.
+    static var ownFlush: HostRequest {
+        HostRequest(
+            operation: .flush,
+            extent: Extent(offset: 0, length: 0),
+            buffer: .none,
+            origin: RequestOrigin(client: 0, request: 0)
+        )
     }
 }

@@ -3,9 +3,17 @@ internal import RepldFormat
 
 /// One pair of a volume: what its target has, what it lacks, and what is under way.
 ///
-/// The three maps answer "what may differ?" at every instant:
-/// - `dirty`: granules that the target is not known to have. Set before the write that makes them differ is issued;
-///   cleared only by the mover, for exactly what it copied, after a flush of the target (rule 3).
+/// **Elements, roles, legs.** A pair has a first and a second element. One of them is the source, by its role
+/// (`isSecondSource`), and one of them is the primary, which has the data that counts and serves hosts
+/// (`isSecondPrimary`). Leg 0 of the volume is the primary, the pair's own leg the other element. The source is the
+/// primary, except in Failedover and while a restore runs: then the pair is *misplaced*, and data flows, if it flows,
+/// from the target back to the source. The machine reads leg 0 and writes the pair's leg in either case.
+///
+/// The maps answer "what may differ?" at every instant:
+/// - `dirty`: granules that the two elements are not known to have in common. Set before the write that makes them differ is
+///   issued; cleared only by the mover, for exactly what it copied, after a flush of what it wrote (rule 3).
+/// - `targetChanged`: granules that hosts wrote on the target while it was theirs (Fractured, Split, Failedover); joined into
+///   `dirty` before anything is copied.
 /// - `unflushed`: granules of mirrored writes that the target completed since its last flush began.
 /// - `flushing`: those that the flush in flight covers.
 /// When the pair stops mirroring, the latter two and every write still in flight are joined into `dirty`, because a
@@ -22,7 +30,27 @@ package struct Pair: ~Copyable {
     package internal(set) var copyState = CopyState.initialized
     package internal(set) var reason: BreakReason?
 
+    /// The operation under way.
+    package internal(set) var operation: ReplicationOperation?
+    /// An operation whose result holds, and whose record is not durable yet.
+    var finishingOperation: ReplicationOperation?
+    /// Roles are reversed: the second element is the source.
+    package internal(set) var isSecondSource = false
+    /// Hosts are served by the second element: it is leg 0.
+    package internal(set) var isSecondPrimary = false
+    /// The target is a usable image: equal to the source, or to what the source was when mirroring stopped.
+    package internal(set) var isTargetConsistent = false
+    /// The source has changes that the target never had.
+    package internal(set) var isSourceAhead = false
+    /// The source is half restored.
+    package internal(set) var isSourceInconsistent = false
+    /// Roles were reversed without a copy: the pair waits for Resume.
+    var isResumeRequired = false
+    /// A restore or a failback copies and mirrors from the target to the source.
+    var isFlowingBack = false
+
     package internal(set) var dirty: DirtyMap
+    package internal(set) var targetChanged: DirtyMap
     var unflushed: DirtyMap
     var flushing: DirtyMap
     /// The flush whose success empties `flushing`.
@@ -42,6 +70,11 @@ package struct Pair: ~Copyable {
     /// The metadata area refuses records, and no open record is durable: writes must be refused.
     var isRecordImpossible = false
     var wantsCleanRecord = false
+    /// The state that is to be recorded must not be forgotten by a crash: a start would take the wrong element for the newer
+    /// one, or overwrite a target that was the hosts'. No write happens before it is durable, in both blocks.
+    var isRecordCritical = false
+    /// How often the present state is to be recorded once more.
+    var recordCopiesOwed = 0
 
     // The copy that runs or ran last.
     var cursor: UInt64 = 0
@@ -62,20 +95,40 @@ package struct Pair: ~Copyable {
     /// Makes a place for a pair, with maps of the given size (0 for a place that is not in use).
     init(volumeByteCount: UInt64, granuleByteCount: UInt64) {
         dirty = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
+        targetChanged = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         unflushed = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         flushing = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         let capacity = granuleByteCount == 0 || volumeByteCount == 0 ? 1 : Self.copiedExtentLimit
         copied = BoundedQueue(capacity: capacity, blank: Extent(offset: 0, length: 0))
     }
 
-    /// Memory that the three maps of a pair take, near enough: a bit for each granule, and a little for finding them.
+    /// Memory that the four maps of a pair take, near enough: a bit for each granule, and a little for finding them.
     package static func mapByteCount(volumeByteCount: UInt64, granuleByteCount: UInt64) -> UInt64 {
-        3 * (volumeByteCount / granuleByteCount / 8 + 1)
+        4 * (volumeByteCount / granuleByteCount / 8 + 1)
     }
 
     /// Whether host writes go to the target now.
     var isMirroring: Bool {
-        isInUse && (copyState == .unsynchronized || copyState == .synchronized) && !wantsDetach
+        isInUse && (copyState == .unsynchronized || copyState == .synchronized || isFlowingBack) && !wantsDetach
+    }
+
+    /// Whether hosts are served by the target, which is not the source by its role.
+    package var isMisplaced: Bool { isSecondPrimary != isSecondSource }
+
+    /// Remembers that the primary was written and the other element was not.
+    mutating func rememberWrite(_ extent: Extent) {
+        if isMisplaced { targetChanged.mark(touching: extent) } else { dirty.mark(touching: extent) }
+    }
+
+    /// Source and target have changed their roles, and with that the meaning of what each changed alone.
+    mutating func swapSides() {
+        swap(&dirty, &targetChanged)
+    }
+
+    /// Before anything is copied: what either side changed is what differs.
+    mutating func joinChanges() {
+        dirty.formUnion(targetChanged)
+        targetChanged.clearAll()
     }
 
     /// Whether a record is on its way, or has to be.
@@ -114,12 +167,19 @@ package struct Pair: ~Copyable {
     package var progress: ProgressStatus {
         if wantsDetach { return .detaching }
         if wantsStart { return .pending }
+        if let operation { return OperationTable.rule(of: operation).progress }
         switch copyState {
         case .unsynchronized: return comparesFirst ? .resyncing : .synchronizing
-        case .synchronized: return .completed
-        case .suspended: return .dormant
-        case .broken: return .requiresResync
+        case .synchronized, .failedover: return .completed
+        case .suspended: return isResumeRequired ? .requiresResume : .dormant
+        case .inactive: return .dormant
+        case .initialized, .prepared: return .requiresActivate
+        case .broken, .aborted: return .requiresResync
+        case .restored: return .requiresResume
         default: return .notApplicable
         }
     }
+
+    /// Why it stopped, in words; empty when there is nothing to say.
+    package var reasonWords: String { reason?.words(isFlowingBack: isMisplaced) ?? "" }
 }

@@ -13,6 +13,7 @@ extension VolumeMachine {
     /// Starts as many chunks as the pair may have in flight, or goes on to what follows the last of them.
     mutating func pumpCopies(_ index: Int) {
         guard pairs[index].isInUse, isCopying(index), !pairs[index].isCopyFlushInFlight else { return }
+        guard !gate.isClosed, !pairs[index].isRecordCritical else { return }
         let limit = UInt64(pairs[index].settings.copyChunkByteCount) >> UInt64(pairs[index].dirty.granuleShift)
         while pairs[index].copiesInFlight < Int(pairs[index].settings.copyDepth) {
             guard pairs[index].copied.count + pairs[index].copiesInFlight < Pair.copiedExtentLimit else { break }
@@ -58,19 +59,15 @@ extension VolumeMachine {
     mutating func startCopy(_ id: SlotID) {
         let index = Int(slots[id].pair)
         guard isCopying(index) else { return endChunk(id, isCopied: false) }
-        if holdsForRecord {
-            slots[id].stage = .waitingForRecord
-            heldCount += 1
-            return
-        }
+        if holdsForRecord { return hold(id, .waitingForRecord) }
         slots[id].stage = .copyReading
         slots[id].startedAt = now
         issue(id, leg: 0, .readAndCheckZero)
     }
 
     private func isCopying(_ index: Int) -> Bool {
-        pairs[index].copyState == .unsynchronized && !pairs[index].wantsDetach && !isClosing
-            && !pairs[index].isRecordImpossible
+        (pairs[index].copyState == .unsynchronized || pairs[index].isFlowingBack) && !pairs[index].wantsDetach
+            && !isClosing && !pairs[index].isRecordImpossible
     }
 
     mutating func copyStepCompleted(_ id: SlotID, leg: UInt8, _ outcome: OperationOutcome) {
@@ -157,12 +154,7 @@ extension VolumeMachine {
 
     private mutating func startCopyFlush(_ index: Int) {
         var request = Request(
-            host: HostRequest(
-                operation: .flush,
-                extent: Extent(offset: 0, length: 0),
-                buffer: .none,
-                origin: RequestOrigin(client: 0, request: 0)
-            ),
+            host: .ownFlush,
             purpose: .copyFlush,
             stage: .running
         )

@@ -4,11 +4,7 @@ internal import RepldCore
 extension VolumeMachine {
     /// The write holds its lock: issues it to every copy that takes it, or holds it while a record is pending.
     mutating func startWrite(_ id: SlotID) {
-        if holdsForRecord {
-            slots[id].stage = .waitingForRecord
-            heldCount += 1
-            return
-        }
+        if holdsForRecord { return hold(id, .waitingForRecord) }
         if isWritingRefused {
             slots[id].stage = .running
             slots[id].sourceFailure = .inputOutput
@@ -23,7 +19,7 @@ extension VolumeMachine {
         if !slots[id].awaitsSource { issueToTargets(id) }
     }
 
-    private func writeKind(of id: SlotID) -> ElementOperation.Kind {
+    func writeKind(of id: SlotID) -> ElementOperation.Kind {
         switch slots[id].host.operation {
         case .write: .write
         case .discard: .discard
@@ -35,12 +31,13 @@ extension VolumeMachine {
     /// Marks what the targets that are not written now will lack.
     private mutating func rememberForOthers(_ id: SlotID) {
         for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
-            pairs[index].dirty.mark(touching: slots[id].host.extent)
+            pairs[index].rememberWrite(slots[id].host.extent)
         }
     }
 
     private mutating func issueToTargets(_ id: SlotID) {
         let kind = writeKind(of: id)
+        slots[id].startedAt = now
         for index in 0..<pairs.count where pairs[index].isMirroring {
             issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
         }
@@ -107,8 +104,13 @@ extension VolumeMachine {
                 targetFlushCompleted(id, pair: Int(leg) - 1, failure)
             }
             if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
+        case .targetRead, .targetWrite, .targetFlush:
+            slots[id].sourceFailure = failure
+            endTargetRequest(id)
         case .copyFlush:
             copyFlushCompleted(id, failure)
+        case .gateFlush:
+            gateFlushLegCompleted(id, leg: leg, failure)
         case .closeFlush:
             closeFlushLegCompleted(id, leg: leg, failure)
         case .copy:
@@ -146,8 +148,7 @@ extension VolumeMachine {
             unlock(id)
         }
         if holdsForRecord {
-            slots[id].stage = .answerHeld
-            heldCount += 1
+            hold(id, .answerHeld)
         } else {
             answer(id, failure)
         }
@@ -159,13 +160,14 @@ extension VolumeMachine {
         effects.append(.announce(.sourceWriteFailed(extent, failure)))
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(extent)
+            // A pair that flows back finds it by itself.
             if pairs[index].copyState == .synchronized && !pairs[index].wantsDetach { beginCopying(index) }
         }
     }
 
     /// The source may have lost whatever it had not made durable (a kernel reports that once, and then forgets it):
     /// nothing is known to be equal any more.
-    private mutating func sourceFlushFailed() {
+    mutating func sourceFlushFailed() {
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(Extent(offset: 0, length: byteCount))
             pairs[index].comparesFirst = true
@@ -176,8 +178,9 @@ extension VolumeMachine {
     /// Tells the host, and gives the slot back when no element holds on to it.
     mutating func answer(_ id: SlotID, _ failure: IOFailure?) {
         effects.append(.answer(slots[id].host.origin, failure: failure))
-        hostRequestCount -= 1
-        if slots[id].purpose == .hostRead && failure == nil { slots[id].host.buffer = .none }
+        let side = Int(slots[id].host.side)
+        if side == 0 { hostRequestCount -= 1 } else { targetRequestCounts[side - 1] -= 1 }
+        if slots[id].host.operation == .read && failure == nil { slots[id].host.buffer = .none }
         slots[id].stage = .abandoned
         releaseIfUnused(id)
     }
@@ -193,10 +196,12 @@ extension VolumeMachine {
     ///
     /// Never inside an event: what is released may release others, and a slot would be met twice on the way.
     mutating func finishEvent() {
-        while mayReleaseHeld {
-            mayReleaseHeld = false
-            releaseHeld()
-        }
+        repeat {
+            while mayReleaseHeld {
+                mayReleaseHeld = false
+                releaseHeld()
+            }
+        } while advanceGate()
     }
 
     private mutating func releaseHeld() {
@@ -211,8 +216,12 @@ extension VolumeMachine {
                 slots[id].stage = .waitingForLock
                 switch slots[id].purpose {
                 case .copy: startCopy(id)
+                case .targetWrite: startTargetWrite(id)
                 default: startWrite(id)
                 }
+            } else if slots[id].stage == .waitingForGate, !gate.isClosed {
+                heldCount -= 1
+                start(id)
             }
         }
     }

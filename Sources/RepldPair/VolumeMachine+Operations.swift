@@ -1,31 +1,277 @@
 internal import RepldCore
 
-/// The operations of the table, on the pairs of one volume.
+/// The operations of the table, carried out on the pairs of one volume.
+///
+/// An operation is accepted or refused at once (`OperationTable.verdict`). One that is accepted is `operation` of its pair
+/// until its result holds or it has failed; `operationEnded` tells which, after the result is durable. At most one is
+/// under way on a pair; a forward copy gives way to any other.
+///
+///     Activate, ResyncReplica, Resume    target's export closes → (stuck operations come back) → copy → Synchronized
+///     Split                              (copy → Synchronized) → gate → Split
+///     Failover                           gate → legs swapped → Failedover
+///     Failback                           copy from leg 0, the target, to the source, mirroring → gate → swapped → Synchronized
+///     RestoreFromReplica                 gate → legs swapped → copy to the source, mirroring → gate → swapped → Restored
+///     ReverseRoles                       gate → legs swapped, roles changed; Failedover: roles changed
+///     the others                         at once
+///
+/// While a restore or a failback runs, hosts are served by the target and their writes go to both elements: the target is
+/// complete at every instant, so that a crash only repeats copies. If the source fails meanwhile, the pair is Failedover:
+/// hosts stay with the element that has their data.
 extension VolumeMachine {
+    /// Begins an operation, or says why not; `facts` are this machine's, completed by who knows the clients.
     package mutating func operate(
         _ index: Int,
         _ operation: ReplicationOperation,
         _ facts: PairFacts,
         isForced: Bool
     ) -> OperationVerdict {
+        invariant(pairs[index].isInUse, "an operation is asked of a pair that exists")
+        if let refusal = refusalNow(index) { return .refused(refusal) }
         let verdict = OperationTable.verdict(operation, facts, isForced: isForced)
         guard case .accepted = verdict else { return verdict }
-        switch operation {
-        case .activate, .resume, .resyncReplica: _ = startPair(index)
-        default: _ = suspendPair(index)
+        if gate.isClosed, closesGate(operation, index) {
+            return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
+        if closesGate(operation, index), isTargetBusy(index, facts) { return .refused(.elementBusy) }
+        endOperation(index, .superseded(by: operation))
+        pairs[index].wantsStart = false
+        closeTargetExport(index)
+        pairs[index].operation = operation
+        begin(operation, index)
+        finishEvent()
         return verdict
     }
 
-    package mutating func cancelOperation(_ index: Int) -> Bool { false }
+    private func refusalNow(_ index: Int) -> OperationRefusal? {
+        if let finishing = pairs[index].finishingOperation { return .underWay(finishing) }
+        if pairs[index].wantsDetach { return .underWay(.detach) }
+        return isClosing ? .underWay(pairs[index].operation ?? .deactivate) : nil
+    }
 
-    package func facts(of index: Int) -> PairFacts { PairFacts(copyState: pairs[index].copyState) }
+    private func closesGate(_ operation: ReplicationOperation, _ index: Int) -> Bool {
+        switch operation {
+        case .failover, .restoreFromReplica: true
+        case .split: pairs[index].copyState == .synchronized
+        case .reverseRoles: !pairs[index].isMisplaced
+        case .abort: pairs[index].isFlowingBack
+        default: false
+        }
+    }
 
-    package func isTargetOpen(_ index: Int) -> Bool { false }
-}
-extension Pair {
-    package var operation: ReplicationOperation? { nil }
-    package var isSecondSource: Bool { false }
-    package var isSecondPrimary: Bool { false }
-    package var reasonWords: String { reason?.words ?? "" }
+    /// The target still holds operations that nobody waits for: it cannot take over.
+    private func isTargetBusy(_ index: Int, _ facts: PairFacts) -> Bool {
+        pairs[index].operationsInFlight > 0 && !pairs[index].isMirroring && facts.targetClientCount == 0
+    }
+
+    private mutating func begin(_ operation: ReplicationOperation, _ index: Int) {
+        switch operation {
+        case .activate, .resyncReplica, .resume:
+            startPair(index)
+        case .split:
+            if pairs[index].copyState == .synchronized { closeGate(index, .split) } else { wantRecord(index) }
+        case .failover:
+            closeGate(index, .failover)
+        case .reverseRoles:
+            if pairs[index].isMisplaced { makeChange(.reverseRoles, index) } else { closeGate(index, .reverseRoles) }
+        case .restoreFromReplica:
+            closeGate(index, .beginRestore)
+        case .failback:
+            startPair(index)
+        case .abort:
+            if pairs[index].isMisplaced { beginAbortOfRestore(index) } else { rest(index, in: .aborted) }
+        case .suspend: rest(index, in: .suspended)
+        case .deactivate: rest(index, in: .inactive)
+        case .fracture: rest(index, in: .fractured)
+        case .prepare, .unprepare: prepare(index)
+        default:
+            invariantFailed("the control plane carries out what is not the data plane's")
+        }
+    }
+
+    /// Gives up the operation that is under way; false where that cannot be.
+    package mutating func cancelOperation(_ index: Int) -> Bool {
+        guard let operation = pairs[index].operation, !pairs[index].wantsDetach else { return false }
+        switch operation {
+        case .activate, .resyncReplica, .resume:
+            pairs[index].wantsStart = false
+            if pairs[index].copyState == .unsynchronized { stopMirroring(index, to: .suspended) }
+            endOperation(index, .cancelled)
+        case .split where !gate.isClosed:
+            endOperation(index, .cancelled)
+            wantRecord(index)
+        case .failback where !gate.isClosed:
+            pairs[index].wantsStart = false
+            if pairs[index].isFlowingBack { stopFlowingBack(index) }
+            endOperation(index, .cancelled)
+            wantRecord(index)
+        case .split, .failover, .reverseRoles:
+            guard gate.stage == .draining, gate.pair == index else { return false }
+            leaveGate(index, .cancelled)
+        default:
+            return false
+        }
+        finishEvent()
+        return true
+    }
+
+    /// What the operations table is asked about a pair, as far as this machine knows it.
+    package func facts(of index: Int) -> PairFacts {
+        var facts = PairFacts(copyState: pairs[index].copyState)
+        facts.operation = pairs[index].operation
+        facts.isTargetConsistent = pairs[index].isTargetConsistent
+        facts.isSourceAhead = pairs[index].isSourceAhead
+        facts.isSourceInconsistent = pairs[index].isSourceInconsistent
+        facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount, byteCount)
+        facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
+        facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if pairs[other].isMirroring || pairs[other].isSecondPrimary { facts.doesOtherPairFlow = true }
+        }
+        return facts
+    }
+
+    // MARK: - Steps
+
+    /// Stops what flows, if anything does, and remembers from there on.
+    private mutating func rest(_ index: Int, in state: CopyState) {
+        endsWell(index) { machine in
+            if machine.pairs[index].isMirroring {
+                machine.stopMirroring(index, to: state)
+            } else {
+                machine.changeState(index, to: state)
+            }
+        }
+    }
+
+    /// Everything counts as out of sync; what is copied then is compared first.
+    private mutating func prepare(_ index: Int) {
+        pairs[index].isTargetConsistent = false
+        pairs[index].isSourceAhead = false
+        pairs[index].comparesFirst = true
+        pairs[index].reason = nil
+        rest(index, in: .prepared)
+        pairs[index].joinChanges()
+        pairs[index].dirty.markAll()
+    }
+
+    private mutating func closeTargetExport(_ index: Int) {
+        guard pairs[index].copyState == .fractured || pairs[index].copyState == .split else { return }
+        effects.append(.closeTargetExport(pair: index))
+    }
+
+    private mutating func beginAbortOfRestore(_ index: Int) {
+        stopFlowingBack(index)
+        closeGate(index, .abortRestore)
+    }
+
+    /// Copies and mirrors from leg 0, the target, to the source.
+    mutating func beginFlowingBack(_ index: Int) {
+        pairs[index].wantsStart = false
+        pairs[index].reason = nil
+        pairs[index].joinChanges()
+        pairs[index].isFlowingBack = true
+        pairs[index].isSourceInconsistent = true
+        resetCopyCounters(index)
+        markRecordCritical(index)
+        wantRecord(index)
+    }
+
+    /// From here on nothing new goes to the source; all that it may not have is dirty.
+    mutating func stopFlowingBack(_ index: Int) {
+        rememberUnproven(index)
+        pairs[index].copied.removeAll()
+        pairs[index].isFlowingBack = false
+        dropWaitingChunks(index)
+        markRecordCritical(index)
+    }
+
+    /// The one step for which the gate was closed.
+    mutating func makeChange(_ purpose: GatePurpose, _ index: Int) {
+        switch purpose {
+        case .split:
+            endsWell(index) { $0.stopMirroring(index, to: .split) }
+        case .failover:
+            endsWell(index) { $0.failOver(index) }
+        case .reverseRoles:
+            endsWell(index) { $0.reverseRoles(index) }
+        case .beginRestore:
+            pairs[index].joinChanges()
+            swapLegs(index)
+            // What the source alone had is given up: that is what a restore is for.
+            pairs[index].isSourceAhead = false
+            beginFlowingBack(index)
+        case .endRestore, .endFailback:
+            endsWell(index) { $0.endFlowingBack(index, to: purpose == .endRestore ? .restored : .synchronized) }
+        case .abortRestore:
+            endsWell(index) { machine in
+                machine.swapLegs(index)
+                machine.pairs[index].isTargetConsistent = false
+                machine.changeState(index, to: .aborted)
+            }
+        }
+    }
+
+    private mutating func failOver(_ index: Int) {
+        if pairs[index].isMirroring { rememberUnproven(index) }
+        pairs[index].isSourceAhead = !pairs[index].dirty.isClean
+        swapLegs(index)
+        changeState(index, to: .failedover)
+    }
+
+    private mutating func reverseRoles(_ index: Int) {
+        let isPlaced = !pairs[index].isMisplaced
+        pairs[index].isSecondSource.toggle()
+        if isPlaced { swapLegs(index) }
+        // What the old source changed alone is what the new target changed alone.
+        pairs[index].swapSides()
+        // An old source that is half overwritten is no usable image as a target.
+        if pairs[index].isSourceInconsistent { pairs[index].isTargetConsistent = false }
+        pairs[index].isSourceAhead = false
+        pairs[index].isSourceInconsistent = false
+        markRecordCritical(index)
+        if pairs[index].copyState == .synchronized || pairs[index].copyState == .split {
+            wantRecord(index)
+        } else {
+            changeState(index, to: .suspended)
+            pairs[index].isResumeRequired = true
+        }
+        let isSecondSource = pairs[index].isSecondSource
+        effects.append(.announce(.rolesReversed(pair: pairs[index].id, isSecondSource: isSecondSource)))
+    }
+
+    private mutating func endFlowingBack(_ index: Int, to state: CopyState) {
+        invariant(pairs[index].dirty.isClean, "a copy is over when nothing is dirty")
+        if state == .restored { rememberUnproven(index) }
+        pairs[index].isFlowingBack = false
+        pairs[index].comparesFirst = false
+        pairs[index].isSourceInconsistent = false
+        pairs[index].isSourceAhead = false
+        pairs[index].isTargetConsistent = true
+        swapLegs(index)
+        changeState(index, to: state)
+    }
+
+    // MARK: - The end of an operation
+
+    /// Makes the last change of an operation: its record, and with that everything after a crash, says that it has ended.
+    mutating func endsWell(_ index: Int, _ change: (inout VolumeMachine) -> Void) {
+        pairs[index].finishingOperation = pairs[index].operation
+        pairs[index].operation = nil
+        change(&self)
+        if !pairs[index].isRecordPending { wantRecord(index) }
+    }
+
+    /// The operation under way, if there is one, has failed.
+    mutating func endOperation(_ index: Int, _ failure: OperationFailure) {
+        guard let operation = pairs[index].operation else { return }
+        pairs[index].operation = nil
+        effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))
+    }
+
+    /// What the pair is now is durable, or cannot be made durable.
+    mutating func tellEnd(_ index: Int, _ failure: OperationFailure?) {
+        guard let operation = pairs[index].finishingOperation else { return }
+        pairs[index].finishingOperation = nil
+        effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))
+    }
 }

@@ -22,53 +22,69 @@ extension VolumeMachine {
         pairs[index].recordSequence = record.sequence
         // The area of a new pair is blank, which no start takes for "in sync".
         pairs[index].isOpenRecorded = isNew
-        let state = CopyState(rawValue: record.copyState) ?? .initialized
-        if state == .synchronized && record.isClosedCleanly && !isNew && !hasWritten {
-            pairs[index].copyState = .synchronized
-        } else {
-            pairs[index].dirty.markAll()
-            pairs[index].comparesFirst = !isNew
-            pairs[index].copyState = state == .synchronized ? .unsynchronized : state
-        }
-        if pairs[index].copyState == .unsynchronized { resetCopyCounters(index) }
+        takeUp(record, isNew: isNew, index)
+        if pairs[index].isMirroring { resetCopyCounters(index) }
         wantRecord(index)
         return index
     }
 
-    /// Starts to copy what differs and to mirror what is written; false where the pair's state has nothing to start.
-    package mutating func startPair(_ index: Int) -> Bool {
-        invariant(pairs[index].isInUse, "a pair that is started exists")
-        guard !pairs[index].wantsDetach else { return false }
-        switch pairs[index].copyState {
-        case .unsynchronized, .synchronized:
-            return true
-        case .initialized, .broken, .suspended, .prepared, .inactive, .aborted:
-            // What is stuck on the target must come back first: a late write would undo what the copy writes.
-            pairs[index].wantsStart = true
-            if pairs[index].operationsInFlight == 0 { beginCopying(index) }
-            return true
-        default:
-            return false
+    /// The state that a pair begins in, by its record.
+    private mutating func takeUp(_ record: PairRecord, isNew: Bool, _ index: Int) {
+        var state = CopyState(rawValue: record.copyState) ?? .initialized
+        pairs[index].isSecondSource = record.isSecondSource
+        pairs[index].isSecondPrimary = record.isSecondPrimary
+        pairs[index].isTargetConsistent = record.isTargetConsistent
+        pairs[index].isSourceAhead = record.isSourceAhead
+        pairs[index].isSourceInconsistent = record.isSourceInconsistent
+        if state == .synchronized && record.isClosedCleanly && !isNew && !hasWritten && !pairs[index].isMisplaced {
+            pairs[index].copyState = .synchronized
+            pairs[index].isTargetConsistent = true
+            return
         }
+        pairs[index].dirty.markAll()
+        pairs[index].comparesFirst = !isNew
+        let operation = ReplicationOperation(rawValue: record.operation)
+        if pairs[index].isMisplaced {
+            let flowsBack = operation == .failback || operation == .restoreFromReplica
+            pairs[index].operation = flowsBack ? operation : nil
+            pairs[index].isFlowingBack = flowsBack
+            if operation != .restoreFromReplica { state = .failedover }
+        } else if state == .unsynchronized || state == .synchronized {
+            state = .unsynchronized
+            pairs[index].isTargetConsistent = false
+            switch operation {
+            case .activate, .resyncReplica, .resume, .split: pairs[index].operation = operation
+            default: break
+            }
+        } else if state == .failedover {
+            // Hosts are with the source again, whatever else the record says.
+            state = .suspended
+        }
+        pairs[index].copyState = state
     }
 
-    /// Stops copying and mirroring; what is written meanwhile is remembered.
-    package mutating func suspendPair(_ index: Int) -> Bool {
-        guard !pairs[index].wantsDetach else { return false }
-        switch pairs[index].copyState {
-        case .suspended:
-            return true
-        case .unsynchronized, .synchronized:
-            stopMirroring(index, to: .suspended)
-            return true
-        default:
-            return false
-        }
+    /// Starts to copy what differs and to mirror what is written, as soon as the target holds nothing back: a late write would
+    /// undo what the copy writes.
+    mutating func startPair(_ index: Int) {
+        pairs[index].wantsStart = true
+        startIfPossible(index)
+    }
+
+    /// Begins the copy that is wanted, in the direction of the operation.
+    mutating func startIfPossible(_ index: Int) {
+        guard pairs[index].wantsStart, pairs[index].operationsInFlight == 0, !isClosing, !gate.isClosed else { return }
+        if pairs[index].operation == .failback { beginFlowingBack(index) } else { beginCopying(index) }
     }
 
     /// Forgets a pair once nothing is in flight to its target; `pairDetached` follows.
     package mutating func detachPair(_ index: Int) {
         invariant(pairs[index].isInUse, "a pair that is detached exists")
+        leaveGate(index, .superseded(by: .detach))
+        if pairs[index].copyState == .fractured || pairs[index].copyState == .split {
+            effects.append(.closeTargetExport(pair: index))
+        }
+        endOperation(index, .superseded(by: .detach))
+        tellEnd(index, .superseded(by: .detach))
         pairs[index].wantsDetach = true
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
@@ -94,19 +110,35 @@ extension VolumeMachine {
         let before = pairs[index].copyState
         guard before != state else { return }
         pairs[index].copyState = state
+        pairs[index].isResumeRequired = false
         effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
+        if Self.mustNotBeForgotten(before) || Self.mustNotBeForgotten(state) { markRecordCritical(index) }
         wantRecord(index)
+    }
+
+    /// States in which the target is the hosts', or has been: a start that believed another would overwrite what they wrote.
+    private static func mustNotBeForgotten(_ state: CopyState) -> Bool {
+        state == .fractured || state == .split || state == .failedover || state == .restored
+    }
+
+    mutating func markRecordCritical(_ index: Int) {
+        pairs[index].isRecordCritical = true
+        pairs[index].recordCopiesOwed = 1
     }
 
     mutating func beginCopying(_ index: Int) {
         pairs[index].wantsStart = false
         pairs[index].reason = nil
+        pairs[index].joinChanges()
+        pairs[index].isSourceAhead = false
+        pairs[index].isSourceInconsistent = false
+        if !pairs[index].dirty.isClean { pairs[index].isTargetConsistent = false }
         resetCopyCounters(index)
         changeState(index, to: .unsynchronized)
         pumpCopies(index)
     }
 
-    private mutating func resetCopyCounters(_ index: Int) {
+    mutating func resetCopyCounters(_ index: Int) {
         pairs[index].cursor = 0
         pairs[index].copied.removeAll()
         pairs[index].copyTotalByteCount = pairs[index].dirty.dirtyByteCount
@@ -118,26 +150,47 @@ extension VolumeMachine {
 
     mutating func finishCopying(_ index: Int) {
         invariant(pairs[index].dirty.isClean, "a copy is over when nothing is dirty")
+        if pairs[index].isFlowingBack {
+            guard !gate.isClosed else { return }
+            return closeGate(index, pairs[index].operation == .failback ? .endFailback : .endRestore)
+        }
         pairs[index].comparesFirst = false
+        pairs[index].isTargetConsistent = true
+        guard pairs[index].operation == .split else {
+            return endsWell(index) { $0.changeState(index, to: .synchronized) }
+        }
         changeState(index, to: .synchronized)
+        if !gate.isClosed { closeGate(index, .split) }
     }
 
     mutating func breakPair(_ index: Int, _ reason: BreakReason) {
         guard pairs[index].isMirroring else { return }
         pairs[index].reason = reason
-        effects.append(.announce(.pairBroken(pair: pairs[index].id, reason)))
-        stopMirroring(index, to: .broken)
+        let isFlowingBack = pairs[index].isFlowingBack
+        effects.append(.announce(.pairBroken(pair: pairs[index].id, reason, isFlowingBack: isFlowingBack)))
+        if isFlowingBack {
+            // The target has everything, and serves: that is what Failedover means.
+            stopFlowingBack(index)
+            leaveGate(index, .pairBroken)
+            endOperation(index, .pairBroken)
+            changeState(index, to: .failedover)
+            wantRecord(index)
+        } else {
+            stopMirroring(index, to: .broken)
+            leaveGate(index, .pairBroken)
+            endOperation(index, .pairBroken)
+        }
     }
 
     /// From here on nothing new goes to the target; all that it may not have is dirty.
-    private mutating func stopMirroring(_ index: Int, to state: CopyState) {
+    mutating func stopMirroring(_ index: Int, to state: CopyState) {
         rememberUnproven(index)
         pairs[index].copied.removeAll()
         dropWaitingChunks(index)
         changeState(index, to: state)
     }
 
-    private mutating func rememberUnproven(_ index: Int) {
+    mutating func rememberUnproven(_ index: Int) {
         pairs[index].rememberUnflushed()
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
@@ -179,7 +232,7 @@ extension VolumeMachine {
     mutating func targetOperationEnded(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].operationsInFlight == 0 else { return }
         if pairs[index].wantsDetach { return finishDetachIfIdle(index) }
-        if pairs[index].wantsStart && !isClosing { beginCopying(index) }
+        startIfPossible(index)
     }
 
     mutating func finishDetachIfIdle(_ index: Int) {
@@ -211,13 +264,20 @@ extension VolumeMachine {
         pairs[index].isRecordWanted = false
         pairs[index].isRecordInFlight = true
         pairs[index].recordSequence += 1
-        let record = PairRecord(
+        var record = PairRecord(
             sequence: pairs[index].recordSequence,
             pair: pairs[index].id,
             volumeByteCount: byteCount,
             copyState: pairs[index].copyState.rawValue,
             isClosedCleanly: pairs[index].wantsCleanRecord
         )
+        record.operation = pairs[index].operation?.rawValue ?? 0
+        record.volumeBlockByteCount = blockByteCount
+        record.isSecondSource = pairs[index].isSecondSource
+        record.isSecondPrimary = pairs[index].isSecondPrimary
+        record.isTargetConsistent = pairs[index].isTargetConsistent
+        record.isSourceAhead = pairs[index].isSourceAhead
+        record.isSourceInconsistent = pairs[index].isSourceInconsistent
         effects.append(.persist(pair: index, record))
     }
 
@@ -232,6 +292,7 @@ extension VolumeMachine {
             pairs[index].isRecordImpossible = false
             pairs[index].hasRecordFailed = false
             pairs[index].recordAttempts = 0
+            if !pairs[index].isRecordWanted { recordIsDurable(index) }
         }
         if pairs[index].wantsDetach { pairs[index].isRecordWanted = false }
         writeRecord(index)
@@ -241,6 +302,17 @@ extension VolumeMachine {
         if pairs[index].isInUse, !pairs[index].isRecordPending { pumpCopies(index) }
         if isClosing { advanceClosing() }
         finishEvent()
+    }
+
+    /// The present state is recorded once; where it must not be forgotten, both blocks of the area are to have it.
+    private mutating func recordIsDurable(_ index: Int) {
+        if pairs[index].recordCopiesOwed > 0 {
+            pairs[index].recordCopiesOwed -= 1
+            pairs[index].isRecordWanted = true
+            return
+        }
+        pairs[index].isRecordCritical = false
+        tellEnd(index, nil)
     }
 
     /// Tries again to write the records that could not be written.
@@ -264,7 +336,8 @@ extension VolumeMachine {
         }
         if !pairs[index].hasRecordFailed { effects.append(.announce(.recordFailed(pair: pairs[index].id, failure))) }
         pairs[index].hasRecordFailed = true
-        if !pairs[index].isOpenRecorded { pairs[index].isRecordImpossible = true }
+        if !pairs[index].isOpenRecorded || pairs[index].isRecordCritical { pairs[index].isRecordImpossible = true }
+        tellEnd(index, .recordFailed(failure))
     }
 
     // MARK: - Closing
@@ -274,9 +347,11 @@ extension VolumeMachine {
     /// The caller has no host requests in flight any more, or waits for them: closing goes on when they have ended.
     package mutating func close() {
         guard !isClosing else { return }
+        if gate.isClosed { leaveGate(gate.pair, .cancelled) }
         isClosing = true
         closeStage = .draining
         for index in 0..<pairs.count where pairs[index].isInUse { dropWaitingChunks(index) }
+        finishEvent()
         advanceClosing()
     }
 
@@ -307,12 +382,7 @@ extension VolumeMachine {
     private mutating func startCloseFlush() {
         closeStage = .flushing
         let request = Request(
-            host: HostRequest(
-                operation: .flush,
-                extent: Extent(offset: 0, length: 0),
-                buffer: .none,
-                origin: RequestOrigin(client: 0, request: 0)
-            ),
+            host: .ownFlush,
             purpose: .closeFlush,
             stage: .running,
             startedAt: now

@@ -22,6 +22,12 @@ package import RepldCore
 ///
 /// **Flush**: a leg to the source and to each target that mirrors.
 ///
+/// **The own export of a target** (Fractured, Split): requests with a `side`. They go to that leg alone, take locks in a space of
+/// their own (a target that hangs must not hold up the volume), and are remembered in `targetChanged`.
+///
+/// **The gate**: an operation that moves a role, or wants a write boundary, closes it (see `VolumeMachine+Gate`): what arrives
+/// waits in `waitingForGate`, what is under way ends, the copies are flushed, the change is made, the gate opens.
+///
 /// **A leg that hangs**: after the pair's time limit the pair is broken and the host answered; the slot and its buffer
 /// stay taken until the late completion, and the pair cannot start again before it (a late write would undo newer data).
 ///
@@ -35,6 +41,8 @@ package struct VolumeMachine: ~Copyable {
     ///
     /// Legs are bits of a byte.
     package static var pairLimit: Int { 3 }
+    /// Requests in flight on the own export of one target.
+    package static var targetSlotLimit: Int { 64 }
 
     package let byteCount: UInt64
     package let blockByteCount: UInt32
@@ -49,7 +57,9 @@ package struct VolumeMachine: ~Copyable {
     let hostSlotLimit: Int
     /// Host requests that are not answered yet.
     package internal(set) var hostRequestCount = 0
-    /// Requests in `waitingForRecord` or `answerHeld`.
+    /// Requests on the own exports of the targets that are not answered yet.
+    var targetRequestCounts: FixedArray<Int>
+    /// Requests in `waitingForGate`, `waitingForRecord` or `answerHeld`.
     var heldCount = 0
     /// A record that held requests back is no longer pending.
     var mayReleaseHeld = false
@@ -57,17 +67,19 @@ package struct VolumeMachine: ~Copyable {
     var hasWritten = false
     var isClosing = false
     var closeStage = CloseStage.open
+    var gate = Gate()
 
     enum CloseStage: UInt8 { case open, draining, flushing, recording, closed }
 
     /// What a slot is used for.
     enum Purpose: UInt8, BitwiseCopyable {
         case hostRead, hostWrite, hostFlush
-        case copy, copyFlush, closeFlush
+        case targetRead, targetWrite, targetFlush
+        case copy, copyFlush, closeFlush, gateFlush
     }
 
     enum Stage: UInt8, BitwiseCopyable {
-        case waitingForLock, waitingForRecord, running
+        case waitingForGate, waitingForLock, waitingForRecord, running
         /// A read that the source failed: it waits for its lock, then goes to the target, then back to the source.
         case redirectWaiting, redirectReading, redirectRepairing
         case waitingForBuffers, copyReading, copyComparing, copyWriting
@@ -104,12 +116,7 @@ package struct VolumeMachine: ~Copyable {
         self.blockByteCount = blockByteCount
         self.hostSlotLimit = hostSlotLimit
         let blank = Request(
-            host: HostRequest(
-                operation: .flush,
-                extent: Extent(offset: 0, length: 0),
-                buffer: .none,
-                origin: RequestOrigin(client: 0, request: 0)
-            ),
+            host: .ownFlush,
             purpose: .hostFlush,
             stage: .running
         )
@@ -117,12 +124,14 @@ package struct VolumeMachine: ~Copyable {
         // A target that hangs keeps at most as many answered requests as hosts may have in flight, because its pair
         // does not start again before they are back: they have slots too, so that the volume goes on without them.
         let stuckLimit = Self.pairLimit * hostSlotLimit
-        let capacity = hostSlotLimit + stuckLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 1) + 2
+        let targetLimit = Self.pairLimit * Self.targetSlotLimit
+        let capacity = hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 1) + 4
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
         effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
         pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, granuleByteCount: 4096) }
+        targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
     }
 
     /// Tells the machine the time of the turn that begins.
@@ -131,8 +140,12 @@ package struct VolumeMachine: ~Copyable {
     /// The next effect to carry out.
     package mutating func nextEffect() -> Effect? { effects.popFirst() }
 
-    /// Whether a host request would be taken now.
-    package var hasRoom: Bool { hostRequestCount < hostSlotLimit && !isClosing }
+    /// Whether a host request would be taken now: one on the volume, or on the own export of a target.
+    package func hasRoom(side: UInt8 = 0) -> Bool {
+        if isClosing { return false }
+        return side == 0
+            ? hostRequestCount < hostSlotLimit : targetRequestCounts[Int(side) - 1] < Self.targetSlotLimit
+    }
 
     /// Nothing is in flight and nothing waits.
     package var isIdle: Bool { slots.isEmpty }
@@ -143,11 +156,15 @@ package struct VolumeMachine: ~Copyable {
     ///
     /// False, and nothing happened, when every slot is taken: the front end tries again later.
     package mutating func begin(_ host: HostRequest) -> Bool {
-        guard hasRoom else { return false }
+        guard hasRoom(side: host.side) else { return false }
         let blockSize = UInt64(blockByteCount)
         invariant(host.extent.end <= byteCount, "a request lies inside its volume")
         invariant(host.extent.isAligned(to: blockSize), "a request is aligned to the volume's blocks")
         invariant(host.extent.isEmpty == (host.operation == .flush), "only a flush has no extent")
+        if host.side != 0 {
+            beginOnTarget(host)
+            return true
+        }
         let purpose: Purpose =
             switch host.operation {
             case .read: .hostRead
@@ -158,19 +175,35 @@ package struct VolumeMachine: ~Copyable {
         request.startedAt = now
         guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
         hostRequestCount += 1
-        switch purpose {
+        if gate.isClosed {
+            hold(id, .waitingForGate)
+        } else {
+            start(id)
+        }
+        return true
+    }
+
+    /// A host's request that nothing holds back any more.
+    mutating func start(_ id: SlotID) {
+        switch slots[id].purpose {
         case .hostRead:
+            slots[id].stage = .running
             issue(id, leg: 0, .read)
         case .hostFlush:
             startFlush(id)
         case .hostWrite:
             hasWritten = true
             slots[id].stage = .waitingForLock
-            if locks.acquire(host.extent, .exclusive, owner: id) { startWrite(id) }
-        case .copy, .copyFlush, .closeFlush:
-            invariantFailed("hosts do not start the mover's work")
+            if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
+        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush:
+            invariantFailed("hosts of the volume read, write and flush")
         }
-        return true
+    }
+
+    /// Keeps a request back until `releaseHeld` finds that its reason is gone.
+    mutating func hold(_ id: SlotID, _ stage: Stage) {
+        slots[id].stage = stage
+        heldCount += 1
     }
 
     /// An operation on a copy ended.
@@ -190,16 +223,23 @@ package struct VolumeMachine: ~Copyable {
         case .copyReading, .copyComparing, .copyWriting:
             copyStepCompleted(id, leg: leg, outcome)
         case .abandoned, .answerHeld:
-            if leg > 0 && slots[id].purpose != .hostWrite && slots[id].purpose != .copy {
+            if leg > 0, isFlush(slots[id].purpose) {
                 lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
-        case .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
+        case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
             invariantFailed("a waiting request has no operation in flight")
         }
         if leg > 0 { targetOperationEnded(Int(leg) - 1) }
         if isClosing { advanceClosing() }
         finishEvent()
+    }
+
+    private func isFlush(_ purpose: Purpose) -> Bool {
+        switch purpose {
+        case .hostFlush, .copyFlush, .closeFlush, .gateFlush: true
+        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy: false
+        }
     }
 
     /// Whether a slot still waits for the buffers that it asked for; a copy that has ended meanwhile does not.
@@ -228,6 +268,7 @@ package struct VolumeMachine: ~Copyable {
             for slot in 0..<slots.capacity {
                 guard let id = slots.taken(at: slot), slots[id].pendingLegs & bit != 0 else { continue }
                 guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
+                guard hasTimeLimit(slots[id].purpose) else { continue }
                 guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
                 breakPair(index, .targetTimedOut)
                 abandonLegs(of: index)
@@ -236,7 +277,17 @@ package struct VolumeMachine: ~Copyable {
         }
         retryRecords()
         if isClosing { advanceClosing() }
+        checkGateDeadline()
+        for index in 0..<pairs.count where pairs[index].isFlowingBack { pumpCopies(index) }
         finishEvent()
+    }
+
+    /// A host on a target's own export waits for its element as long as it takes; the gate has a limit of its own.
+    private func hasTimeLimit(_ purpose: Purpose) -> Bool {
+        switch purpose {
+        case .targetRead, .targetWrite, .targetFlush, .gateFlush: false
+        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush: true
+        }
     }
 
     /// What the engine needs to know of a slot when an operation of it ends.
@@ -326,8 +377,10 @@ package struct VolumeMachine: ~Copyable {
             switch slots[next].purpose {
             case .hostWrite: startWrite(next)
             case .hostRead: startRedirectedRead(next)
+            case .targetWrite: startTargetWrite(next)
             case .copy: startCopy(next)
-            case .hostFlush, .copyFlush, .closeFlush: invariantFailed("a flush takes no lock")
+            case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush:
+                invariantFailed("a flush takes no lock, nor does a read of a target's own export")
             }
         }
     }
@@ -344,9 +397,12 @@ package struct VolumeMachine: ~Copyable {
             let request = slots[id]
             switch request.purpose {
             case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
-            case .copy, .copyFlush, .closeFlush: break
+            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush: break
             }
-            if request.stage == .waitingForRecord || request.stage == .answerHeld { held += 1 }
+            switch request.stage {
+            case .waitingForGate, .waitingForRecord, .answerHeld: held += 1
+            default: break
+            }
             invariant(request.pendingLegs & ~request.issuedLegs == 0, "a pending leg was issued")
         }
         invariant(hostCount == hostRequestCount, "host requests are counted")
@@ -361,6 +417,22 @@ package struct VolumeMachine: ~Copyable {
             pairs[index].unflushed.checkInvariants()
             let isInSync = pairs[index].copyState == .synchronized && !pairs[index].wantsDetach
             invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
+            checkPlace(of: index)
         }
+    }
+
+    /// Where hosts are served fits what is under way.
+    private func checkPlace(of index: Int) {
+        let isServedByTarget =
+            pairs[index].copyState == .failedover || pairs[index].isFlowingBack
+            || (gate.isClosed && gate.pair == index && gate.purpose == .abortRestore)
+        invariant(
+            pairs[index].isMisplaced == isServedByTarget,
+            "a target serves hosts only in Failedover and in a restore"
+        )
+        invariant(
+            !pairs[index].isMirroring || pairs[index].targetChanged.isClean,
+            "what hosts changed on the target is joined before anything flows"
+        )
     }
 }

@@ -202,7 +202,7 @@ extension Simulation {
         try restartCleanly()
         for index in pairs.indices where !pairs[index].isAttached { try attach(index, isNew: true) }
         let ids = pairs.map(\.id)
-        for id in ids { _ = try ask { .startCopy(id, answer: $0) } }
+        for id in ids { try start(id) }
         for _ in 0..<200_000 {
             if ids.allSatisfy({ engine.copyState(of: $0) == .synchronized }) { break }
             try turn()

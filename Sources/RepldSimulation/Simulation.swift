@@ -263,10 +263,10 @@ package final class Simulation {
         switch world.random.below(8) {
         case 0...4:
             note("operator starts pair \(pair)")
-            _ = try ask { .startCopy(id, answer: $0) }
+            try start(id)
         case 5, 6:
             note("operator suspends pair \(pair)")
-            _ = try ask { .suspend(id, answer: $0) }
+            _ = try ask { .operate(id, .suspend, isForced: false, answer: $0) }
         default:
             // Detaching waits for what is stuck on the target.
             pairs[pair].disk.faults.isStuck = false
@@ -276,15 +276,23 @@ package final class Simulation {
         }
     }
 
+    /// Starts the copy of a pair from wherever it stands.
+    func start(_ id: PairID) throws(SimulationFailure) {
+        for operation in [ReplicationOperation.activate, .resume, .resyncReplica] {
+            let result = try ask { .operate(id, operation, isForced: false, answer: $0) }
+            if case .success = result { return }
+        }
+    }
+
     /// Holds a command's answer: the engine and the asker are on one thread here.
     final class AnswerBox<Value>: @unchecked Sendable {
         var value: Value?
     }
 
-    func ask(
-        _ command: (@escaping @Sendable (Result<Void, EngineRefusal>) -> Void) -> EngineCommand<SimulatedPlatform>
-    ) throws(SimulationFailure) -> Result<Void, EngineRefusal> {
-        let box = AnswerBox<Result<Void, EngineRefusal>>()
+    func ask<Answer: Sendable>(
+        _ command: (@escaping @Sendable (Result<Answer, EngineRefusal>) -> Void) -> EngineCommand<SimulatedPlatform>
+    ) throws(SimulationFailure) -> Result<Answer, EngineRefusal> {
+        let box = AnswerBox<Result<Answer, EngineRefusal>>()
         guard mailbox.send(command({ box.value = $0 })) else { throw failure("the engine takes no commands") }
         for _ in 0..<100_000 {
             try turn()

@@ -1,0 +1,236 @@
+internal import RepldCore
+
+/// Why the gate of a volume is closed.
+enum GatePurpose: UInt8, BitwiseCopyable {
+    case split, failover, reverseRoles, beginRestore, endRestore, endFailback, abortRestore
+
+    /// Whether leg 0 may be left behind when it does not answer: the other element takes over from it.
+    var leavesPrimaryBehind: Bool { self == .failover || self == .abortRestore }
+}
+
+/// The gate of a volume: how an operation gets a write boundary.
+///
+/// `open → draining → flushing → open`. While it is closed, new requests of hosts wait, the movers rest, and what had begun
+/// ends. Then nothing is in flight to the two elements concerned; both are flushed, so that what was acknowledged is
+/// durable on the element that will count, and what counts as equal is equal on stable storage. Then the change is made in
+/// one step, and the gate opens; host writes still wait until the change is durable (`holdsForRecord`).
+///
+/// It always opens again: a drain or a flush that takes longer than the pair's time limit ends the operation with nothing
+/// changed. Only a failover leaves a source behind that does not answer: what hosts wait for there fails, and what it
+/// may do to the source is remembered as different.
+struct Gate: BitwiseCopyable {
+    enum Stage: UInt8, BitwiseCopyable { case open, draining, flushing }
+
+    var stage = Stage.open
+    var pair = 0
+    var purpose = GatePurpose.split
+    var deadline = Instant(nanoseconds: 0)
+    var flush = SlotID(index: 0, generation: 0)
+    var primaryFailure: IOFailure?
+    var otherFailure: IOFailure?
+    /// Leg 0 does not answer, and nobody waits for it any more.
+    var isPrimaryGivenUp = false
+
+    var isClosed: Bool { stage != .open }
+}
+
+extension VolumeMachine {
+    mutating func closeGate(_ index: Int, _ purpose: GatePurpose) {
+        invariant(!gate.isClosed, "one operation closes the gate at a time")
+        gate = Gate()
+        gate.stage = .draining
+        gate.pair = index
+        gate.purpose = purpose
+        gate.deadline = gateDeadline(index)
+        for other in 0..<pairs.count where pairs[other].isInUse { dropWaitingChunks(other) }
+    }
+
+    private func gateDeadline(_ index: Int) -> Instant {
+        now.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
+    }
+
+    mutating func openGate() {
+        gate.stage = .open
+        mayReleaseHeld = true
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            // One that flows back and could not end is looked at again at the next tick, after hosts had their turn.
+            if !pairs[index].isFlowingBack { pumpCopies(index) }
+            startIfPossible(index)
+            let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized
+            if waitsForSplit, !gate.isClosed { closeGate(index, .split) }
+        }
+    }
+
+    /// Goes on when what the gate waits for has ended; true when it has opened.
+    mutating func advanceGate() -> Bool {
+        guard gate.stage == .draining, isDrained else { return false }
+        startGateFlush()
+        return false
+    }
+
+    /// Nothing is in flight to the two elements, and no record is on its way.
+    private var isDrained: Bool {
+        if holdsForRecord { return false }
+        let legs: UInt8 = 1 << leg(ofPair: gate.pair) | (gate.isPrimaryGivenUp ? 0 : 1)
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index) else { continue }
+            switch slots[id].stage {
+            case .waitingForGate: continue
+            case .abandoned: if slots[id].pendingLegs & legs != 0 { return false }
+            default: if !isElsewhere(id) { return false }
+            }
+        }
+        return true
+    }
+
+    /// Requests on the own export of another pair's target do not concern the gate.
+    private func isElsewhere(_ id: SlotID) -> Bool {
+        slots[id].host.side != 0 && Int(slots[id].host.side) - 1 != gate.pair
+    }
+
+    private mutating func startGateFlush() {
+        gate.stage = .flushing
+        gate.deadline = gateDeadline(gate.pair)
+        let request = Request(host: .ownFlush, purpose: .gateFlush, stage: .running, startedAt: now)
+        guard let id = slots.take(request) else { invariantFailed("the gate's flush has a slot of its own") }
+        gate.flush = id
+        if !gate.isPrimaryGivenUp { issue(id, leg: 0, .flush) }
+        issueTargetFlush(id, pair: gate.pair)
+    }
+
+    /// A leg of the gate's flush ended.
+    mutating func gateFlushLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
+        if leg == 0 {
+            gate.primaryFailure = failure
+        } else {
+            gate.otherFailure = failure
+            targetFlushCompleted(id, pair: Int(leg) - 1, failure)
+        }
+        guard slots[id].pendingLegs == 0 else { return }
+        slots.release(id)
+        // The pair may have been broken by its flush, and the gate opened with that.
+        if gate.stage == .flushing, gate.flush == id { passGate() }
+    }
+
+    /// Drained and flushed: the change is made, or the operation has failed.
+    private mutating func passGate() {
+        let index = gate.pair
+        if let failure = gate.primaryFailure, !gate.purpose.leavesPrimaryBehind {
+            sourceFlushFailed()
+            return failGate(.flushFailed(failure))
+        }
+        if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
+            // Of the element that is left behind nobody knows what it has lost.
+            pairs[index].dirty.markAll()
+            pairs[index].comparesFirst = true
+        }
+        gate.stage = .open
+        makeChange(gate.purpose, index)
+        openGate()
+    }
+
+    /// The operation that closed the gate has failed, with nothing changed; what flows goes on.
+    mutating func failGate(_ failure: OperationFailure) {
+        let index = gate.pair
+        gate.stage = .open
+        switch gate.purpose {
+        case .endRestore, .endFailback:
+            // The copy has not failed: it tries again when it next finds nothing to do.
+            break
+        case .split, .failover, .reverseRoles, .beginRestore, .abortRestore:
+            endOperation(index, failure)
+            // Hosts stay with the target, and the restore has ended.
+            if pairs[index].isMisplaced, pairs[index].copyState != .failedover { changeState(index, to: .failedover) }
+        }
+        openGate()
+    }
+
+    /// The pair that the gate is closed for goes, or breaks.
+    mutating func leaveGate(_ index: Int, _ failure: OperationFailure) {
+        guard gate.isClosed, gate.pair == index else { return }
+        if gate.stage == .flushing, slots.contains(gate.flush) { slots[gate.flush].stage = .abandoned }
+        failGate(failure)
+    }
+
+    /// What takes longer than the pair's time limit is not waited for.
+    mutating func checkGateDeadline() {
+        guard gate.isClosed, now > gate.deadline else { return }
+        if gate.purpose.leavesPrimaryBehind, !gate.isPrimaryGivenUp, !isOtherElementBusy {
+            gate.isPrimaryGivenUp = true
+            gate.deadline = gateDeadline(gate.pair)
+            if gate.stage == .flushing {
+                guard slots[gate.flush].pendingLegs == 1 else { return leaveGate(gate.pair, .drainTimedOut) }
+                slots[gate.flush].stage = .abandoned
+                return passGate()
+            }
+            return abandonPrimary()
+        }
+        leaveGate(gate.pair, .drainTimedOut)
+    }
+
+    private var isOtherElementBusy: Bool { gate.stage == .draining && pairs[gate.pair].operationsInFlight > 0 }
+
+    /// Leg 0 does not answer: whoever waits for it is told that it failed.
+    private mutating func abandonPrimary() {
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].pendingLegs & 1 != 0 else { continue }
+            slots[id].abandonedLegs |= 1
+            guard slots[id].awaitedLegs == 0 else { continue }
+            slots[id].sourceFailure = .timedOut
+            switch (slots[id].purpose, slots[id].stage) {
+            case (.hostWrite, .running):
+                settle(id)
+            case (.hostFlush, .running):
+                sourceFlushFailed()
+                settle(id)
+            case (.hostRead, .running):
+                answer(id, .timedOut)
+            case (.hostRead, .redirectRepairing):
+                unlock(id)
+                answer(id, nil)
+            case (.copy, .copyReading):
+                slots[id].stage = .abandoned
+                pairs[Int(slots[id].pair)].copiesInFlight -= 1
+                unlock(id)
+            default:
+                break
+            }
+        }
+    }
+
+    /// Leg 0 and the pair's leg change places; what is still in flight to the element that is left behind goes with it.
+    mutating func swapLegs(_ index: Int) {
+        invariant(pairs[index].operationsInFlight == 0, "nothing is in flight to the element that becomes the primary")
+        let bit: UInt8 = 1 << leg(ofPair: index)
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].pendingLegs & 1 != 0 else { continue }
+            invariant(slots[id].stage == .abandoned, "the gate has drained what hosts wait for")
+            slots[id].pendingLegs = slots[id].pendingLegs & ~1 | bit
+            slots[id].issuedLegs |= bit
+            slots[id].abandonedLegs |= bit
+            pairs[index].operationsInFlight += 1
+        }
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            spreadDifferences(of: index, to: other)
+        }
+        pairs[index].isSecondPrimary.toggle()
+        markRecordCritical(index)
+        effects.append(.swapLegs(pair: index))
+    }
+
+    /// Other pairs compare with leg 0: where that changes, they may differ.
+    private mutating func spreadDifferences(of index: Int, to other: Int) {
+        guard !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean else { return }
+        var run = pairs[index].dirty.nextDirtyRun(from: 0, limit: .max)
+        while let found = run {
+            pairs[other].dirty.mark(touching: pairs[index].dirty.extent(of: found))
+            run = pairs[index].dirty.nextDirtyRun(from: found.upperBound, limit: .max)
+        }
+        run = pairs[index].targetChanged.nextDirtyRun(from: 0, limit: .max)
+        while let found = run {
+            pairs[other].dirty.mark(touching: pairs[index].targetChanged.extent(of: found))
+            run = pairs[index].targetChanged.nextDirtyRun(from: found.upperBound, limit: .max)
+        }
+    }
+}

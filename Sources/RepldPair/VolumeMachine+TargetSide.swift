@@ -1,0 +1,62 @@
+internal import RepldCore
+
+/// The own export of a target, which hosts use read-write while the pair is Fractured or Split.
+///
+/// A request's life is short: `[waitingForLock → (waitingForRecord)] → running → answered`. It touches the target alone, has
+/// no time limit (the element is that host's storage, as a source is), and when the export closes, what is in flight ends by
+/// itself and what comes later is answered `cancelled`.
+extension VolumeMachine {
+    /// Whether hosts may use the target of a pair through its own export.
+    package func isTargetOpen(_ index: Int) -> Bool {
+        guard pairs[index].isInUse, !pairs[index].wantsDetach, pairs[index].operation == nil else { return false }
+        // Before that is durable, a start after a crash could overwrite what hosts write here.
+        guard !pairs[index].isRecordCritical else { return false }
+        return pairs[index].copyState == .fractured || pairs[index].copyState == .split
+    }
+
+    mutating func beginOnTarget(_ host: HostRequest) {
+        let index = Int(host.side) - 1
+        let purpose: Purpose =
+            switch host.operation {
+            case .read: .targetRead
+            case .flush: .targetFlush
+            case .write, .discard, .writeZeroes: .targetWrite
+            }
+        var request = Request(host: host, purpose: purpose, stage: .running)
+        request.startedAt = now
+        guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
+        targetRequestCounts[index] += 1
+        guard isTargetOpen(index) else { return answer(id, .cancelled) }
+        switch purpose {
+        case .targetRead: issue(id, leg: host.side, .read)
+        case .targetFlush: issue(id, leg: host.side, .flush)
+        default:
+            slots[id].stage = .waitingForLock
+            if locks.acquire(lockExtent(of: id), .exclusive, owner: id) { startTargetWrite(id) }
+        }
+    }
+
+    /// Each target has a space of locks of its own, behind that of the volume: a target that hangs holds up only its own hosts.
+    private func lockExtent(of id: SlotID) -> Extent {
+        let extent = slots[id].host.extent
+        return Extent(offset: extent.offset + UInt64(slots[id].host.side) << 60, length: extent.length)
+    }
+
+    /// The write holds its lock.
+    mutating func startTargetWrite(_ id: SlotID) {
+        if holdsForRecord { return hold(id, .waitingForRecord) }
+        let index = Int(slots[id].host.side) - 1
+        slots[id].stage = .running
+        guard isTargetOpen(index), !isWritingRefused else {
+            slots[id].sourceFailure = isWritingRefused ? .inputOutput : .cancelled
+            return endTargetRequest(id)
+        }
+        pairs[index].targetChanged.mark(touching: slots[id].host.extent)
+        issue(id, leg: slots[id].host.side, writeKind(of: id), isDurable: slots[id].host.isDurable)
+    }
+
+    mutating func endTargetRequest(_ id: SlotID) {
+        if slots[id].purpose == .targetWrite { unlock(id) }
+        answer(id, slots[id].sourceFailure)
+    }
+}
