@@ -24,6 +24,12 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case operationInProgress = "operation-in-progress"
             case notInThisState = "not-in-this-state"
             case needsForce = "needs-force"
+            case operationUnderWay = "operation-under-way"
+            case targetNotUsable = "target-not-usable"
+            case otherPairFlows = "other-pair-flows"
+            case operationFailed = "operation-failed"
+            case cannotCancel = "cannot-cancel"
+            case jobNotFound = "job-not-found"
             case copyStateNotReached = "copy-state-not-reached"
             case timeout = "timeout"
             case revisionOutOfDate = "revision-out-of-date"
@@ -59,6 +65,12 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
         package static var operationInProgress: Code { Code(value: .operationInProgress) }
         package static var notInThisState: Code { Code(value: .notInThisState) }
         package static var needsForce: Code { Code(value: .needsForce) }
+        package static var operationUnderWay: Code { Code(value: .operationUnderWay) }
+        package static var targetNotUsable: Code { Code(value: .targetNotUsable) }
+        package static var otherPairFlows: Code { Code(value: .otherPairFlows) }
+        package static var operationFailed: Code { Code(value: .operationFailed) }
+        package static var cannotCancel: Code { Code(value: .cannotCancel) }
+        package static var jobNotFound: Code { Code(value: .jobNotFound) }
         package static var copyStateNotReached: Code { Code(value: .copyStateNotReached) }
         package static var timeout: Code { Code(value: .timeout) }
         package static var revisionOutOfDate: Code { Code(value: .revisionOutOfDate) }
@@ -81,9 +93,10 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case .invalidName, .invalidRequest, .invalidSettings: .invalidParameter
             case .unknownOperation, .unknownCopyState: .invalidParameter
             case .notSupported: .notSupported
-            case .volumeNotFound, .pairNotFound, .pathNotFound: .objectNotFound
+            case .volumeNotFound, .pairNotFound, .pathNotFound, .jobNotFound: .objectNotFound
             case .nameInUse, .elementInUse, .elementExists, .elementUnavailable, .volumeHasPairs, .volumeInUse: .failed
             case .volumeNotServed, .operationInProgress, .notInThisState, .needsForce, .copyStateNotReached: .failed
+            case .operationUnderWay, .targetNotUsable, .otherPairFlows, .operationFailed, .cannotCancel: .failed
             case .refused, .stopping: .failed
             case .timeout: .timeout
             case .revisionOutOfDate: .cacheOutOfDate

@@ -60,7 +60,15 @@ extension ReplicationService {
             reply.previousCopyState = Enumerated(old)
             reply.copyState = Enumerated(new)
             reply.message = "\(old.name) -> \(new.name)"
-            if let id = event.pair { updateJob(of: id, for: new) }
+        case .operationEnded(let operation, let failure):
+            reply.kind = "operation-ended"
+            reply.message = failure.map { "\(operation.name) failed: \($0.words)" } ?? "\(operation.name) is done"
+            if let failure { level = Self.level(of: failure) }
+            if let id = event.pair { endJob(of: id, operation, failure) }
+        case .rolesReversed(let isSecondSource):
+            reply.kind = "roles-reversed"
+            let now = pairEntry.map { roles(of: $0, isSecondSource: isSecondSource) }
+            reply.message = now.map { "the source is \($0.sourcePath) now, the target \($0.targetPath)" } ?? ""
         case .pairBroken(let words):
             (reply.kind, reply.message, level) = ("pair-broken", words, .error)
         case .sourceReadServedByTarget(let extent, let isRepaired):
@@ -87,16 +95,23 @@ extension ReplicationService {
         append(reply, level)
     }
 
-    private func updateJob(of id: PairID, for state: CopyState) {
+    private static func level(of failure: OperationFailure) -> Logger.Level {
+        switch failure {
+        case .superseded, .cancelled: .notice
+        case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .error
+        }
+    }
+
+    private func endJob(of id: PairID, _ operation: ReplicationOperation, _ failure: OperationFailure?) {
         guard let job = pairs[id]?.job, job.state == Enumerated(JobState.running) else { return }
-        let ended: JobState? =
-            switch state {
-            case .synchronized: .completed
-            case .broken, .invalid, .partitioned: .exception
-            case .suspended, .inactive, .aborted, .fractured, .split: .terminated
-            default: nil
+        guard job.operation == Enumerated(operation) else { return }
+        let ended: JobState =
+            switch failure {
+            case nil: .completed
+            case .superseded, .cancelled: .terminated
+            case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .exception
             }
-        if let ended { pairs[id]?.job?.state = Enumerated(ended) }
+        pairs[id]?.job?.state = Enumerated(ended)
     }
 
     private func append(_ event: EventReply, _ level: Logger.Level) {
@@ -157,7 +172,14 @@ extension ReplicationService {
                 "\(what): its dirty maps would take \(byteCount) bytes of memory, and a pair may take \(limit)",
                 suggestion: "choose a larger --granule, up to 1MiB"
             )
-        case .notInThisState(let state): ControlError(.notInThisState, "\(what) in state \(state.name)")
+        case .operationRefused(_, let facts):
+            ControlError(.notInThisState, "\(what): its state has just become \(facts.copyState.name); try again")
+        case .operationFailed(let failure): ControlError(.operationFailed, "\(what): \(failure.words)")
+        case .cannotCancel(let operation):
+            ControlError(
+                .cannotCancel,
+                operation.map { "\(what): \($0.name) cannot be cancelled" } ?? "\(what): nothing is under way"
+            )
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }
     }

@@ -16,19 +16,12 @@ extension ReplicationService {
         let entry = try pairEntry(named: name)
         let operation = try Self.operation(request.operation)
         let wanted = try request.waitForCopyState.map { text throws(ControlError) in try Self.copyState(text) }
-        guard let rule = OperationRule.rule(for: operation) else {
-            throw ControlError(
-                .notSupported,
-                "\(operation.name) (\(operation.rawValue)) is not supported for a local mirror by this version",
-                suggestion: "supported are \(OperationRule.supported.map(\.name).joined(separator: ", "))"
-            )
-        }
         if let seconds = request.timeoutSeconds, !(0...31_536_000).contains(seconds) {
             throw ControlError(.invalidRequest, "timeoutSeconds: found \(seconds), expected 0 to 31536000")
         }
         let deadline = request.timeoutSeconds.map { ContinuousClock.now.advanced(by: .seconds($0)) }
-        let reply = try await carryOut(operation, rule, on: entry, request)
-        guard let wanted, rule.action != .detach else { return reply }
+        let reply = try await carryOut(operation, on: entry, request)
+        guard let wanted, registry.content.pair(entry.id) != nil else { return reply }
         try await wait(for: wanted, of: entry, until: deadline, job: reply.job)
         return MethodReply(returnCode: .success, job: reply.job, extendedStatus: reply.extendedStatus)
     }
@@ -36,7 +29,6 @@ extension ReplicationService {
     /// Everything but the wait: checks, the operation, the job.
     private func carryOut(
         _ operation: ReplicationOperation,
-        _ rule: OperationRule,
         on entry: PairEntry,
         _ request: SetReplicationRelationshipRequest
     ) async throws(ControlError) -> MethodReply {
@@ -46,33 +38,57 @@ extension ReplicationService {
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
-        let before = try await reply(for: entry)
-        try check(request.expectedRevision, against: before)
-        let state = CopyState(text: before.copyState.name) ?? .broken
-        let isStalled = state == .unsynchronized && before.requestedCopyState == .notApplicable
-        if rule.holdsIn.contains(state), !isStalled { return MethodReply(returnCode: .success) }
-        if !isStalled {
-            try check(operation, rule, from: state, isForced: request.force ?? false, pair: before)
-        }
-        switch rule.action {
-        case .startCopy:
-            try await startCopy(entry, of: volume)
-            return MethodReply(returnCode: .jobStarted, job: noteJob(operation, on: entry))
-        case .suspend:
-            do {
-                try await plane.suspend(entry.id)
-            } catch {
-                throw Self.controlError(error, "cannot suspend pair '\(entry.name)'")
-            }
-            noteChange("\(operation.name) accepted", of: entry)
+        let isForced = request.force ?? false
+        let before = try await situation(of: entry)
+        try check(request.expectedRevision, of: entry, before)
+        if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
+        switch operation {
         case .detach:
             try await detach(entry, of: volume)
+            return MethodReply(returnCode: .success)
+        case .dissolve, .resetToSync, .resetToAsync:
+            throw ControlError(.notSupported, "\(operation.name) is not supported by this version")
+        default:
+            return try await hand(operation, to: entry, of: volume, before, isForced: isForced)
         }
-        return MethodReply(returnCode: .success)
     }
 
-    /// Starts the copy; a pair that could not be attached before is attached now.
-    private func startCopy(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) {
+    /// Lets the data plane carry an operation out; a pair that could not be attached before is attached now.
+    private func hand(
+        _ operation: ReplicationOperation,
+        to entry: PairEntry,
+        of volume: VolumeEntry,
+        _ before: PairSituation,
+        isForced: Bool
+    ) async throws(ControlError) -> MethodReply {
+        if !before.isAttached {
+            try await attachLate(entry, of: volume)
+            let now = try await situation(of: entry)
+            if try holds(operation, entry, now, isForced: isForced) {
+                // To attach it has started a copy that was due.
+                guard let copy = now.facts.operation else { return MethodReply(returnCode: .success) }
+                return MethodReply(returnCode: .jobStarted, job: noteJob(copy, on: entry))
+            }
+        }
+        let start: OperationStart
+        do {
+            start = try await plane.operate(entry.id, operation, isForced: isForced)
+        } catch {
+            throw refusal(error, operation, entry, before.words)
+        }
+        switch start {
+        case .held:
+            return MethodReply(returnCode: .success)
+        case .done:
+            noteChange("\(operation.name) accepted", of: entry)
+            return MethodReply(returnCode: .success)
+        case .started:
+            return MethodReply(returnCode: .jobStarted, job: noteJob(operation, on: entry))
+        }
+    }
+
+    /// Attaches a pair that could not be attached when its volume was opened.
+    private func attachLate(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) {
         if let reason = volumes[volume.number]?.failure {
             throw ControlError(
                 .volumeNotServed,
@@ -80,65 +96,55 @@ extension ReplicationService {
                 suggestion: "mend that, then 'replctl volume retry \(volume.name)'"
             )
         }
-        if pairs[entry.id]?.failure != nil { try await attach(entry) }
-        do {
-            try await plane.startCopy(entry.id)
-        } catch {
-            throw Self.controlError(error, "cannot start the copy of pair '\(entry.name)'")
-        }
+        try await attach(entry)
     }
 
-    private func check(_ expected: UInt64?, against pair: PairReply) throws(ControlError) {
-        guard let expected, expected != pair.revision else { return }
+    private func check(
+        _ expected: UInt64?,
+        of entry: PairEntry,
+        _ situation: PairSituation
+    ) throws(ControlError) {
+        let revision = pairs[entry.id]?.revision ?? 0
+        guard let expected, expected != revision else { return }
         var error = ControlError(
             .revisionOutOfDate,
-            "pair '\(pair.name)' has changed: its revision is \(pair.revision), not \(expected)",
+            "pair '\(entry.name)' has changed: its revision is \(revision), not \(expected)",
             suggestion: "read the pair again and decide anew"
         )
-        error.status.revision = pair.revision
-        error.status.copyState = pair.copyState
+        error.status.revision = revision
+        error.status.copyState = Enumerated(situation.facts.copyState)
         throw error
     }
 
-    /// The table: accepted, accepted with force, or refused with what would be right.
-    private func check(
+    /// The table's answer: true where the result holds already, false where the operation may begin.
+    private func holds(
         _ operation: ReplicationOperation,
-        _ rule: OperationRule,
-        from state: CopyState,
-        isForced: Bool,
-        pair: PairReply
-    ) throws(ControlError) {
-        if rule.acceptedFrom.contains(state) { return }
-        let needsForce = rule.acceptedWithForceFrom.contains(state)
-        if needsForce, isForced { return }
-        let accepted = rule.acceptedFrom.union(rule.acceptedWithForceFrom).sorted { $0.rawValue < $1.rawValue }
-        let stake = pair.dirtyByteCount ?? 0
-        var error: ControlError
-        if needsForce {
-            error = ControlError(
-                .needsForce,
-                """
-                \(operation.name) of pair '\(pair.name)' in state \(state.name) needs force: the target is left \
-                inconsistent, \(ByteCount.format(stake)) of it are not known to be equal
-                """,
-                suggestion: "wait until it is Synchronized, or say --force"
-            )
-            error.status.bytesAtStake = stake
-        } else {
-            let words = accepted.map(\.name).joined(separator: ", ")
-            let other = OperationRule.operationThatStartsCopy(from: state)
-            let isCopy = rule.action == .startCopy
-            error = ControlError(
-                .notInThisState,
-                "\(operation.name) is not accepted in state \(state.name) of pair '\(pair.name)'; it is from \(words)",
-                suggestion: isCopy ? other.map { "use \($0.name)" } : nil
-            )
-            error.status.suggestedOperation = isCopy ? other.map { Enumerated($0) } : nil
+        _ entry: PairEntry,
+        _ situation: PairSituation,
+        isForced: Bool
+    ) throws(ControlError) -> Bool {
+        let verdict = OperationTable.verdict(operation, situation.facts, isForced: isForced)
+        if var refusal = OperationWords.refusal(of: operation, verdict, situation.facts, situation.words) {
+            refusal.status.revision = pairs[entry.id]?.revision
+            throw refusal
         }
-        error.status.copyState = pair.copyState
-        error.status.revision = pair.revision
-        error.status.acceptedFrom = accepted.map { Enumerated($0) }
-        throw error
+        return verdict == .holds
+    }
+
+    /// What the data plane says no with, in the table's words where it is the table that says no.
+    private func refusal(
+        _ error: DataPlaneError,
+        _ operation: ReplicationOperation,
+        _ entry: PairEntry,
+        _ words: PairWords
+    ) -> ControlError {
+        if case .operationRefused(let verdict, let facts) = error.refusal,
+            var refusal = OperationWords.refusal(of: operation, verdict, facts, words)
+        {
+            refusal.status.revision = pairs[entry.id]?.revision
+            return refusal
+        }
+        return Self.controlError(error, "\(operation.name) of pair '\(entry.name)' failed")
     }
 
     /// Returns when the pair has the state; throws when the time is up, or the pair went where the state cannot follow.
@@ -188,12 +194,19 @@ extension ReplicationService {
             .copyStateNotReached,
             "pair '\(entry.name)' is \(state.name) and does not become \(wanted.name) by itself"
                 + (now.reason.map { ": \($0)" } ?? ""),
-            suggestion: OperationRule.operationThatStartsCopy(from: state).map { "then use \($0.name)" }
+            suggestion: (try await suggestionForCopy(of: entry)).map { "then use \($0.name)" }
         )
         error.job = job
         error.status.copyState = now.copyState
         error.status.revision = now.revision
         throw error
+    }
+
+    /// The operation that starts the copy from where a pair is.
+    private func suggestionForCopy(of entry: PairEntry) async throws(ControlError) -> ReplicationOperation? {
+        let facts = try await situation(of: entry).facts
+        let copies: [ReplicationOperation] = [.activate, .resume, .resyncReplica]
+        return copies.first { OperationTable.verdict($0, facts, isForced: false) == .accepted(to: .synchronized) }
     }
 
     private static func operation(_ text: NumberOrName) throws(ControlError) -> ReplicationOperation {

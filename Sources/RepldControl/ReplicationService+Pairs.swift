@@ -111,7 +111,7 @@ extension ReplicationService {
 
     private func startFirstCopy(of entry: PairEntry) async throws(ControlError) {
         do {
-            try await plane.startCopy(entry.id)
+            _ = try await plane.operate(entry.id, .activate, isForced: false)
         } catch {
             throw Self.controlError(error, "pair '\(entry.name)' was made, but its first copy did not start")
         }

@@ -64,12 +64,35 @@ extension ReplicationService {
         }
     }
 
-    func pairStatus(_ id: PairID) async throws(DataPlaneError) -> PairStatus? {
-        try await plane.status().volumes.lazy.flatMap(\.pairs).first { $0.id == id }
+    /// What the operations table is asked about a pair, and what words about it need.
+    func situation(of entry: PairEntry) async throws(ControlError) -> PairSituation {
+        situation(of: entry, try await planeStatus())
     }
 
-    static func isCopying(_ progress: ProgressStatus) -> Bool {
-        progress == .synchronizing || progress == .resyncing
+    func situation(of entry: PairEntry, _ status: EngineStatus) -> PairSituation {
+        let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
+        let found = served?.pairs.first { $0.id == entry.id }
+        let byteCount = served?.byteCount ?? 0
+        var words = roles(of: entry, isSecondSource: found?.isSecondSource ?? false)
+        words.byteCount = byteCount
+        // Nothing is known of a pair that is not attached: nothing of its target counts as equal.
+        let unknown = PairFacts(
+            copyState: .broken,
+            changedByteCount: byteCount,
+            differingByteCount: byteCount
+        )
+        return PairSituation(facts: found?.facts ?? unknown, words: words, isAttached: found != nil)
+    }
+
+    /// Which element is source and which is target; the size is not filled in.
+    func roles(of entry: PairEntry, isSecondSource: Bool) -> PairWords {
+        let first = registry.content.volume(entry.volumeNumber)?.elementPath ?? ""
+        return PairWords(
+            name: entry.name,
+            sourcePath: isSecondSource ? entry.targetPath : first,
+            targetPath: isSecondSource ? first : entry.targetPath,
+            byteCount: 0
+        )
     }
 
     private func reply(for entry: VolumeEntry, _ status: EngineStatus) -> VolumeReply {
@@ -140,10 +163,10 @@ extension ReplicationService {
     }
 
     private func fill(_ reply: inout PairReply, from pair: PairStatus, volumeByteCount: UInt64) {
-        let isCopying = Self.isCopying(pair.progress)
+        let isCopying = pair.facts.operation != nil
         reply.copyState = Enumerated(pair.copyState)
         reply.progressStatus = Enumerated(pair.progress)
-        reply.requestedCopyState = isCopying ? Enumerated(CopyState.synchronized) : .notApplicable
+        reply.requestedCopyState = Self.requestedCopyState(pair.facts)
         reply.reason = pair.reason.isEmpty ? nil : pair.reason
         reply.dirtyByteCount = min(pair.dirtyByteCount, volumeByteCount)
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
@@ -167,10 +190,26 @@ extension ReplicationService {
         if pair.copyTotalByteCount > 0 { reply.copy = copy }
     }
 
+    /// Where the operation that is under way leads; Not Applicable when there is none.
+    static func requestedCopyState(_ facts: PairFacts) -> Enumerated {
+        guard let operation = facts.operation else { return .notApplicable }
+        let rule = OperationTable.rule(of: operation)
+        // A copy has left the state that it was accepted in.
+        let edge = rule.edge(from: facts.copyState) ?? rule.edges.first
+        return Enumerated(edge?.to ?? facts.copyState)
+    }
+
     /// Rounded down, so that 100 means that nothing differs.
     package static func percentSynced(dirty: UInt64, of total: UInt64) -> Int {
         guard total > 0, dirty < total else { return dirty == 0 ? 100 : 0 }
         let equal = (total - dirty).multipliedFullWidth(by: 100)
         return Int(total.dividingFullWidth(equal).quotient)
     }
+}
+
+/// One pair at one instant.
+struct PairSituation: Hashable, Sendable {
+    var facts: PairFacts
+    var words: PairWords
+    var isAttached: Bool
 }

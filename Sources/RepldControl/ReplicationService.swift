@@ -172,7 +172,7 @@ extension ReplicationService {
         }
     }
 
-    /// Attaches a pair whose volume is served, and lets a copy go on that was running.
+    /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
     func attach(_ entry: PairEntry) async throws(ControlError) {
         try state.makeMetadataIfMissing(of: entry.id)
         do {
@@ -181,15 +181,6 @@ extension ReplicationService {
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
         pairs[entry.id]?.failure = nil
-        do {
-            let status = try await pairStatus(entry.id)
-            if let status, status.copyState == .unsynchronized, !Self.isCopying(status.progress) {
-                try await plane.startCopy(entry.id)
-            }
-        } catch {
-            // The pair is attached and remembers what is written; the operator can start the copy.
-            record("copy-not-resumed", pair: entry.name, message: "\(error)", level: .error)
-        }
     }
 
     func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {

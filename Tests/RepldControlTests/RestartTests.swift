@@ -49,7 +49,7 @@ import Testing
         let fixture = try await ServiceFixture.paired()
         let after = try afterKill(fixture)
         try await after.service.start()
-        #expect(after.plane.calls.last == .startCopy)
+        #expect(after.plane.calls.last == .addPair("m1", isNew: false))
         #expect(try await after.pair().requestedCopyState == Enumerated(CopyState.synchronized))
     }
 

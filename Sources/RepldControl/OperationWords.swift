@@ -1,0 +1,225 @@
+internal import RepldControlAPI
+internal import RepldPair
+
+/// What words about a pair need besides its facts: what it is called, and where its data is.
+struct PairWords: Hashable, Sendable {
+    var name: String
+    /// The element that is the source now, and the one that is the target.
+    var sourcePath: String
+    var targetPath: String
+    /// Size of the volume in bytes.
+    var byteCount: UInt64
+}
+
+/// The verdicts of the operations table, in words for whoever asked.
+enum OperationWords {
+    /// The refusal that a verdict stands for; `nil` where the operation may begin or its result holds.
+    static func refusal(
+        of operation: ReplicationOperation,
+        _ verdict: OperationVerdict,
+        _ facts: PairFacts,
+        _ pair: PairWords
+    ) -> ControlError? {
+        var error: ControlError
+        switch verdict {
+        case .accepted, .holds:
+            return nil
+        case .needsForce(let reason):
+            let stake = stake(of: reason, operation, facts, pair)
+            error = ControlError(
+                .needsForce,
+                "\(operation.name) of pair '\(pair.name)' in state \(facts.copyState.name) needs force: \(stake.words)",
+                suggestion: remedy(for: reason, facts).map { "\($0), or say --force" } ?? "say --force if that may be"
+            )
+            error.status.bytesAtStake = stake.byteCount
+        case .refused(let refusal):
+            error = self.refusal(of: operation, refusal, facts, pair)
+        }
+        let rule = OperationTable.rule(of: operation)
+        error.status.copyState = Enumerated(facts.copyState)
+        if !rule.acceptedFrom.isEmpty { error.status.acceptedFrom = rule.acceptedFrom.states.map { Enumerated($0) } }
+        return error
+    }
+
+    private static func refusal(
+        of operation: ReplicationOperation,
+        _ refusal: OperationRefusal,
+        _ facts: PairFacts,
+        _ pair: PairWords
+    ) -> ControlError {
+        let other = suggestion(for: operation, facts)
+        let use = other.map { "use \($0.name)" }
+        let what = "\(operation.name) of pair '\(pair.name)'"
+        var error: ControlError
+        switch refusal {
+        case .state:
+            let from = OperationTable.rule(of: operation).acceptedFrom.states.map(\.name).joined(separator: ", ")
+            error = ControlError(
+                .notInThisState,
+                "\(operation.name) is not accepted in state \(facts.copyState.name) of pair '\(pair.name)'; it is from \(from)",
+                suggestion: use
+            )
+            error.status.suggestedOperation = other.map { Enumerated($0) }
+        case .underWay(let current):
+            error = ControlError(
+                .operationUnderWay,
+                "\(what) has to wait: \(current.name) is under way, and has to end first",
+                suggestion: "wait for its job, or cancel that"
+            )
+        case .targetNotUsable:
+            error = ControlError(
+                .targetNotUsable,
+                """
+                \(what) is refused, with force as well: the target \(pair.targetPath) is no usable image, up to \
+                \(bytes(facts.differingByteCount)) of it are neither what the source is nor what it was
+                """,
+                suggestion: use ?? "a copy has to come to its end first"
+            )
+            error.status.suggestedOperation = other.map { Enumerated($0) }
+        case .otherPairFlows:
+            error = ControlError(
+                .otherPairFlows,
+                "\(what) is refused: another pair of the volume copies or mirrors, and would copy from the wrong element",
+                suggestion: "Suspend or Detach the other pair first"
+            )
+        case .elementBusy:
+            error = ControlError(
+                .elementUnavailable,
+                "\(what) is refused: the element that is to serve does not answer, operations on it are still in flight",
+                suggestion: "try again when the device has given them back"
+            )
+        case .notSupported(let support):
+            error = ControlError(
+                .notSupported,
+                "\(operation.name) (\(operation.rawValue)) is not supported: \(support.words)",
+                suggestion: "'replctl operations' lists what is"
+            )
+        }
+        return error
+    }
+
+    // MARK: - What force gives up
+
+    /// What could be lost, in bytes where they are known.
+    struct Stake: Hashable, Sendable {
+        var words: String
+        var byteCount: UInt64?
+    }
+
+    /// What force would give up: how many bytes, on which side.
+    static func stake(
+        of reason: ForceReason,
+        _ operation: ReplicationOperation,
+        _ facts: PairFacts,
+        _ pair: PairWords
+    ) -> Stake {
+        switch reason {
+        case .targetLeftInconsistent:
+            let count = facts.differingByteCount
+            return Stake(
+                words: """
+                    the target \(pair.targetPath) is left as a mixture of old and new data, up to \(bytes(count)) of it \
+                    differ from the source
+                    """,
+                byteCount: count
+            )
+        case .sourceLeftInconsistent:
+            let count = facts.differingByteCount
+            return Stake(
+                words:
+                    "the source \(pair.sourcePath) is left half overwritten, up to \(bytes(count)) of it are still to come",
+                byteCount: count
+            )
+        case .targetLacksWrites(let count):
+            return Stake(
+                words: """
+                    the target \(pair.targetPath) lacks up to \(bytes(count)) that hosts were told are written; they stay \
+                    on the source \(pair.sourcePath) alone, and are lost when it is overwritten
+                    """,
+                byteCount: count
+            )
+        case .sourceChangesLost(let count):
+            return Stake(
+                words: """
+                    the source \(pair.sourcePath) has up to \(bytes(count)) of changes that the target never had, and they \
+                    are overwritten
+                    """,
+                byteCount: count
+            )
+        case .syncLost:
+            return Stake(
+                words: "the pair is in sync, and all \(bytes(pair.byteCount)) of it would count as out of sync",
+                byteCount: pair.byteCount
+            )
+        case .historiesDiffer(let count):
+            let loser = operation == .restoreFromReplica ? "source \(pair.sourcePath)" : "target \(pair.targetPath)"
+            return Stake(
+                words:
+                    "both elements were written since they parted; up to \(bytes(count)) on the \(loser) are overwritten",
+                byteCount: count
+            )
+        case .clientsConnected(let count):
+            let subject = count == 1 ? "1 client is" : "\(count) clients are"
+            return Stake(
+                words: "\(subject) connected, and would be disconnected and find other data afterwards",
+                byteCount: nil
+            )
+        }
+    }
+
+    /// What to do instead of force.
+    private static func remedy(for reason: ForceReason, _ facts: PairFacts) -> String? {
+        switch reason {
+        case .targetLeftInconsistent, .targetLacksWrites:
+            facts.operation == nil ? nil : "wait until it is Synchronized"
+        case .sourceLeftInconsistent: "wait until it has come to its end"
+        case .clientsConnected: "disconnect them"
+        case .sourceChangesLost, .syncLost, .historiesDiffer: nil
+        }
+    }
+
+    static func bytes(_ count: UInt64) -> String {
+        count < 1024 ? "\(count) bytes" : "\(ByteCount.format(count)) (\(count) bytes)"
+    }
+
+    // MARK: - What would get there
+
+    /// An operation that is accepted now and brings the pair where the wanted one is accepted, or what it wants.
+    ///
+    /// One that has the same result comes first: where a copy is wanted, that is the one that starts it. Operations that
+    /// give something up are never suggested.
+    static func suggestion(for wanted: ReplicationOperation, _ facts: PairFacts) -> ReplicationOperation? {
+        let rule = OperationTable.rule(of: wanted)
+        guard rule.support == .mirror else { return nil }
+        let ranked = ReplicationOperation.allCases.compactMap {
+            other -> (operation: ReplicationOperation, rank: Int)? in
+            guard other != wanted, !givesUp.contains(other) else { return nil }
+            guard case .accepted(let result?) = OperationTable.verdict(other, facts, isForced: false) else {
+                return nil
+            }
+            return rank(of: result, for: rule, facts).map { (other, $0) }
+        }
+        return ranked.min { $0.rank < $1.rank }?.operation
+    }
+
+    private static var givesUp: Set<ReplicationOperation> { [.abort, .prepare, .unprepare, .detach, .dissolve] }
+
+    /// How well a copy state serves an operation; less is better, `nil` when not at all.
+    private static func rank(of state: CopyState, for rule: OperationRule, _ facts: PairFacts) -> Int? {
+        if rule.edges.contains(where: { $0.to == state }) { return 0 }
+        guard let edge = rule.edge(from: state) else { return nil }
+        switch edge.condition {
+        case .none:
+            return 1
+        case .usableTarget, .usableTargetAndForceIfItLacksWrites, .forceIfTargetLacksWrites, .forceIfTargetInconsistent:
+            if state == .split { return 2 }
+            return facts.isTargetConsistent ? 3 : nil
+        case .forceIfSourceIsAhead:
+            return facts.isSourceAhead ? nil : 3
+        case .noClients:
+            return 3
+        case .force, .forceForHistory:
+            return nil
+        }
+    }
+}
