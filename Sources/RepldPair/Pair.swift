@@ -70,8 +70,10 @@ package struct Pair: ~Copyable {
     /// The metadata area refuses records, and no open record is durable: writes must be refused.
     var isRecordImpossible = false
     var wantsCleanRecord = false
-    /// The state that is to be recorded must not be forgotten by a crash: a start would take the wrong element for the newer
-    /// one, or overwrite a target that was the hosts'. No write happens before it is durable, in both blocks.
+    /// The state that is to be recorded must not be forgotten by a crash.
+    ///
+    /// A start would take the wrong element for the newer one, or overwrite a target that was the hosts'. No write happens
+    /// before it is durable, in both blocks.
     var isRecordCritical = false
     /// How often the present state is to be recorded once more.
     var recordCopiesOwed = 0

@@ -13,6 +13,9 @@ final class MachineHarness {
     var recycled: [BufferID] = []
     var events: [VolumeEvent] = []
     var detached: [Int] = []
+    var ended: [(operation: ReplicationOperation, failure: OperationFailure?)] = []
+    var swapped: [Int] = []
+    var closedExports: [Int] = []
     var isClosed = false
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
@@ -37,7 +40,11 @@ final class MachineHarness {
             case .persist(let pair, let record):
                 records.append((pair, record))
                 if writesRecords { machine.recordWritten(pair: pair, nil) }
-            case .announce(let event): events.append(event)
+            case .announce(let event):
+                if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
+                events.append(event)
+            case .swapLegs(let pair): swapped.append(pair)
+            case .closeTargetExport(let pair): closedExports.append(pair)
             case .pairDetached(let pair): detached.append(pair)
             case .closed: isClosed = true
             }
@@ -45,12 +52,33 @@ final class MachineHarness {
         machine.checkInvariants()
     }
 
+    /// Asks for an operation of the table, with what the machine knows of the pair.
+    @discardableResult
+    func ask(_ operation: ReplicationOperation, _ pair: Int = 0, isForced: Bool = false) -> OperationVerdict {
+        let verdict = machine.operate(pair, operation, machine.facts(of: pair), isForced: isForced)
+        settle()
+        return verdict
+    }
+
+    /// Starts the copy from wherever the pair stands; whether it was accepted.
+    @discardableResult
+    func start(_ pair: Int) -> Bool {
+        for operation in [ReplicationOperation.activate, .resume, .resyncReplica] {
+            switch ask(operation, pair) {
+            case .accepted, .holds: return true
+            case .needsForce, .refused: continue
+            }
+        }
+        return false
+    }
+
     func request(
         _ operation: HostOperation,
         _ number: UInt32,
         at offset: UInt64 = 0,
         length: UInt64 = 4096,
-        isDurable: Bool = false
+        isDurable: Bool = false,
+        side: UInt8 = 0
     ) -> Bool {
         let extent = operation == .flush ? Extent(offset: 0, length: 0) : Extent(offset: offset, length: length)
         let hasData = operation == .read || operation == .write
@@ -60,7 +88,8 @@ final class MachineHarness {
                 extent: extent,
                 buffer: hasData ? BufferID(rawValue: number) : .none,
                 origin: RequestOrigin(client: 0, request: number),
-                isDurable: isDurable
+                isDurable: isDurable,
+                side: side
             )
         )
         settle()

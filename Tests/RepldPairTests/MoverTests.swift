@@ -14,7 +14,7 @@ import Testing
         _ = harness.addNewPair(settings())
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
         #expect(harness.operations.isEmpty)
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         #expect(harness.operations.map(\.extent.offset) == [0, 262144])
         #expect(harness.operations.allSatisfy { $0.kind == .readAndCheckZero && $0.leg == 0 })
@@ -26,7 +26,7 @@ import Testing
     @Test func bitsAreClearedOnlyAfterAFlushOfTheTarget() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         for _ in 0..<4 { harness.complete(leg: 0) }
         for _ in 0..<4 { harness.complete(leg: 1) }
@@ -40,7 +40,7 @@ import Testing
     @Test func failedFlushClearsNothing() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         for _ in 0..<4 { harness.complete(leg: 0) }
         for _ in 0..<4 { harness.complete(leg: 1) }
@@ -53,7 +53,7 @@ import Testing
     @Test func whatIsMarkedAgainBehindTheCopyIsCopiedAgain() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         for _ in 0..<4 { harness.complete(leg: 0) }
         for _ in 0..<4 { harness.complete(leg: 1) }
@@ -77,7 +77,7 @@ import Testing
     @Test func zeroesArePunchedAndNotWritten() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         harness.complete(leg: 0, isMatch: true)
         #expect(harness.operations.map(\.kind) == [.zeroMayDeallocate])
@@ -112,7 +112,7 @@ import Testing
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
         _ = harness.request(.write, 1, at: 4096)
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         #expect(harness.operations.map(\.kind) == [.write])
         harness.complete(leg: 0)
@@ -127,13 +127,13 @@ import Testing
     @Test func suspendedPairRemembersAndResumesOnlyWhatDiffers() {
         let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings())
-        let isSuspended = harness.machine.suspendPair(0)
+        let isSuspended = harness.ask(.suspend) == .accepted(to: .suspended)
         harness.settle()
         #expect(isSuspended && harness.state == .suspended)
         _ = harness.request(.write, 1, at: 131072)
         harness.completeAll()
         #expect(harness.dirtyByteCount == 65536)
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         #expect(harness.operations.map(\.extent) == [Extent(offset: 131072, length: 65536)])
         harness.completeAll()
@@ -143,7 +143,7 @@ import Testing
     @Test func unreadableSourceEndsTheCopyAndForgetsNothing() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         harness.complete(leg: 0, .inputOutput)
         #expect(harness.state == .broken)
@@ -160,7 +160,7 @@ import Testing
             harness.machine.recordWritten(pair: 0, .inputOutput)
             harness.settle()
         }
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         #expect(harness.operations.isEmpty)
     }
@@ -169,7 +169,7 @@ import Testing
         let harness = MachineHarness()
         harness.grantsBuffers = false
         _ = harness.addNewPair(settings())
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         harness.machine.close()
         harness.settle()

@@ -34,7 +34,7 @@ import Testing
     @Test func dirtyRangeIsNeverServedByTheTarget() {
         let harness = MachineHarness()
         _ = harness.addNewPair()
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         _ = harness.request(.read, 1, at: 0)
         guard let read = harness.operations.first(where: { $0.kind == .read }) else {

@@ -38,7 +38,7 @@ import Testing
         harness.machine.advance(to: Instant(nanoseconds: Self.limit + 1))
         harness.machine.tick()
         harness.settle()
-        let isAccepted = harness.machine.startPair(0)
+        let isAccepted = harness.start(0)
         harness.settle()
         #expect(isAccepted)
         #expect(harness.state == .broken)
@@ -114,7 +114,7 @@ import Testing
         _ = harness.addSynchronizedPair(settings())
         _ = harness.request(.write, 1)
         harness.complete(leg: 0)
-        _ = harness.machine.suspendPair(0)
+        harness.ask(.suspend)
         harness.settle()
         harness.machine.close()
         harness.settle()
@@ -130,7 +130,7 @@ import Testing
     @Test func stuckCopyLetsHostWritesPass() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings())
-        _ = harness.machine.startPair(0)
+        harness.start(0)
         harness.settle()
         // The chunks have been read and hang on the target.
         while harness.legs.contains(0) { harness.complete(leg: 0) }
