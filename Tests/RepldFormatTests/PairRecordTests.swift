@@ -40,11 +40,53 @@ import Testing
     @Test func formatIsAsDocumented() {
         let bytes = block(record(0x0102))
         #expect(Array(bytes[0..<8]) == Array("REPLPAIR".utf8))
-        #expect(Array(bytes[8..<12]) == [1, 0, 0, 0])
+        #expect(Array(bytes[8..<12]) == [2, 0, 0, 0])
         #expect(Array(bytes[16..<24]) == [2, 1, 0, 0, 0, 0, 0, 0])
         #expect(Array(bytes[24..<32]) == [0xEF, 0xCD, 0xAB, 0x89, 0x67, 0x45, 0x23, 0x01])
         #expect(bytes[48] == 4 && bytes[49] == 1)
         #expect(bytes[50...].allSatisfy { $0 == 0 })
+    }
+
+    /// Version 2: who is source, who serves, what is under way.
+    @Test func placesAndOperationAreAsDocumented() throws {
+        var moved = record(3, isClosedCleanly: false)
+        moved.operation = 15
+        moved.volumeBlockByteCount = 4096
+        moved.isSecondPrimary = true
+        moved.isSourceInconsistent = true
+        let bytes = block(moved)
+        #expect(bytes[49] == 0b10_0100 && bytes[50] == 15 && bytes[51] == 0)
+        #expect(Array(bytes[52..<56]) == [0, 16, 0, 0])
+        #expect(try PairRecord.decode(bytes.span.bytes) == moved)
+        for (flag, bit) in [
+            (\PairRecord.isClosedCleanly, 0), (\.isSecondSource, 1), (\.isSecondPrimary, 2), (\.isTargetConsistent, 3),
+            (\.isSourceAhead, 4), (\.isSourceInconsistent, 5),
+        ] {
+            var one = record(3, isClosedCleanly: false)
+            one[keyPath: flag] = true
+            #expect(block(one)[49] == 1 << UInt8(bit))
+            #expect(try PairRecord.decode(block(one).span.bytes) == one)
+        }
+    }
+
+    /// A record of version 1, made by hand: its pair is where it was made, and nothing is under way.
+    @Test func theFirstVersionIsRead() throws {
+        var bytes = block(record(9))
+        bytes[8] = 1
+        seal(&bytes)
+        #expect(try PairRecord.decode(bytes.span.bytes) == record(9))
+        bytes[49] = 3
+        seal(&bytes)
+        #expect(throws: PairRecordDamage.impossible("flags")) { try PairRecord.decode(bytes.span.bytes) }
+        bytes[8] = 3
+        seal(&bytes)
+        #expect(throws: PairRecordDamage.unknownVersion(3)) { try PairRecord.decode(bytes.span.bytes) }
+    }
+
+    private func seal(_ bytes: inout [UInt8]) {
+        bytes.replaceSubrange(12..<16, with: [0, 0, 0, 0])
+        let checksum = Checksum.crc32c(bytes.span.bytes)
+        for byte in 0..<4 { bytes[12 + byte] = UInt8(truncatingIfNeeded: checksum >> UInt32(8 * byte)) }
     }
 
     @Test(
