@@ -46,6 +46,8 @@ package struct Pair: ~Copyable {
     package internal(set) var isSourceInconsistent = false
     /// Roles were reversed without a copy: the pair waits for Resume.
     var isResumeRequired = false
+    /// Nothing that was meant to mirror or copy is in flight to the target: hosts may be let at it.
+    var isTargetQuiet = true
     /// A restore or a failback copies and mirrors from the target to the source.
     var isFlowingBack = false
 

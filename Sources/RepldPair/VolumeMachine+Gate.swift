@@ -16,8 +16,9 @@ enum GatePurpose: UInt8, BitwiseCopyable {
 /// one step, and the gate opens; host writes still wait until the change is durable (`holdsForRecord`).
 ///
 /// It always opens again: a drain or a flush that takes longer than the pair's time limit ends the operation with nothing
-/// changed. Only a failover leaves a source behind that does not answer: what hosts wait for there fails, and what it
-/// may do to the source is remembered as different.
+/// changed. Only a failover leaves a source behind that does not answer. What hosts wait for there ends: a write or a flush
+/// that the target has completed succeeds, once the target serves; anything else fails. What may still happen to the
+/// source is remembered as different.
 struct Gate: BitwiseCopyable {
     enum Stage: UInt8, BitwiseCopyable { case open, draining, flushing }
 
@@ -55,6 +56,7 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse {
             // One that flows back and could not end is looked at again at the next tick, after hosts had their turn.
             if !pairs[index].isFlowingBack { pumpCopies(index) }
+            if !pairs[index].dirty.isClean { copyAgain(index) }
             startIfPossible(index)
             let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized
             if waitsForSplit, !gate.isClosed { closeGate(index, .split) }
@@ -76,7 +78,7 @@ extension VolumeMachine {
             guard let id = slots.taken(at: index) else { continue }
             switch slots[id].stage {
             case .waitingForGate: continue
-            case .abandoned: if slots[id].pendingLegs & legs != 0 { return false }
+            case .abandoned, .answerHeld: if slots[id].pendingLegs & legs != 0 { return false }
             default: if !isElsewhere(id) { return false }
             }
         }
@@ -120,6 +122,7 @@ extension VolumeMachine {
             return failGate(.flushFailed(failure))
         }
         if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
         if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
             // Of the element that is left behind nobody knows what it has lost.
             pairs[index].dirty.markAll()
@@ -134,6 +137,7 @@ extension VolumeMachine {
     mutating func failGate(_ failure: OperationFailure) {
         let index = gate.pair
         gate.stage = .open
+        if gate.isPrimaryGivenUp { failHeldAnswers() }
         switch gate.purpose {
         case .endRestore, .endFailback:
             // The copy has not failed: it tries again when it next finds nothing to do.
@@ -171,18 +175,38 @@ extension VolumeMachine {
 
     private var isOtherElementBusy: Bool { gate.stage == .draining && pairs[gate.pair].operationsInFlight > 0 }
 
-    /// Leg 0 does not answer: whoever waits for it is told that it failed.
+    /// Whether the source, as the gate found it, has acknowledged writes that the target never had.
+    private func hasUnmirroredWrites(_ index: Int) -> Bool {
+        !pairs[index].dirty.isClean && pairs[index].copyState != .synchronized
+    }
+
+    /// The pair whose target is about to take over from a primary that does not answer, or fails.
+    func leavesPrimary(_ index: Int) -> Bool { gate.isClosed && gate.pair == index && gate.purpose == .failover }
+
+    /// The failover did not come about: what the source has not answered has failed.
+    private mutating func failHeldAnswers() {
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].stage == .answerHeld else { continue }
+            if slots[id].abandonedLegs & 1 != 0 { slots[id].sourceFailure = .timedOut }
+        }
+    }
+
+    /// Leg 0 does not answer: nobody waits for it any more.
+    ///
+    /// What the target has completed is answered when the target serves, and not before: if the failover fails after all,
+    /// the source would be asked for what it may never have written.
     private mutating func abandonPrimary() {
+        let bit: UInt8 = 1 << leg(ofPair: gate.pair)
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index), slots[id].pendingLegs & 1 != 0 else { continue }
             slots[id].abandonedLegs |= 1
+            guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
+            if slots[id].purpose == .hostWrite { pairs[gate.pair].dirty.mark(touching: slots[id].host.extent) }
             guard slots[id].awaitedLegs == 0 else { continue }
-            slots[id].sourceFailure = .timedOut
+            let isOnTarget = slots[id].issuedLegs & bit != 0 && pairs[gate.pair].isMirroring
+            slots[id].sourceFailure = isOnTarget ? nil : .timedOut
             switch (slots[id].purpose, slots[id].stage) {
-            case (.hostWrite, .running):
-                settle(id)
-            case (.hostFlush, .running):
-                sourceFlushFailed()
+            case (.hostWrite, .running), (.hostFlush, .running):
                 settle(id)
             case (.hostRead, .running):
                 answer(id, .timedOut)
@@ -205,10 +229,11 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].pendingLegs & 1 != 0 else { continue }
-            invariant(slots[id].stage == .abandoned, "the gate has drained what hosts wait for")
+            let isOver = slots[id].stage == .abandoned || slots[id].stage == .answerHeld
+            invariant(isOver, "the gate has drained what hosts wait for")
             slots[id].pendingLegs = slots[id].pendingLegs & ~1 | bit
             slots[id].issuedLegs |= bit
-            slots[id].abandonedLegs |= bit
+            slots[id].abandonedLegs = slots[id].abandonedLegs & ~1 | bit
             pairs[index].operationsInFlight += 1
         }
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {

@@ -140,6 +140,9 @@ extension VolumeMachine {
 
     /// Every leg has ended or was given up: the outcome is decided.
     mutating func settle(_ id: SlotID) {
+        let isPrimaryMissing = slots[id].abandonedLegs & 1 != 0 && slots[id].sourceFailure == nil
+        let waitsForFailover = isPrimaryMissing && gate.isClosed && gate.isPrimaryGivenUp
+        if isPrimaryMissing, !waitsForFailover { slots[id].sourceFailure = .timedOut }
         let failure = slots[id].sourceFailure
         if slots[id].purpose == .hostWrite {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
@@ -147,7 +150,7 @@ extension VolumeMachine {
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
             unlock(id)
         }
-        if holdsForRecord {
+        if holdsForRecord || waitsForFailover {
             hold(id, .answerHeld)
         } else {
             answer(id, failure)
@@ -160,8 +163,7 @@ extension VolumeMachine {
         effects.append(.announce(.sourceWriteFailed(extent, failure)))
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(extent)
-            // A pair that flows back finds it by itself.
-            if pairs[index].copyState == .synchronized && !pairs[index].wantsDetach { beginCopying(index) }
+            copyAgain(index)
         }
     }
 
@@ -171,8 +173,17 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(Extent(offset: 0, length: byteCount))
             pairs[index].comparesFirst = true
-            if pairs[index].copyState == .synchronized && !pairs[index].wantsDetach { beginCopying(index) }
+            copyAgain(index)
         }
+    }
+
+    /// A pair that was in sync has something to copy; one that flows finds it by itself.
+    ///
+    /// The target has all that was acknowledged, and whatever the source has of the rest may be there as well: it stays a
+    /// usable image. A source that is about to be left behind is not copied from.
+    mutating func copyAgain(_ index: Int) {
+        guard pairs[index].copyState == .synchronized, !pairs[index].wantsDetach, !leavesPrimary(index) else { return }
+        beginCopying(index, keepsImage: true)
     }
 
     /// Tells the host, and gives the slot back when no element holds on to it.
@@ -209,6 +220,7 @@ extension VolumeMachine {
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
             if slots[id].stage == .answerHeld {
+                if gate.isClosed, gate.isPrimaryGivenUp { continue }
                 heldCount -= 1
                 answer(id, slots[id].sourceFailure)
             } else if slots[id].stage == .waitingForRecord {

@@ -213,7 +213,6 @@ extension VolumeMachine {
 
     private mutating func failOver(_ index: Int) {
         if pairs[index].isMirroring { rememberUnproven(index) }
-        pairs[index].isSourceAhead = !pairs[index].dirty.isClean
         swapLegs(index)
         changeState(index, to: .failedover)
     }

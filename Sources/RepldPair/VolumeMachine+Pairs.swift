@@ -50,8 +50,10 @@ extension VolumeMachine {
             pairs[index].isFlowingBack = flowsBack
             if operation != .restoreFromReplica { state = .failedover }
         } else if state == .unsynchronized || state == .synchronized {
+            // What was in flight at the crash may be on either element. Both are images that the crash of a single one could
+            // have left, and so is every mixture that the copy makes of them.
+            if state == .synchronized { pairs[index].isTargetConsistent = true }
             state = .unsynchronized
-            pairs[index].isTargetConsistent = false
             switch operation {
             case .activate, .resyncReplica, .resume, .split: pairs[index].operation = operation
             default: break
@@ -112,6 +114,7 @@ extension VolumeMachine {
         pairs[index].copyState = state
         pairs[index].isResumeRequired = false
         effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
+        pairs[index].isTargetQuiet = pairs[index].operationsInFlight == 0
         if Self.mustNotBeForgotten(before) || Self.mustNotBeForgotten(state) { markRecordCritical(index) }
         wantRecord(index)
     }
@@ -126,13 +129,14 @@ extension VolumeMachine {
         pairs[index].recordCopiesOwed = 1
     }
 
-    mutating func beginCopying(_ index: Int) {
+    /// Copies forward; `keepsImage` where the target stays a usable image while it is copied to.
+    mutating func beginCopying(_ index: Int, keepsImage: Bool = false) {
         pairs[index].wantsStart = false
         pairs[index].reason = nil
         pairs[index].joinChanges()
         pairs[index].isSourceAhead = false
         pairs[index].isSourceInconsistent = false
-        if !pairs[index].dirty.isClean { pairs[index].isTargetConsistent = false }
+        if !pairs[index].dirty.isClean, !keepsImage { pairs[index].isTargetConsistent = false }
         resetCopyCounters(index)
         changeState(index, to: .unsynchronized)
         pumpCopies(index)
@@ -231,6 +235,7 @@ extension VolumeMachine {
     /// An operation on a target is over: what waited for the last of them can go on.
     mutating func targetOperationEnded(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].operationsInFlight == 0 else { return }
+        pairs[index].isTargetQuiet = true
         if pairs[index].wantsDetach { return finishDetachIfIdle(index) }
         startIfPossible(index)
     }

@@ -11,6 +11,8 @@ extension VolumeMachine {
         guard pairs[index].isInUse, !pairs[index].wantsDetach, pairs[index].operation == nil else { return false }
         // Before that is durable, a start after a crash could overwrite what hosts write here.
         guard !pairs[index].isRecordCritical else { return false }
+        // A copy that was in flight when the pair was fractured would overwrite what hosts write here.
+        guard pairs[index].isTargetQuiet else { return false }
         return pairs[index].copyState == .fractured || pairs[index].copyState == .split
     }
 

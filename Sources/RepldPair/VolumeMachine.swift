@@ -171,8 +171,7 @@ package struct VolumeMachine: ~Copyable {
             case .flush: .hostFlush
             case .write, .discard, .writeZeroes: .hostWrite
             }
-        var request = Request(host: host, purpose: purpose, stage: .running)
-        request.startedAt = now
+        let request = Request(host: host, purpose: purpose, stage: .running)
         guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
         hostRequestCount += 1
         if gate.isClosed {
@@ -185,6 +184,7 @@ package struct VolumeMachine: ~Copyable {
 
     /// A host's request that nothing holds back any more.
     mutating func start(_ id: SlotID) {
+        slots[id].startedAt = now
         switch slots[id].purpose {
         case .hostRead:
             slots[id].stage = .running
@@ -415,7 +415,8 @@ package struct VolumeMachine: ~Copyable {
             invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
             pairs[index].dirty.checkInvariants()
             pairs[index].unflushed.checkInvariants()
-            let isInSync = pairs[index].copyState == .synchronized && !pairs[index].wantsDetach
+            let isInSync =
+                pairs[index].copyState == .synchronized && !pairs[index].wantsDetach && !leavesPrimary(index)
             invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
             checkPlace(of: index)
         }
