@@ -96,7 +96,9 @@ extension Engine where P: ~Copyable {
     }
 
     mutating func finishVolumeIfIdle(_ index: Int) {
-        guard volumes[index].isClosed, volumes[index].machine.isIdle else { return }
+        guard volumes[index].isClosed, volumes[index].machine.isIdle, !volumes[index].machine.hasRecordInFlight else {
+            return
+        }
         guard !volumes[index].hasQueriesInFlight else { return }
         for place in 0..<HostedVolume.legLimit {
             if let element = volumes[index].takeElement(atPlace: UInt8(place)) { platform.detach(element) }

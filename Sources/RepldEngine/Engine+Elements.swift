@@ -108,7 +108,9 @@ extension Engine where P: ~Copyable {
         switch kind {
         case .record:
             volumes[volume].machine.recordWritten(pair: Int(place), failure)
-            return carryOut(volume)
+            carryOut(volume)
+            if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
+            return
         case .zeroOrFill where failure == .notSupported:
             volumes[volume].fillProgress[fillPlace(slot, place)] = 0
             return fillNext(volume, slot, place)

@@ -63,6 +63,9 @@ package struct Pair: ~Copyable {
     // The durable record.
     var recordSequence: UInt64 = 0
     var isRecordInFlight = false
+    var recordStartedAt = Instant(nanoseconds: 0)
+    /// The record in flight does not come back: nobody waits for it, as little as for one that has failed.
+    var isRecordStuck = false
     var isRecordWanted = false
     var recordAttempts = 0
     /// The last record could not be written; it is tried again at every tick.
@@ -136,7 +139,7 @@ package struct Pair: ~Copyable {
     }
 
     /// Whether a record is on its way, or has to be.
-    var isRecordPending: Bool { isInUse && (isRecordInFlight || isRecordWanted) }
+    var isRecordPending: Bool { isInUse && !isRecordStuck && (isRecordInFlight || isRecordWanted) }
 
     /// Marks an extent that the mover may have copied already: what waits for its flush there is not to be cleared.
     mutating func markAgain(_ extent: Extent) {

@@ -268,6 +268,7 @@ extension VolumeMachine {
         guard pairs[index].isRecordWanted, !pairs[index].isRecordInFlight, !pairs[index].wantsDetach else { return }
         pairs[index].isRecordWanted = false
         pairs[index].isRecordInFlight = true
+        pairs[index].recordStartedAt = now
         pairs[index].recordSequence += 1
         var record = PairRecord(
             sequence: pairs[index].recordSequence,
@@ -290,6 +291,11 @@ extension VolumeMachine {
     package mutating func recordWritten(pair index: Int, _ failure: IOFailure?) {
         invariant(pairs[index].isInUse && pairs[index].isRecordInFlight, "a record was on its way")
         pairs[index].isRecordInFlight = false
+        if pairs[index].isRecordStuck {
+            // It may say what was true when it was begun.
+            pairs[index].isRecordStuck = false
+            pairs[index].isRecordWanted = true
+        }
         if let failure {
             recordFailed(index, failure)
         } else {
@@ -339,10 +345,34 @@ extension VolumeMachine {
             pairs[index].isRecordWanted = true
             return
         }
+        goOnWithoutRecord(index, failure)
+    }
+
+    private mutating func goOnWithoutRecord(_ index: Int, _ failure: IOFailure) {
         if !pairs[index].hasRecordFailed { effects.append(.announce(.recordFailed(pair: pairs[index].id, failure))) }
         pairs[index].hasRecordFailed = true
         if !pairs[index].isOpenRecorded || pairs[index].isRecordCritical { pairs[index].isRecordImpossible = true }
         tellEnd(index, .recordFailed(failure))
+    }
+
+    /// Records that do not come back within the pair's time limit count as failed.
+    ///
+    /// Once per tick.
+    mutating func giveUpStuckRecords() {
+        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordInFlight {
+            guard !pairs[index].isRecordStuck else { continue }
+            let limit = pairs[index].settings.targetTimeoutNanoseconds
+            guard now.nanoseconds(since: pairs[index].recordStartedAt) > limit else { continue }
+            pairs[index].isRecordStuck = true
+            mayReleaseHeld = true
+            goOnWithoutRecord(index, .timedOut)
+        }
+    }
+
+    /// A record of a pair is on its way, stuck or not: its area cannot be closed.
+    package var hasRecordInFlight: Bool {
+        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordInFlight { return true }
+        return false
     }
 
     // MARK: - Closing

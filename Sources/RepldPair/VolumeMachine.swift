@@ -275,6 +275,7 @@ package struct VolumeMachine: ~Copyable {
                 break
             }
         }
+        giveUpStuckRecords()
         retryRecords()
         if isClosing { advanceClosing() }
         checkGateDeadline()

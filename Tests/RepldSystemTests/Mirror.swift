@@ -14,6 +14,40 @@ struct Mirror {
     static let pair = "p"
 
     var uri: String { daemon.uri(Self.volume) }
+    /// The own export of the target, which is open while hosts may use it.
+    var targetURI: String { daemon.uri("\(Self.pair)/target") }
+
+    /// Carries an operation out and waits for the copy state that it leads to.
+    func set(_ operation: String, _ state: String? = nil, isForced: Bool = false) throws {
+        var arguments = ["set", Self.pair, operation]
+        if isForced { arguments.append("--force") }
+        if let state { arguments += ["--wait", state] }
+        let outcome = try daemon.control(arguments)
+        #expect(outcome.isSuccess, "\(outcome)")
+    }
+
+    /// Asks for an operation that has to be refused; what the refusal says.
+    func refuses(_ operation: String, isForced: Bool = false) throws -> String {
+        let outcome = try daemon.control(["set", Self.pair, operation] + (isForced ? ["--force"] : []))
+        #expect(!outcome.isSuccess, "\(operation) has to be refused")
+        return outcome.errors
+    }
+
+    /// Writes a pattern through NBD, and makes it durable.
+    func write(_ pattern: UInt8, _ uri: String, at mebibyteOffset: UInt64, mebibytes: UInt64 = 1) throws {
+        let command = "write -P \(pattern) \(mebibyteOffset)M \(mebibytes)M"
+        try bed.runs("qemu-io", ["-f", "raw", "-c", command, "-c", "flush", uri])
+    }
+
+    /// Whether a range holds the pattern, as a host sees it.
+    func holds(_ pattern: UInt8, _ uri: String, at mebibyteOffset: UInt64, mebibytes: UInt64 = 1) throws -> Bool {
+        let command = "read -P \(pattern) \(mebibyteOffset)M \(mebibytes)M"
+        let outcome = try bed.run("qemu-io", ["-f", "raw", "-r", "-c", command, uri])
+        return outcome.isSuccess && !outcome.output.contains("verification failed")
+    }
+
+    /// Whether hosts can choose the target's own export.
+    func isTargetExported() throws -> Bool { try bed.run("nbdinfo", ["--size", targetURI]).isSuccess }
 
     /// Pairs the two elements and waits until they are equal.
     func create() throws {

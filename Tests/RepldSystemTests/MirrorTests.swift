@@ -85,20 +85,13 @@ extension SystemTests {
         func targetHangs() throws {
             try withTestBed { bed in
                 let source = try bed.loopDevice("source", byteCount: 64 * mebibyte)
-                let medium = try bed.loopDevice("medium", byteCount: 160 * mebibyte)
-                try bed.runs("mkfs.ext4", ["-q", medium.path])
-                let folder = bed.path("mounted")
-                try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
-                try bed.runs("mount", [medium.path, folder])
-                bed.onCleanup("unmount \(folder)") { try bed.runs("umount", ["--lazy", folder]) }
-                try bed.runs("truncate", ["--size=\(64 * mebibyte)", "\(folder)/target"])
+                let (folder, target) = try bed.freezableFile("target", byteCount: 64 * mebibyte)
                 let mirror = try bed.mirror(
                     source: source.path,
-                    target: "\(folder)/target",
+                    target: target,
                     configuration: "pair-defaults:\n  target-timeout: 5s\n"
                 )
                 try mirror.create()
-                bed.onCleanup("thaw \(folder)") { _ = try bed.run("fsfreeze", ["--unfreeze", folder]) }
                 let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000, depth: 64)
                 try mirror.waitForWrites(500)
                 try bed.runs("fsfreeze", ["--freeze", folder])

@@ -18,7 +18,10 @@ enum Reply {
 
     struct Pair: Decodable {
         var name: String
+        var sourcePath: String
+        var targetPath: String
         var copyState: Enumerated
+        var progressStatus: Enumerated
         var reason: String?
         var dirtyByteCount: UInt64?
         var copy: Copy?
