@@ -8,10 +8,13 @@ internal import ServiceLifecycle
 /// Which request leads to which method of the service.
 struct ControlRoutes {
     let service: ReplicationService
+    let access: Access
 
     func router() -> Router<BasicRequestContext> {
         let router = Router()
         router.add(middleware: RefusalMiddleware())
+        router.add(middleware: AccessMiddleware(access: access))
+        UserRoutes(users: access.users).add(to: router)
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
@@ -114,16 +117,20 @@ struct ControlRoutes {
         )
     }
 
-    private static func body<Body: StrictRequest>(_ type: Body.Type, of request: Request) async throws -> Body {
-        var request = request
-        let buffer: ByteBuffer
+    /// The whole body, which can be read again afterwards.
+    static func collectedBody(of request: inout Request) async throws -> Data {
         do {
-            buffer = try await request.collectBody(upTo: ControlServer.bodyByteLimit)
+            return Data(try await request.collectBody(upTo: ControlServer.bodyByteLimit).readableBytesView)
         } catch is NIOTooManyBytesError {
             throw HTTPError(.contentTooLarge, message: "the body is larger than \(ControlServer.bodyByteLimit) bytes")
         }
+    }
+
+    static func body<Body: StrictRequest>(_ type: Body.Type, of request: Request) async throws -> Body {
+        var request = request
+        let bytes = try await collectedBody(of: &request)
         do {
-            return try ControlJSON.decodeRequest(type, from: Data(buffer.readableBytesView))
+            return try ControlJSON.decodeRequest(type, from: bytes)
         } catch {
             throw ControlError(.invalidRequest, error.message)
         }

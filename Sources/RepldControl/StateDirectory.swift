@@ -9,6 +9,7 @@ package import SystemPackage
 ///
 ///     lock                  held with flock(2); holds the daemon's process id
 ///     registry.json         volumes and pairs
+///     users.json            users and the hashes of their passwords
 ///     pairs/PAIR-ID.meta    a pair's record, `PairRecord.areaByteCount` bytes
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
@@ -37,6 +38,7 @@ package struct StateDirectory: ~Copyable, Sendable {
     deinit { try? lock.close() }
 
     package var registryPath: FilePath { path.appending("registry.json") }
+    package var usersPath: FilePath { path.appending("users.json") }
 
     /// Where the record of a pair is kept.
     package func metadataPath(of pair: PairID) -> FilePath {
