@@ -74,6 +74,14 @@ package actor Access {
         )
     }
 
+    /// Logs what was done about a user, and who did it.
+    package nonisolated func noteChange(_ what: String, of user: String, role: String? = nil) {
+        var metadata: Logger.Metadata = ["user": "\(user)"]
+        if let role { metadata["role"] = "\(role)" }
+        if let principal = Principal.current { metadata["by"] = "\(principal)" }
+        logger.notice("\(what)", metadata: metadata)
+    }
+
     /// Logs credentials that could not even be read.
     package nonisolated func noteMalformed(_ error: ControlError, _ peer: ControlPeer) {
         logger.warning("access denied", metadata: ["peer": "\(peer)", "reason": "\(error.message)"])

@@ -14,7 +14,7 @@ struct ControlRoutes {
         let router = Router()
         router.add(middleware: RefusalMiddleware())
         router.add(middleware: AccessMiddleware(access: access))
-        UserRoutes(users: access.users).add(to: router)
+        UserRoutes(access: access).add(to: router)
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)

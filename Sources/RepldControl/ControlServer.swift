@@ -17,8 +17,10 @@ package struct ControlServer: Service {
     package static var bodyByteLimit: Int { 64 << 10 }
     /// The largest head of a request, all its header fields together.
     package static var headByteLimit: Int { 16 << 10 }
-    /// How many connections each listener has at a time; others wait for one to end.
-    package static var connectionMax: Int { 64 }
+    /// How many connections a TCP listener has at a time; others wait for one to end.
+    package static var tcpConnectionMax: Int { 64 }
+    /// The same for the socket: more, because each command that waits for a copy state holds one.
+    package static var socketConnectionMax: Int { 1024 }
     /// How long a connection may be without a whole request.
     package static var idleSeconds: Int64 { 60 }
     /// What fits into `sockaddr_un.sun_path` with its end mark.
@@ -66,7 +68,11 @@ package struct ControlServer: Service {
         let readiness = Readiness(count: 1 + listening.tcp.count, whenReady: whenReady)
         try await withThrowingTaskGroup { tasks in
             tasks.addTask {
-                try await serve(.unixDomainSocket(path: socketPath), named: "control socket \(socketPath)") { _ in
+                try await serve(
+                    .unixDomainSocket(path: socketPath),
+                    named: "control socket \(socketPath)",
+                    connectionMax: Self.socketConnectionMax
+                ) { _ in
                     try open(to: group)
                     await readiness.reached()
                 }
@@ -74,7 +80,11 @@ package struct ControlServer: Service {
             for address in listening.tcp {
                 tasks.addTask {
                     let bind = BindAddress.hostname(address.host, port: Int(address.port))
-                    try await serve(bind, named: "control address \(address)") { channel in
+                    try await serve(
+                        bind,
+                        named: "control address \(address)",
+                        connectionMax: Self.tcpConnectionMax
+                    ) { channel in
                         let port = channel.localAddress?.port.flatMap { UInt16(exactly: $0) }
                         let bound = HostPort(host: address.host, port: port ?? address.port)
                         logger.info("control address is open", metadata: ["address": "\(bound)"])
@@ -83,8 +93,8 @@ package struct ControlServer: Service {
                     }
                 }
             }
-            // One that ends by an error ends the others.
-            try await tasks.waitForAll()
+            // One that ends by an error ends the others: leaving the group by an error cancels them.
+            while try await tasks.next() != nil {}
         }
     }
 
@@ -92,6 +102,7 @@ package struct ControlServer: Service {
     private func serve(
         _ address: BindAddress,
         named name: String,
+        connectionMax: Int,
         whenOpen: @escaping @Sendable (any Channel) async throws -> Void
     ) async throws {
         // The server's own lines would repeat ours, under names that mean nothing to an operator.
@@ -105,7 +116,7 @@ package struct ControlServer: Service {
             configuration: ApplicationConfiguration(
                 address: address,
                 serverName: nil,
-                availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionMax, logger: quiet)
+                availableConnectionsDelegate: MaximumAvailableConnections(connectionMax, logger: quiet)
             ),
             onServerRunning: { channel in
                 do {

@@ -115,10 +115,13 @@ extension ReplicationService {
     }
 
     private func append(_ event: EventReply, _ level: Logger.Level) {
+        var event = event
+        event.by = Principal.current?.description
         log.append(event)
         var metadata: Logger.Metadata = ["event": "\(event.kind)"]
         if let volume = event.volume { metadata["volume"] = "\(volume)" }
         if let pair = event.pair { metadata["pair"] = "\(pair)" }
+        if let by = event.by { metadata["by"] = "\(by)" }
         logger.log(level: level, "\(event.message)", metadata: metadata)
     }
 

@@ -82,13 +82,42 @@ import Testing
                 body: SetReplicationRelationshipRequest(operation: .name("Suspend"))
             )
             #expect(reply.returnCode.number == 0 || reply.returnCode.number == 4096)
-            let lines = Lines()
-            try await olga.lines("/v1/events?since=0") { lines.count += $0.isEmpty ? 0 : 1 }
-            #expect(lines.count > 0)
+            var events: [EventReply] = []
+            try await olga.lines("/v1/events?since=0") {
+                events.append(try ControlJSON.decode(EventReply.self, from: $0))
+            }
+            #expect(events.contains { $0.kind == "operation-accepted" && $0.by == "user olga" }, "\(events)")
+            #expect(events.contains { $0.kind == "pair-created" && $0.by == nil }, "nobody asked over HTTP")
         }
     }
 
-    private final class Lines { var count = 0 }
+    /// A plan changes nothing, so that who may only look may ask for it; what the method then says of it is its own.
+    @Test func whoMayOnlyLookMayPlan() async throws {
+        let bed = try await AccessBed()
+        let path = "/v1/pairs/m1/SetReplicationRelationship"
+        try await bed.serve { endpoint in
+            let rita = client(endpoint, as: "rita")
+            let plan = await code(rita, .post, path, #"{"operation":"Suspend","plan":true}"#)
+            #expect(plan.word != "access-denied", "\(plan)")
+            for body in [#"{"operation":"Suspend","plan":false}"#, #"{"operation":"Suspend","plan":1}"#, "{}", "["] {
+                #expect(await code(rita, .post, path, body) == (40001, "access-denied"), "\(body)")
+            }
+            let pair = try await bed.fixture.pair()
+            #expect(pair.copyState != Enumerated(CopyState.suspended))
+        }
+    }
+
+    /// What a client may send before it is known, and how many of them there may be.
+    @Test func aHeadThatIsTooLargeIsRefused() async throws {
+        let bed = try await AccessBed()
+        try await bed.serve { endpoint in
+            let long = String(repeating: "x", count: ControlServer.headByteLimit)
+            let flood = ControlClient(endpoint) { ClientCredentials(user: long, password: long) }
+            await #expect(throws: ClientError.self) { _ = try await flood.bytes(.get, "/v1/daemon") }
+            let _: DaemonReply = try await client(endpoint, as: "rita").call(.get, "/v1/daemon")
+        }
+        #expect(bed.clock.waits.isEmpty)
+    }
 
     @Test func theBodysNameAndPasswordCountToo() async throws {
         let bed = try await AccessBed()
@@ -157,6 +186,12 @@ import Testing
             #expect(await code(olga, .delete, "/v1/users/anna") == (8, "user-not-found"))
         }
         #expect(bed.log.all.allSatisfy { !$0.contains("anna's") })
+        for words in ["user added", "role changed", "password changed", "user removed"] {
+            let isTold = bed.log.all.contains { line in
+                [words, "by=\"user olga\"", "user=anna"].allSatisfy { line.contains($0) }
+            }
+            #expect(isTold, "\(words): \(bed.log.all)")
+        }
     }
 
     @Test func anUnknownPathIsToldToUsersOnly() async throws {
@@ -173,6 +208,19 @@ import Testing
         let error = await refusal { try await server.run() }
         #expect(error?.code == .configuration)
         #expect(error?.message.contains("clear text") == true && error?.message.contains("ssh -L") == true)
+    }
+
+    @Test(.timeLimit(.minutes(1))) func anAddressInUseEndsTheServerAndIsTold() async throws {
+        let bed = try await AccessBed()
+        try await bed.serve { endpoint in
+            guard case .tcp(let host, let port) = endpoint else { return }
+            let fixture = try ServiceFixture()
+            let server = try fixture.server(tcp: [HostPort(host: host, port: UInt16(port))])
+            let error = await refusal { try await server.run() }
+            #expect(error?.code == .socket)
+            #expect(error?.message == "cannot serve the control address 127.0.0.1:\(port)")
+            #expect(!FileManager.default.fileExists(atPath: fixture.directory.file("control.sock")))
+        }
     }
 
     @Test(arguments: ["127.0.0.1", "127.8.9.10", "::1"])
