@@ -26,7 +26,16 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs": .readOnly,
         "POST /v1/pairs": .operatorOnly,
         "GET /v1/pairs/{name}": .readOnly,
+        "GET /v1/pairs/{name}/GetSupportedOperations": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
+
+        "GET /v1/jobs": .readOnly,
+        "GET /v1/jobs/{id}": .readOnly,
+        "POST /v1/jobs/{id}/Cancel": .operatorOnly,
+        "GET /v1/aspects": .readOnly,
+        "GET /v1/capabilities": .readOnly,
+        "GET /v1/capabilities/GetSupportedOperations": .readOnly,
+        "GET /v1/capabilities/GetSupportedCopyStates": .readOnly,
 
         "GET /v1/users": .operatorOnly,
         "POST /v1/users": .operatorOnly,

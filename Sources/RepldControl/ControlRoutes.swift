@@ -18,9 +18,15 @@ struct ControlRoutes {
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
+        addJobs(to: router)
+        addCapabilities(to: router)
         router.get("v1/events") { request, _ in try await events(request) }
         router.get("metrics") { _, _ in
-            let text = MetricsText.render(volumes: try await service.volumeList(), pairs: try await service.pairList())
+            let text = MetricsText.render(
+                volumes: try await service.volumeList(),
+                pairs: try await service.pairList(),
+                jobs: try await service.jobList()
+            )
             return Response(
                 status: .ok,
                 headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
@@ -62,6 +68,10 @@ struct ControlRoutes {
         router.get("v1/pairs/:name") { _, context in
             try Self.json(await service.pair(named: context.parameters.require("name")))
         }
+        router.get("v1/pairs/:name/GetSupportedOperations") { _, context in
+            try Self.json(await service.operations(ofPair: context.parameters.require("name")))
+        }
+        router.get("v1/aspects") { _, _ in try Self.json(AspectListReply(aspects: await service.aspectList())) }
         router.post("v1/pairs/:name/SetReplicationRelationship") { request, context in
             let body = try await Self.body(SetReplicationRelationshipRequest.self, of: request)
             let name = try context.parameters.require("name")
@@ -136,7 +146,7 @@ struct ControlRoutes {
         }
     }
 
-    private static func flag(_ name: Substring, of request: Request) throws(ControlError) -> Bool {
+    static func flag(_ name: Substring, of request: Request) throws(ControlError) -> Bool {
         switch request.uri.queryParameters[name] {
         case nil, "false": return false
         case "true": return true

@@ -32,3 +32,8 @@ package struct Principal: Hashable, Sendable, CustomStringConvertible {
         }
     }
 }
+
+extension Caller {
+    /// Whoever asked for what the current task does, as jobs keep it.
+    package static var current: Caller { Principal.current.map { Caller(name: $0.description) } ?? .controlSocket }
+}

@@ -10,12 +10,13 @@ struct Replctl: AsyncParsableCommand {
         commandName: "replctl",
         abstract: "Makes, shows and switches the volumes and pairs of a repld daemon.",
         discussion: """
-            Exit codes: 0 done, 1 the daemon refused, 64 wrong usage, 69 the daemon cannot be reached, 75 the time was up.
+            Exit codes: 0 done, 1 the daemon refused or a job failed, 3 a job was given up, 64 wrong usage, 69 the daemon \
+            cannot be reached, 75 the time was up.
             """,
         version: "replctl \(Version.text)",
         subcommands: [
-            VolumeCommand.self, PairCommand.self, SetCommand.self, EventsCommand.self, DaemonCommand.self,
-            UserCommand.self,
+            VolumeCommand.self, PairCommand.self, SetCommand.self, JobCommand.self, OperationsCommand.self,
+            EventsCommand.self, DaemonCommand.self, UserCommand.self,
         ]
     )
 
@@ -126,6 +127,7 @@ struct CommonOptions: ParsableArguments {
 /// How failures are told, and what the tool exits with.
 enum Failure {
     static var refused: Int32 { 1 }
+    static var givenUp: Int32 { 3 }
     static var usage: Int32 { 64 }
     static var unreachable: Int32 { 69 }
     static var software: Int32 { 70 }
