@@ -113,7 +113,8 @@ let package = Package(
             ],
             swiftSettings: library
         ),
-        // An HTTP client on a unix or loopback socket from NIO's own parts: a general client would bring TLS and triple the build.
+        // An HTTP client on a unix or loopback socket from NIO's own parts: a general client would bring TLS and triple
+        // the build.
         .target(
             name: "RepldControlClient",
             dependencies: [

@@ -34,6 +34,9 @@ struct Replctl: AsyncParsableCommand {
         } catch let error as ClientError {
             Failure.print(error)
             Foundation.exit(Failure.exitCode(for: error))
+        } catch let error as PasswordSource.Refusal {
+            Failure.tell("\(error)")
+            Foundation.exit(Failure.usage)
         } catch {
             exit(withError: error)
         }
