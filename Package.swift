@@ -50,6 +50,12 @@ let package = Package(
             pkgConfig: "liblz4",
             providers: [.apt(["liblz4-dev"])]
         ),
+        .systemLibrary(
+            name: "CCrypt",
+            path: "CSupport/CCrypt",
+            pkgConfig: "libcrypt",
+            providers: [.apt(["libcrypt-dev"])]
+        ),
         .target(name: "CRepldLinux", path: "CSupport/CRepldLinux"),
         .target(name: "CRepldCRC32C", path: "CSupport/CRepldCRC32C"),
 
@@ -93,10 +99,11 @@ let package = Package(
         .target(
             name: "RepldControl",
             dependencies: [
-                "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                "CCrypt", "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
                 "RepldDataPlane",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -106,7 +113,8 @@ let package = Package(
             ],
             swiftSettings: library
         ),
-        // An HTTP client on a unix socket from NIO's own parts: a general client would bring TLS and triple the build.
+        // An HTTP client on a unix or loopback socket from NIO's own parts: a general client would bring TLS and triple
+        // the build.
         .target(
             name: "RepldControlClient",
             dependencies: [

@@ -37,7 +37,7 @@ package struct Configuration: Hashable, Sendable {
     package static var defaultFile: String { "/etc/repld/repld.yaml" }
 
     package var stateDirectory = "/var/lib/repld"
-    package var controlSocket = "/run/repld/control.sock"
+    package var control = ControlListening(socketPath: "/run/repld/control.sock")
     /// `nil` when there is to be none.
     package var nbdSocket: String? = "/run/repld/nbd.sock"
     package var nbdSocketMode: UInt32 = 0o660
@@ -76,8 +76,8 @@ package struct Configuration: Hashable, Sendable {
         let keys = ["state-dir", "control", "nbd", "log", "pair-defaults"]
         try root.checkKeys(keys)
         if let value = try root.scalar("state-dir") { configuration.stateDirectory = try value.absolutePath() }
-        if let control = try root.section("control", keys: ["socket"]) {
-            if let value = try control.scalar("socket") { configuration.controlSocket = try value.socketPath() }
+        if let control = try root.section("control", keys: ControlListening.keys) {
+            try configuration.control.read(control)
         }
         if let nbd = try root.section("nbd", keys: ["unix", "unix-mode", "listen"]) {
             try configuration.readNBD(nbd)

@@ -41,6 +41,9 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case configuration = "configuration"
             case socket = "socket"
             case accessDenied = "access-denied"
+            case notAuthenticated = "not-authenticated"
+            case userNotFound = "user-not-found"
+            case usersDamaged = "users-damaged"
             case internalFailure = "internal-failure"
         }
 
@@ -82,6 +85,9 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
         package static var configuration: Code { Code(value: .configuration) }
         package static var socket: Code { Code(value: .socket) }
         package static var accessDenied: Code { Code(value: .accessDenied) }
+        package static var notAuthenticated: Code { Code(value: .notAuthenticated) }
+        package static var userNotFound: Code { Code(value: .userNotFound) }
+        package static var usersDamaged: Code { Code(value: .usersDamaged) }
         package static var internalFailure: Code { Code(value: .internalFailure) }
 
         /// The word that travels: `volume-not-found`.
@@ -101,7 +107,9 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case .timeout: .timeout
             case .revisionOutOfDate: .cacheOutOfDate
             case .notEnoughResources: .notEnoughResources
-            case .accessDenied: .accessDenied
+            case .accessDenied, .notAuthenticated: .accessDenied
+            case .userNotFound: .objectNotFound
+            case .usersDamaged: .unspecifiedError
             case .stateDirectory, .registryDamaged, .configuration, .socket, .internalFailure: .unspecifiedError
             }
         }

@@ -8,16 +8,25 @@ internal import ServiceLifecycle
 /// Which request leads to which method of the service.
 struct ControlRoutes {
     let service: ReplicationService
+    let access: Access
 
     func router() -> Router<BasicRequestContext> {
         let router = Router()
         router.add(middleware: RefusalMiddleware())
+        router.add(middleware: AccessMiddleware(access: access))
+        UserRoutes(access: access).add(to: router)
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
+        addJobs(to: router)
+        addCapabilities(to: router)
         router.get("v1/events") { request, _ in try await events(request) }
         router.get("metrics") { _, _ in
-            let text = MetricsText.render(volumes: try await service.volumeList(), pairs: try await service.pairList())
+            let text = MetricsText.render(
+                volumes: try await service.volumeList(),
+                pairs: try await service.pairList(),
+                jobs: try await service.jobList()
+            )
             return Response(
                 status: .ok,
                 headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
@@ -59,6 +68,10 @@ struct ControlRoutes {
         router.get("v1/pairs/:name") { _, context in
             try Self.json(await service.pair(named: context.parameters.require("name")))
         }
+        router.get("v1/pairs/:name/GetSupportedOperations") { _, context in
+            try Self.json(await service.operations(ofPair: context.parameters.require("name")))
+        }
+        router.get("v1/aspects") { _, _ in try Self.json(AspectListReply(aspects: await service.aspectList())) }
         router.post("v1/pairs/:name/SetReplicationRelationship") { request, context in
             let body = try await Self.body(SetReplicationRelationshipRequest.self, of: request)
             let name = try context.parameters.require("name")
@@ -114,22 +127,26 @@ struct ControlRoutes {
         )
     }
 
-    private static func body<Body: StrictRequest>(_ type: Body.Type, of request: Request) async throws -> Body {
-        var request = request
-        let buffer: ByteBuffer
+    /// The whole body, which can be read again afterwards.
+    static func collectedBody(of request: inout Request) async throws -> Data {
         do {
-            buffer = try await request.collectBody(upTo: ControlServer.bodyByteLimit)
+            return Data(try await request.collectBody(upTo: ControlServer.bodyByteLimit).readableBytesView)
         } catch is NIOTooManyBytesError {
             throw HTTPError(.contentTooLarge, message: "the body is larger than \(ControlServer.bodyByteLimit) bytes")
         }
+    }
+
+    static func body<Body: StrictRequest>(_ type: Body.Type, of request: Request) async throws -> Body {
+        var request = request
+        let bytes = try await collectedBody(of: &request)
         do {
-            return try ControlJSON.decodeRequest(type, from: Data(buffer.readableBytesView))
+            return try ControlJSON.decodeRequest(type, from: bytes)
         } catch {
             throw ControlError(.invalidRequest, error.message)
         }
     }
 
-    private static func flag(_ name: Substring, of request: Request) throws(ControlError) -> Bool {
+    static func flag(_ name: Substring, of request: Request) throws(ControlError) -> Bool {
         switch request.uri.queryParameters[name] {
         case nil, "false": return false
         case "true": return true

@@ -30,6 +30,7 @@ package struct Daemon: Sendable {
         signal(SIGPIPE, SIG_IGN)
         let manager = ServiceManager()
         let state = try takeStateDirectory()
+        let users = try UserDirectory(path: state.usersPath)
         let service = try makeService(plane: try await startPlane(), state: state)
         do {
             try await service.start()
@@ -37,9 +38,13 @@ package struct Daemon: Sendable {
             await service.stop()
             throw error
         }
-        let server = ControlServer(service: service, socketPath: configuration.controlSocket, logger: logger) {
-            manager.tell("READY=1", "STATUS=Serving")
-        }
+        let server = ControlServer(
+            service: service,
+            access: Access(users: users, logger: logger),
+            listening: configuration.control,
+            logger: logger,
+            whenReady: { manager.tell("READY=1", "STATUS=Serving") }
+        )
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
         var group = ServiceGroupConfiguration(
@@ -81,7 +86,7 @@ package struct Daemon: Sendable {
             settings: ReplicationService.Settings(
                 pairDefaults: configuration.pairDefaults,
                 frontEnds: configuration.frontEnds,
-                controlSocket: configuration.controlSocket,
+                controlSocket: configuration.control.socketPath,
                 version: version
             ),
             logger: logger
@@ -148,7 +153,7 @@ package enum ExitStatus {
         guard let error = error as? ControlError else { return software }
         if isPermission(error.underlying) { return noPermission }
         switch error.code {
-        case .registryDamaged: return dataError
+        case .registryDamaged, .usersDamaged: return dataError
         case .configuration: return configuration
         case .stateDirectory: return error.underlying == nil ? unavailable : systemError
         case .socket: return unavailable

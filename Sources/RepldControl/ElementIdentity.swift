@@ -16,3 +16,10 @@ struct ElementIdentity: Hashable {
         minor = isDevice ? 0 : UInt64(record.st_ino)
     }
 }
+
+extension ElementIdentity {
+    /// What two paths of one element have in common: the element where there is one, the path itself elsewhere.
+    static func key(of path: String) -> Key { ElementIdentity(path: path).map { .element($0) } ?? .path(path) }
+
+    enum Key: Hashable { case element(ElementIdentity), path(String) }
+}

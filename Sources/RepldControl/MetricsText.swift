@@ -10,8 +10,17 @@ package enum MetricsText {
     }
 
     /// One family after another; a volume that is not served has only `repld_volume_up`.
-    package static func render(volumes: [VolumeReply], pairs: [PairReply]) -> String {
-        (volumeFamilies(volumes) + pairFamilies(pairs)).map(text).joined()
+    package static func render(volumes: [VolumeReply], pairs: [PairReply], jobs: [JobReply] = []) -> String {
+        (volumeFamilies(volumes) + pairFamilies(pairs) + [jobFamily(jobs)]).map(text).joined()
+    }
+
+    private static func jobFamily(_ jobs: [JobReply]) -> Family {
+        var family = Family(name: "repld_jobs", type: "gauge", help: "Jobs that are kept, by their state.")
+        family.samples = JobState.allCases.map { state in
+            let count = jobs.count { $0.state == Enumerated(state) }
+            return (labels: [("state", state.name.replacing(" ", with: ""))], value: UInt64(count))
+        }
+        return family
     }
 
     private static func volumeFamilies(_ volumes: [VolumeReply]) -> [Family] {
@@ -69,6 +78,9 @@ package enum MetricsText {
         }
         return [
             state,
+            family("repld_pair_operation", "The standard's number of the operation under way; 0 for none.") {
+                $0.operation.map { UInt64($0.number) } ?? 0
+            },
             family("repld_pair_dirty_bytes", "Bytes that may differ.") { $0.dirtyByteCount },
             family("repld_pair_copy_total_bytes", "Bytes of the copy that runs or ran last.") {
                 $0.copy?.totalByteCount

@@ -1,115 +1,46 @@
-package import Foundation
+internal import Foundation
 internal import RepldControlAPI
 package import RepldCore
-package import RepldEngine
-package import RepldPair
 package import SystemPackage
 
-/// A volume as the registry keeps it.
-package struct VolumeEntry: Codable, Hashable, Sendable {
-    /// Never used again for another volume.
-    package var number: UInt64
-    package var name: String
-    package var elementPath: String
-    package var isReadOnly: Bool
-    package var createdAt: Date
-
-    package init(number: UInt64, name: String, elementPath: String, isReadOnly: Bool, createdAt: Date) {
-        self.number = number
-        self.name = name
-        self.elementPath = elementPath
-        self.isReadOnly = isReadOnly
-        self.createdAt = createdAt
-    }
-
-    package var id: VolumeID { VolumeID(rawValue: number) }
-}
-
-/// A pair as the registry keeps it.
-package struct PairEntry: Codable, Hashable, Sendable {
-    package var id: PairID
-    package var name: String
-    package var volumeNumber: UInt64
-    package var targetPath: String
-    package var settings: PairSettings
-    package var createdAt: Date
-    /// Revisions below this may have been shown; the next start of the daemon begins here.
-    package var revisionLimit: UInt64
-
-    package init(
-        id: PairID,
-        name: String,
-        volumeNumber: UInt64,
-        targetPath: String,
-        settings: PairSettings,
-        createdAt: Date,
-        revisionLimit: UInt64
-    ) {
-        self.id = id
-        self.name = name
-        self.volumeNumber = volumeNumber
-        self.targetPath = targetPath
-        self.settings = settings
-        self.createdAt = createdAt
-        self.revisionLimit = revisionLimit
-    }
-
-    private enum CodingKeys: String, CodingKey {
-        case id, name, volumeNumber, targetPath, createdAt, revisionLimit
-        case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-    }
-
-    package init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: CodingKeys.self)
-        let text = try container.decode(String.self, forKey: .id)
-        guard let id = PairID(text) else {
-            throw DecodingError.dataCorruptedError(
-                forKey: .id,
-                in: container,
-                debugDescription: "found '\(text)', expected 32 lower-case hexadecimal digits"
-            )
-        }
-        self.id = id
-        name = try container.decode(String.self, forKey: .name)
-        volumeNumber = try container.decode(UInt64.self, forKey: .volumeNumber)
-        targetPath = try container.decode(String.self, forKey: .targetPath)
-        createdAt = try container.decode(Date.self, forKey: .createdAt)
-        revisionLimit = try container.decode(UInt64.self, forKey: .revisionLimit)
-        settings = PairSettings(
-            granuleByteCount: try container.decode(UInt32.self, forKey: .granuleByteCount),
-            targetTimeoutNanoseconds: try container.decode(UInt64.self, forKey: .targetTimeoutNanoseconds),
-            copyDepth: try container.decode(UInt8.self, forKey: .copyDepth),
-            copyChunkByteCount: try container.decode(UInt32.self, forKey: .copyChunkByteCount)
-        )
-    }
-
-    package func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: CodingKeys.self)
-        try container.encode(id.description, forKey: .id)
-        try container.encode(name, forKey: .name)
-        try container.encode(volumeNumber, forKey: .volumeNumber)
-        try container.encode(targetPath, forKey: .targetPath)
-        try container.encode(createdAt, forKey: .createdAt)
-        try container.encode(revisionLimit, forKey: .revisionLimit)
-        try container.encode(settings.granuleByteCount, forKey: .granuleByteCount)
-        try container.encode(settings.targetTimeoutNanoseconds, forKey: .targetTimeoutNanoseconds)
-        try container.encode(settings.copyDepth, forKey: .copyDepth)
-        try container.encode(settings.copyChunkByteCount, forKey: .copyChunkByteCount)
-    }
-}
-
 /// Everything the registry keeps.
+///
+/// Version 2 has what version 1 has not, all of it optional: the mode and times of pairs, sizes of volumes, and aspects.
 package struct RegistryContent: Codable, Hashable, Sendable {
     package static var formatName: String { "repld registry" }
-    package static var newestVersion: Int { 1 }
+    package static var newestVersion: Int { 2 }
 
     package var format = Self.formatName
     package var version = Self.newestVersion
     package var nextVolumeNumber: UInt64 = 1
     package var volumes: [VolumeEntry] = []
     package var pairs: [PairEntry] = []
+    /// What dissolved pairs have left, the newest last.
+    package var aspects: [SynchronizationAspect] = []
+
+    /// How many aspects are kept; of more the oldest go.
+    package static var aspectLimit: Int { 256 }
 
     package init() {}
+
+    private enum CodingKeys: String, CodingKey {
+        case format, version, nextVolumeNumber, volumes, pairs, aspects
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        format = try container.decode(String.self, forKey: .format)
+        nextVolumeNumber = try container.decode(UInt64.self, forKey: .nextVolumeNumber)
+        volumes = try container.decode([VolumeEntry].self, forKey: .volumes)
+        pairs = try container.decode([PairEntry].self, forKey: .pairs)
+        aspects = try container.decodeIfPresent([SynchronizationAspect].self, forKey: .aspects) ?? []
+    }
+
+    /// Keeps an aspect, and forgets the oldest where there are too many.
+    package mutating func keep(_ aspect: SynchronizationAspect) {
+        aspects.append(aspect)
+        if aspects.count > Self.aspectLimit { aspects.removeFirst(aspects.count - Self.aspectLimit) }
+    }
 
     package func volume(named name: String) -> VolumeEntry? { volumes.first { $0.name == name } }
     package func volume(_ number: UInt64) -> VolumeEntry? { volumes.first { $0.number == number } }
@@ -131,6 +62,7 @@ package struct RegistryContent: Codable, Hashable, Sendable {
             if volume.number >= nextVolumeNumber {
                 return "volume '\(volume.name)' has number \(volume.number), expected one below \(nextVolumeNumber)"
             }
+            if volume.byteCount == 0 { return "the size of volume '\(volume.name)' is 0" }
         }
         for pair in pairs {
             if let fault = ObjectName.fault(of: pair.name) { return fault }
@@ -208,9 +140,9 @@ package struct Registry: Sendable {
             guard header.format == RegistryContent.formatName else {
                 throw Damage(words: "its format is '\(header.format)', expected '\(RegistryContent.formatName)'")
             }
-            guard header.version == RegistryContent.newestVersion else {
+            guard (1...RegistryContent.newestVersion).contains(header.version) else {
                 throw Damage(
-                    words: "its version is \(header.version), this daemon knows \(RegistryContent.newestVersion)"
+                    words: "its version is \(header.version), this daemon knows 1 to \(RegistryContent.newestVersion)"
                 )
             }
             let content = try ControlJSON.decode(RegistryContent.self, from: bytes)
@@ -231,27 +163,4 @@ package struct Registry: Sendable {
                 """
         )
     }
-}
-
-/// The bounds of what may be set about a pair.
-package enum PairSettingsRule {
-    /// What is wrong with the settings; `nil` when nothing is.
-    package static func fault(of settings: PairSettings) -> String? {
-        if !isPowerOfTwo(settings.granuleByteCount) || !(4096...(1 << 20)).contains(settings.granuleByteCount) {
-            return "the granule is \(settings.granuleByteCount) bytes; expected a power of two from 4KiB to 1MiB"
-        }
-        if !(1_000_000_000...3_600_000_000_000).contains(settings.targetTimeoutNanoseconds) {
-            return "the target timeout is out of range; expected 1s to 1h"
-        }
-        if !(1...64).contains(settings.copyDepth) {
-            return "the copy depth is \(settings.copyDepth); expected 1 to 64"
-        }
-        let chunk = settings.copyChunkByteCount
-        if chunk < settings.granuleByteCount || chunk > 1 << 20 || chunk % settings.granuleByteCount != 0 {
-            return "the copy chunk is \(chunk) bytes; expected a multiple of the granule up to 1MiB"
-        }
-        return nil
-    }
-
-    private static func isPowerOfTwo(_ number: UInt32) -> Bool { number.nonzeroBitCount == 1 }
 }

@@ -19,21 +19,7 @@ extension ReplicationService {
         append(EventReply(sequence: 0, time: Date(), kind: kind, volume: volume, pair: pair, message: message), level)
     }
 
-    /// Notes the work that an accepted operation has started; answers with the job's id.
-    @discardableResult
-    func noteJob(_ operation: ReplicationOperation, on entry: PairEntry) -> String {
-        noteChange("\(operation.name) accepted", of: entry)
-        let id = "\(entry.name).\(pairs[entry.id]?.revision ?? 0)"
-        pairs[entry.id]?.rate.reset()
-        pairs[entry.id]?.job = JobReply(
-            id: id,
-            operation: Enumerated(operation),
-            state: Enumerated(JobState.running),
-            startedAt: Date()
-        )
-        return id
-    }
-
+    /// Counts and tells a change that somebody asked for.
     func noteChange(_ message: String, of entry: PairEntry) {
         countRevision(of: entry.id)
         let volume = registry.content.volume(entry.volumeNumber)?.name
@@ -41,7 +27,7 @@ extension ReplicationService {
     }
 
     /// Keeps and logs an event of the data plane.
-    func note(_ event: EngineEvent) {
+    func note(_ event: EngineEvent) async {
         let pairEntry = event.pair.flatMap { registry.content.pair($0) }
         let number = event.volume?.rawValue ?? pairEntry?.volumeNumber
         var reply = EventReply(
@@ -60,11 +46,11 @@ extension ReplicationService {
             reply.previousCopyState = Enumerated(old)
             reply.copyState = Enumerated(new)
             reply.message = "\(old.name) -> \(new.name)"
+            if let pairEntry { noteTimes(of: pairEntry, from: old, to: new) }
         case .operationEnded(let operation, let failure):
             reply.kind = "operation-ended"
             reply.message = failure.map { "\(operation.name) failed: \($0.words)" } ?? "\(operation.name) is done"
             if let failure { level = Self.level(of: failure) }
-            if let id = event.pair { endJob(of: id, operation, failure) }
         case .rolesReversed(let isSecondSource):
             reply.kind = "roles-reversed"
             let now = pairEntry.map { roles(of: $0, isSecondSource: isSecondSource) }
@@ -93,6 +79,19 @@ extension ReplicationService {
             level = .warning
         }
         append(reply, level)
+        if case .operationEnded(let operation, let failure) = event.kind, let id = event.pair {
+            endJob(of: id, operation, failure)
+        }
+        if case .eventsLost = event.kind { await reviewAfterLoss() }
+    }
+
+    /// The end of a job may be among what was lost.
+    private func reviewAfterLoss() async {
+        do {
+            try await reviewJobs(because: "events of the data plane were lost")
+        } catch {
+            logger.error("jobs cannot be reviewed", metadata: ["reason": "\(error)"])
+        }
     }
 
     private static func level(of failure: OperationFailure) -> Logger.Level {
@@ -102,23 +101,31 @@ extension ReplicationService {
         }
     }
 
-    private func endJob(of id: PairID, _ operation: ReplicationOperation, _ failure: OperationFailure?) {
-        guard let job = pairs[id]?.job, job.state == Enumerated(JobState.running) else { return }
-        guard job.operation == Enumerated(operation) else { return }
-        let ended: JobState =
-            switch failure {
-            case nil: .completed
-            case .superseded, .cancelled: .terminated
-            case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .exception
+    /// Makes the times of a pair durable that a change of its copy state sets.
+    private func noteTimes(of entry: PairEntry, from old: CopyState, to new: CopyState) {
+        var times = entry.times
+        guard times.note(from: old, to: new, at: Date()) else { return }
+        do {
+            try registry.commit { content in
+                guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
+                content.pairs[index].times = times
             }
-        pairs[id]?.job?.state = Enumerated(ended)
+        } catch {
+            logger.error(
+                "the times of a pair are not durable",
+                metadata: ["pair": "\(entry.name)", "reason": "\(error)"]
+            )
+        }
     }
 
     private func append(_ event: EventReply, _ level: Logger.Level) {
+        var event = event
+        event.by = Principal.current?.description
         log.append(event)
         var metadata: Logger.Metadata = ["event": "\(event.kind)"]
         if let volume = event.volume { metadata["volume"] = "\(volume)" }
         if let pair = event.pair { metadata["pair"] = "\(pair)" }
+        if let by = event.by { metadata["by"] = "\(by)" }
         logger.log(level: level, "\(event.message)", metadata: metadata)
     }
 

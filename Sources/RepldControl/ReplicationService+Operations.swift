@@ -8,83 +8,151 @@ internal import RepldPair
 extension ReplicationService {
     /// The method of the standard: an operation on a pair, by number or name.
     ///
-    /// Answers 0 when the result holds, 4096 with a job when a copy was started. Everything else is thrown.
+    /// Answers 0 when the result holds, 4096 with a job when work was started. Everything else is thrown.
     package func setReplicationRelationship(
         pair name: String,
-        _ request: SetReplicationRelationshipRequest
+        _ request: SetReplicationRelationshipRequest,
+        for caller: Caller = .current
     ) async throws(ControlError) -> MethodReply {
-        let entry = try pairEntry(named: name)
         let operation = try Self.operation(request.operation)
-        let wanted = try request.waitForCopyState.map { text throws(ControlError) in try Self.copyState(text) }
-        if let seconds = request.timeoutSeconds, !(0...31_536_000).contains(seconds) {
-            throw ControlError(.invalidRequest, "timeoutSeconds: found \(seconds), expected 0 to 31536000")
+        let entry = try pairEntry(named: name)
+        let wanted = try request.waitForCopyState.map { text throws(ControlError) in
+            try Self.copyState(text, field: "waitForCopyState")
         }
-        let deadline = request.timeoutSeconds.map { ContinuousClock.now.advanced(by: .seconds($0)) }
-        let reply = try await carryOut(operation, on: entry, request)
-        guard let wanted, registry.content.pair(entry.id) != nil else { return reply }
+        let deadline = try Self.deadline(request.timeoutSeconds)
+        let reply = try await carryOut(operation, on: entry, request, caller)
+        guard let wanted, registry.content.pair(entry.id) != nil, reply.plan == nil else { return reply }
         try await wait(for: wanted, of: entry, until: deadline, job: reply.job)
         return MethodReply(returnCode: .success, job: reply.job, extendedStatus: reply.extendedStatus)
+    }
+
+    /// What one pair accepts now, and why the rest is refused.
+    package func operations(ofPair name: String) async throws(ControlError) -> PairOperationsReply {
+        let entry = try pairEntry(named: name)
+        let now = try await situation(of: entry)
+        let items = OperationTable.rules.filter { $0.support == .mirror }.map { rule in
+            let plan = OperationPlan.plan(rule.operation, now.facts, now.words)
+            return PairOperationsReply.Item(
+                operation: plan.operation,
+                summary: rule.summary,
+                verdict: plan.verdict,
+                to: plan.resultingCopyState,
+                reason: plan.reason
+            )
+        }
+        return PairOperationsReply(pair: name, copyState: Enumerated(now.facts.copyState), operations: items)
     }
 
     /// Everything but the wait: checks, the operation, the job.
     private func carryOut(
         _ operation: ReplicationOperation,
         on entry: PairEntry,
-        _ request: SetReplicationRelationshipRequest
+        _ request: SetReplicationRelationshipRequest,
+        _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
+        let isForced = request.force ?? false
+        if request.plan ?? false {
+            let now = try await situation(of: entry)
+            try check(request.expectedRevision, of: entry, now)
+            let plan = OperationPlan.plan(operation, now.facts, now.words)
+            return MethodReply(returnCode: .success, plan: plan)
+        }
         let subject = "pair \(entry.name)"
         try begin(operation.name, on: subject)
         defer { end(on: subject) }
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
-        let isForced = request.force ?? false
         let before = try await situation(of: entry)
         try check(request.expectedRevision, of: entry, before)
+        if operation == .detach, !before.isAttached, let doubt = doubt(about: entry) {
+            return try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
+        }
         if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
         switch operation {
-        case .detach:
-            try await detach(entry, of: volume)
+        case .detach, .dissolve:
+            try await detach(entry, of: volume, before, leavesAspect: operation == .dissolve)
             return MethodReply(returnCode: .success)
-        case .dissolve, .resetToSync, .resetToAsync:
-            throw ControlError(.notSupported, "\(operation.name) is not supported by this version")
+        case .resetToSync:
+            return try setMode(.synchronous, of: entry)
+        case .resetToAsync:
+            return try setMode(.asynchronous, of: entry)
         default:
-            return try await hand(operation, to: entry, of: volume, before, isForced: isForced)
+            if !before.isAttached { return try await attach(entry, of: volume, before: operation, isForced, caller) }
+            return try await hand(operation, to: entry, before, isForced: isForced, caller)
         }
     }
 
-    /// Lets the data plane carry an operation out; a pair that could not be attached before is attached now.
-    private func hand(
+    /// ResetToSync and ResetToAsync.
+    private func setMode(_ mode: ReplicationMode, of entry: PairEntry) throws(ControlError) -> MethodReply {
+        if registry.content.pair(entry.id)?.mode != mode {
+            try registry.commit { content in
+                guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
+                content.pairs[index].mode = mode
+            }
+            noteChange("the mode is \(mode.name) now", of: entry)
+        }
+        let status = ExtendedStatus(
+            code: "local-target",
+            message: """
+                the mode is \(mode.name); the target is local, and its writes are acknowledged when both elements have them, in \
+                either mode: asynchronous mode takes effect with remote targets
+                """
+        )
+        return MethodReply(returnCode: .success, extendedStatus: status)
+    }
+
+    /// Attaches a pair that could not be attached before, and carries the operation out on what it turns out to be.
+    private func attach(
+        _ entry: PairEntry,
+        of volume: VolumeEntry,
+        before operation: ReplicationOperation,
+        _ isForced: Bool,
+        _ caller: Caller
+    ) async throws(ControlError) -> MethodReply {
+        try await attachLate(entry, of: volume)
+        let now = try await situation(of: entry)
+        guard try holds(operation, entry, now, isForced: isForced) else {
+            return try await hand(operation, to: entry, now, isForced: isForced, caller)
+        }
+        // To attach it has let a copy go on that was due; that is what was asked for.
+        guard let copy = now.facts.operation else { return MethodReply(returnCode: .success) }
+        let job = try makeJob(copy, on: entry, now, to: .synchronized, caller)
+        noteRunning(job.number)
+        noteChange("\(operation.name) accepted", of: entry)
+        return MethodReply(returnCode: .jobStarted, job: job.id)
+    }
+
+    /// Lets the data plane carry an operation out that the table accepts.
+    func hand(
         _ operation: ReplicationOperation,
         to entry: PairEntry,
-        of volume: VolumeEntry,
         _ before: PairSituation,
-        isForced: Bool
+        isForced: Bool,
+        _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
-        if !before.isAttached {
-            try await attachLate(entry, of: volume)
-            let now = try await situation(of: entry)
-            if try holds(operation, entry, now, isForced: isForced) {
-                // To attach it has started a copy that was due.
-                guard let copy = now.facts.operation else { return MethodReply(returnCode: .success) }
-                return MethodReply(returnCode: .jobStarted, job: noteJob(copy, on: entry))
-            }
+        var job: JobEntry?
+        if OperationTable.rule(of: operation).startsJob {
+            let verdict = OperationTable.verdict(operation, before.facts, isForced: isForced)
+            guard case .accepted(let result) = verdict else { return MethodReply(returnCode: .success) }
+            job = try makeJob(operation, on: entry, before, to: result, caller)
         }
         let start: OperationStart
         do {
             start = try await plane.operate(entry.id, operation, isForced: isForced)
         } catch {
-            throw refusal(error, operation, entry, before.words)
+            let refusal = refusal(error, operation, entry, before.words)
+            if let job { end(job, .exception, code: refusal.code.returnCode, refusal.description) }
+            throw refusal
         }
-        switch start {
-        case .held:
-            return MethodReply(returnCode: .success)
-        case .done:
-            noteChange("\(operation.name) accepted", of: entry)
-            return MethodReply(returnCode: .success)
-        case .started:
-            return MethodReply(returnCode: .jobStarted, job: noteJob(operation, on: entry))
+        if start != .held { noteChange("\(operation.name) accepted", of: entry) }
+        guard let job else { return MethodReply(returnCode: .success) }
+        guard start == .started else {
+            end(job, .completed)
+            return MethodReply(returnCode: .success, job: job.id)
         }
+        noteRunning(job.number)
+        return MethodReply(returnCode: .jobStarted, job: job.id)
     }
 
     /// Attaches a pair that could not be attached when its volume was opened.
@@ -147,69 +215,7 @@ extension ReplicationService {
         return Self.controlError(error, "\(operation.name) of pair '\(entry.name)' failed")
     }
 
-    /// Returns when the pair has the state; throws when the time is up, or the pair went where the state cannot follow.
-    private func wait(
-        for wanted: CopyState,
-        of entry: PairEntry,
-        until deadline: ContinuousClock.Instant?,
-        job: String?
-    ) async throws(ControlError) {
-        let wakeups = log.subscribe()
-        let timer = deadline.map { deadline in
-            Task {
-                try? await Task.sleep(until: deadline, clock: .continuous)
-                wakeups.finish()
-            }
-        }
-        defer {
-            timer?.cancel()
-            wakeups.finish()
-        }
-        if try await hasReached(wanted, entry, job) { return }
-        for await _ in wakeups.stream where try await hasReached(wanted, entry, job) { return }
-        if try await hasReached(wanted, entry, job) { return }
-        var error = ControlError(
-            .timeout,
-            "pair '\(entry.name)' has not become \(wanted.name) in time; the work goes on",
-            suggestion: "'replctl pair watch \(entry.name)' shows it"
-        )
-        error.job = job
-        error.status.copyState = try await reply(for: entry).copyState
-        throw error
-    }
-
-    private func hasReached(
-        _ wanted: CopyState,
-        _ entry: PairEntry,
-        _ job: String?
-    ) async throws(ControlError) -> Bool {
-        guard registry.content.pair(entry.id) != nil else {
-            throw ControlError(.copyStateNotReached, "pair '\(entry.name)' was detached before it was \(wanted.name)")
-        }
-        let now = try await reply(for: entry)
-        if now.copyState.number == Int(wanted.rawValue) { return true }
-        let resting: [CopyState] = [.broken, .invalid, .aborted, .suspended]
-        guard let state = CopyState(text: now.copyState.name), resting.contains(state) else { return false }
-        var error = ControlError(
-            .copyStateNotReached,
-            "pair '\(entry.name)' is \(state.name) and does not become \(wanted.name) by itself"
-                + (now.reason.map { ": \($0)" } ?? ""),
-            suggestion: (try await suggestionForCopy(of: entry)).map { "then use \($0.name)" }
-        )
-        error.job = job
-        error.status.copyState = now.copyState
-        error.status.revision = now.revision
-        throw error
-    }
-
-    /// The operation that starts the copy from where a pair is.
-    private func suggestionForCopy(of entry: PairEntry) async throws(ControlError) -> ReplicationOperation? {
-        let facts = try await situation(of: entry).facts
-        let copies: [ReplicationOperation] = [.activate, .resume, .resyncReplica]
-        return copies.first { OperationTable.verdict($0, facts, isForced: false) == .accepted(to: .synchronized) }
-    }
-
-    private static func operation(_ text: NumberOrName) throws(ControlError) -> ReplicationOperation {
+    static func operation(_ text: NumberOrName) throws(ControlError) -> ReplicationOperation {
         if let operation = ReplicationOperation(text: text.description) { return operation }
         let known = ReplicationOperation.allCases.map(\.name)
         throw ControlError(
@@ -219,12 +225,12 @@ extension ReplicationService {
         )
     }
 
-    private static func copyState(_ text: NumberOrName) throws(ControlError) -> CopyState {
+    static func copyState(_ text: NumberOrName, field: String) throws(ControlError) -> CopyState {
         if let state = CopyState(text: text.description) { return state }
         let known = CopyState.allCases.map(\.name)
         throw ControlError(
             .unknownCopyState,
-            "waitForCopyState: '\(text)' is no copy state; expected one of \(known.joined(separator: ", "))",
+            "\(field): '\(text)' is no copy state; expected one of \(known.joined(separator: ", "))",
             suggestion: Suggestion.nearest(to: text.description, among: known).map { "did you mean \($0)?" }
         )
     }

@@ -4,13 +4,17 @@ package import RepldControlAPI
 internal import RepldCore
 internal import RepldDataPlane
 internal import RepldEngine
+internal import RepldFormat
 internal import RepldPair
 internal import SystemPackage
 
-/// Pairs: create and detach
+/// Pairs: how they are made
 extension ReplicationService {
     /// Pairs a served volume with a target, remembers it, and starts the first copy unless told not to.
-    package func createPair(_ request: PairCreateRequest) async throws(ControlError) -> PairReply {
+    package func createPair(
+        _ request: PairCreateRequest,
+        for caller: Caller = .current
+    ) async throws(ControlError) -> PairReply {
         let name = try pairName(for: request)
         let volumeSubject = "volume \(request.sourceVolume)"
         try begin("create pair '\(name)'", on: volumeSubject)
@@ -41,40 +45,14 @@ extension ReplicationService {
         )
         if request.createsTarget ?? false { try await makeTarget(path, for: volume) }
         do {
-            try await associate(entry, with: volume)
+            let isKnown = !(request.createsTarget ?? false)
+            try await associate(entry, with: volume, isKnown ? aspect(of: volume.elementPath, path) : nil)
         } catch {
             if request.createsTarget ?? false { try? DurableFile.remove(FilePath(path)) }
             throw error
         }
-        record("pair-created", volume: volume.name, pair: name, message: "\(path) is paired", level: .notice)
-        if request.activates ?? true { try await startFirstCopy(of: entry) }
+        if request.activates ?? true { try await startFirstCopy(of: entry, caller) }
         return try await pair(named: name)
-    }
-
-    /// The order of a detach; the registry is the commit point, the rest is done again by the next start if need be.
-    func detach(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) {
-        let isAttached = pairs[entry.id]?.failure == nil
-        try registry.commit { $0.pairs.removeAll { $0.id == entry.id } }
-        var trouble: ControlError?
-        if isAttached {
-            do {
-                try await plane.detachPair(entry.id)
-            } catch {
-                trouble = Self.controlError(error, "pair '\(entry.name)' is detached, but its target is still open")
-            }
-        }
-        pairs[entry.id] = nil
-        do {
-            try DurableFile.remove(state.metadataPath(of: entry.id))
-        } catch {
-            logger.warning(
-                "metadata of a detached pair is left over",
-                metadata: ["file": "\(state.metadataPath(of: entry.id))", "reason": "\(error)"]
-            )
-        }
-        let message = "\(entry.targetPath) is independent of volume '\(volume.name)'"
-        record("pair-detached", volume: volume.name, pair: entry.name, message: message, level: .notice)
-        if let trouble { throw trouble }
     }
 
     func pairEntry(named name: String) throws(ControlError) -> PairEntry {
@@ -91,31 +69,84 @@ extension ReplicationService {
     }
 
     /// Metadata, data plane, registry; undone in the opposite order when a later one fails.
-    private func associate(_ entry: PairEntry, with volume: VolumeEntry) async throws(ControlError) {
+    ///
+    /// Where an aspect says that the two elements were a pair before, they are compared and not copied blindly: the new pair
+    /// begins as one that is Inactive and of which every byte may differ.
+    private func associate(
+        _ entry: PairEntry,
+        with volume: VolumeEntry,
+        _ aspect: SynchronizationAspect?
+    ) async throws(ControlError) {
         try state.makeMetadata(of: entry.id)
+        if aspect != nil { try state.write(try await inactiveRecord(of: entry), of: entry.id) }
         do {
-            try await plane.addPair(opening(of: entry, isNew: true))
+            try await plane.addPair(opening(of: entry, isNew: aspect == nil))
         } catch {
             try? DurableFile.remove(state.metadataPath(of: entry.id))
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")
         }
         do {
-            try registry.commit { $0.pairs.append(entry) }
+            try registry.commit { content in
+                content.pairs.append(entry)
+                // What it knew is in the pair now.
+                if let aspect { content.aspects.removeAll { $0 == aspect } }
+            }
         } catch {
             try? await plane.detachPair(entry.id)
             try? DurableFile.remove(state.metadataPath(of: entry.id))
             throw error
         }
         pairs[entry.id] = PairRuntime(revision: 1)
+        record(
+            "pair-created",
+            volume: volume.name,
+            pair: entry.name,
+            message: "\(entry.targetPath) is paired",
+            level: .notice
+        )
+        guard let aspect else { return }
+        record(
+            "aspect-found",
+            volume: volume.name,
+            pair: entry.name,
+            message: """
+                the two elements were pair '\(aspect.name)' until \(aspect.dissolvedAt.formatted(.iso8601)): they are compared, \
+                and what differs is copied
+                """,
+            level: .notice
+        )
     }
 
-    private func startFirstCopy(of entry: PairEntry) async throws(ControlError) {
-        do {
-            _ = try await plane.operate(entry.id, .activate, isForced: false)
-        } catch {
-            throw Self.controlError(error, "pair '\(entry.name)' was made, but its first copy did not start")
+    private func inactiveRecord(of entry: PairEntry) async throws(ControlError) -> PairRecord {
+        let served = try await planeStatus().volumes.first { $0.id.rawValue == entry.volumeNumber }
+        var record = PairRecord(
+            sequence: 1,
+            pair: entry.id,
+            volumeByteCount: served?.byteCount ?? 0,
+            copyState: CopyState.inactive.rawValue,
+            isClosedCleanly: false
+        )
+        record.volumeBlockByteCount = served?.blockByteCount ?? 0
+        return record
+    }
+
+    /// The newest aspect of two elements, whichever of them was the target.
+    private func aspect(of first: String, _ second: String) -> SynchronizationAspect? {
+        let wanted = [ElementIdentity.key(of: first), ElementIdentity.key(of: second)]
+        return registry.content.aspects.last { aspect in
+            let found = [ElementIdentity.key(of: aspect.sourcePath), ElementIdentity.key(of: aspect.targetPath)]
+            return found == wanted || found == wanted.reversed()
         }
-        noteJob(.activate, on: entry)
+    }
+
+    private func startFirstCopy(of entry: PairEntry, _ caller: Caller) async throws(ControlError) {
+        do {
+            _ = try await hand(.activate, to: entry, try await situation(of: entry), isForced: false, caller)
+        } catch {
+            var error = error
+            error.status.message = "pair '\(entry.name)' was made, but its first copy did not start: \(error.message)"
+            throw error
+        }
     }
 
     private func makeTarget(_ path: String, for volume: VolumeEntry) async throws(ControlError) {

@@ -4,6 +4,7 @@ package import RepldControlAPI
 internal import RepldCore
 internal import RepldDataPlane
 internal import RepldEngine
+internal import RepldFormat
 internal import RepldPair
 internal import SystemPackage
 
@@ -72,16 +73,27 @@ extension ReplicationService {
     func situation(of entry: PairEntry, _ status: EngineStatus) -> PairSituation {
         let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
         let found = served?.pairs.first { $0.id == entry.id }
-        let byteCount = served?.byteCount ?? 0
-        var words = roles(of: entry, isSecondSource: found?.isSecondSource ?? false)
+        let record = pairs[entry.id]?.recovery?.record
+        let byteCount = served?.byteCount ?? record?.volumeByteCount ?? 0
+        var words = roles(of: entry, isSecondSource: found?.isSecondSource ?? record?.isSecondSource ?? false)
         words.byteCount = byteCount
-        // Nothing is known of a pair that is not attached: nothing of its target counts as equal.
-        let unknown = PairFacts(
+        // What is known of a pair that is not attached is what its record says; nothing of its target counts as equal.
+        let unattached = PairFacts(
             copyState: .broken,
+            isTargetConsistent: record?.isTargetConsistent ?? false,
+            isSourceAhead: record?.isSourceAhead ?? false,
+            isSourceInconsistent: record?.isSourceInconsistent ?? false,
             changedByteCount: byteCount,
             differingByteCount: byteCount
         )
-        return PairSituation(facts: found?.facts ?? unknown, words: words, isAttached: found != nil)
+        return PairSituation(
+            facts: found?.facts ?? unattached,
+            words: words,
+            blockByteCount: served?.blockByteCount,
+            isAttached: found != nil,
+            isSecondSource: found?.isSecondSource ?? record?.isSecondSource ?? false,
+            isSecondPrimary: found?.isSecondPrimary ?? record?.isSecondPrimary ?? false
+        )
     }
 
     /// Which element is source and which is target; the size is not filled in.
@@ -104,7 +116,12 @@ extension ReplicationService {
             return state == nil || state == .broken || state == .invalid || state == .partitioned
         }
         let health: OperationalStatus = failure != nil ? .error : hasBrokenPair ? .degraded : .okay
-        return VolumeReply(
+        let server = members.first { member in
+            found?.pairs.first { $0.id == member.id }?.isSecondPrimary ?? pairs[member.id]?.recovery?.record?
+                .isSecondPrimary
+                ?? false
+        }
+        var reply = VolumeReply(
             name: entry.name,
             elementPath: entry.elementPath,
             isReadOnly: found?.isReadOnly ?? entry.isReadOnly,
@@ -116,6 +133,8 @@ extension ReplicationService {
             createdAt: entry.createdAt,
             activity: found.map { Self.activity(of: $0) }
         )
+        reply.servingPath = server?.targetPath
+        return reply
     }
 
     private static func activity(of status: VolumeStatus) -> VolumeActivity {
@@ -134,19 +153,19 @@ extension ReplicationService {
 
     private func reply(for entry: PairEntry, _ status: EngineStatus) -> PairReply {
         let volume = registry.content.volume(entry.volumeNumber)
-        let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
+        let now = situation(of: entry, status)
         var reply = PairReply(
             name: entry.name,
             id: entry.id.description,
             sourceVolume: volume?.name ?? "",
-            sourcePath: volume?.elementPath ?? "",
-            targetPath: entry.targetPath,
+            sourcePath: now.words.sourcePath,
+            targetPath: now.words.targetPath,
             copyState: Enumerated(CopyState.broken),
             progressStatus: Enumerated(ProgressStatus.requiresResync),
             reason: pairs[entry.id]?.failure,
             revision: pairs[entry.id]?.revision ?? 0,
-            byteCount: served?.byteCount,
-            job: pairs[entry.id]?.job,
+            byteCount: now.words.byteCount > 0 ? now.words.byteCount : nil,
+            job: jobs.newest(of: entry.id).map { self.reply(for: $0, status) },
             settings: PairSettingsReply(
                 granuleByteCount: entry.settings.granuleByteCount,
                 targetTimeoutSeconds: Double(entry.settings.targetTimeoutNanoseconds) / 1e9,
@@ -154,6 +173,15 @@ extension ReplicationService {
             ),
             createdAt: entry.createdAt
         )
+        reply.servingPath = now.isSecondPrimary ? entry.targetPath : volume?.elementPath
+        reply.mode = Enumerated(entry.mode)
+        reply.syncState = Enumerated(SyncState.broken)
+        reply.whenSynced = entry.times.synced
+        reply.whenSynchronized = entry.times.synchronized
+        reply.whenActivated = entry.times.activated
+        reply.whenDeactivated = entry.times.deactivated
+        reply.whenSuspended = entry.times.suspended
+        let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
         if let served, let pair = served.pairs.first(where: { $0.id == entry.id }) {
             fill(&reply, from: pair, volumeByteCount: served.byteCount)
         } else if reply.reason == nil {
@@ -163,13 +191,21 @@ extension ReplicationService {
     }
 
     private func fill(_ reply: inout PairReply, from pair: PairStatus, volumeByteCount: UInt64) {
-        let isCopying = pair.facts.operation != nil
         reply.copyState = Enumerated(pair.copyState)
         reply.progressStatus = Enumerated(pair.progress)
         reply.requestedCopyState = Self.requestedCopyState(pair.facts)
+        reply.operation = pair.facts.operation.map { Enumerated($0) }
+        reply.syncState = Enumerated(SyncState.state(of: pair.copyState, pair.facts.operation))
+        reply.syncMaintained = pair.copyState == .synchronized || pair.copyState == .unsynchronized
+        reply.isTargetExported = pair.isTargetExported
         reply.reason = pair.reason.isEmpty ? nil : pair.reason
         reply.dirtyByteCount = min(pair.dirtyByteCount, volumeByteCount)
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
+        reply.copy = copyProgress(of: pair)
+    }
+
+    /// How far the copy is that runs or ran last, and how fast; `nil` when there was none.
+    func copyProgress(of pair: PairStatus) -> CopyProgress? {
         var copy = CopyProgress(
             totalByteCount: pair.copyTotalByteCount,
             doneByteCount: pair.copyDoneByteCount,
@@ -177,17 +213,17 @@ extension ReplicationService {
             zeroByteCount: pair.copyZeroByteCount,
             equalByteCount: pair.copyEqualByteCount
         )
-        if isCopying {
+        if pair.facts.operation == nil {
+            pairs[pair.id]?.rate.reset()
+        } else {
             pairs[pair.id]?.rate.note(doneByteCount: pair.copyDoneByteCount, at: .now)
             if let rate = pairs[pair.id]?.rate.bytesPerSecond {
                 copy.bytesPerSecond = rate
                 let left = copy.totalByteCount - min(copy.totalByteCount, copy.doneByteCount)
                 if rate > 0 { copy.secondsLeft = (left + rate - 1) / rate }
             }
-        } else {
-            pairs[pair.id]?.rate.reset()
         }
-        if pair.copyTotalByteCount > 0 { reply.copy = copy }
+        return pair.copyTotalByteCount > 0 ? copy : nil
     }
 
     /// Where the operation that is under way leads; Not Applicable when there is none.
@@ -211,5 +247,9 @@ extension ReplicationService {
 struct PairSituation: Hashable, Sendable {
     var facts: PairFacts
     var words: PairWords
+    var blockByteCount: UInt32?
     var isAttached: Bool
+    var isSecondSource: Bool
+    /// Hosts are served by the second element.
+    var isSecondPrimary: Bool
 }

@@ -4,6 +4,7 @@ internal import RepldControlAPI
 internal import RepldCore
 package import RepldDataPlane
 internal import RepldEngine
+internal import RepldFormat
 package import RepldPair
 internal import SystemPackage
 
@@ -20,8 +21,13 @@ internal import SystemPackage
 ///
 ///     volume add     element made · opened and served · REGISTRY
 ///     volume remove  closed · REGISTRY
-///     pair create    target made · blank metadata written · attached · REGISTRY · copy started
+///     pair create    target made · metadata written · attached · REGISTRY · copy started
 ///     pair detach    REGISTRY · detached · metadata removed
+///     operation      JOB in its own file · handed to the data plane · its end in the file
+///
+/// A pair whose second element serves hosts is detached in one write as well: that removes the pair, and makes the second
+/// element the volume's own, with the size and block size that hosts know. Before it the pair's record says which element
+/// serves, after it the volume's entry does, and no moment lies between in which a start would take the other one.
 package actor ReplicationService {
     /// What the service is told when it is made.
     package struct Settings: Sendable {
@@ -47,6 +53,8 @@ package actor ReplicationService {
     struct VolumeRuntime {
         /// Why it is not served; `nil` when it is.
         var failure: String?
+        /// It is not served because the element could not be opened that has the newer data.
+        var isServingElementLost = false
     }
 
     /// What is known of a pair besides its registry entry.
@@ -54,8 +62,9 @@ package actor ReplicationService {
         /// Why it is not attached; `nil` when it is.
         var failure: String?
         var revision: UInt64
-        var job: JobReply?
         var rate = CopyRate()
+        /// What its metadata said when its volume was opened; for as long as it is not attached.
+        var recovery: PairRecordRecovery?
     }
 
     let plane: any DataPlane
@@ -64,6 +73,7 @@ package actor ReplicationService {
     let logger: Logger
     let startedAt: Date
     var registry: Registry
+    var jobs: JobLog
     var volumes: [UInt64: VolumeRuntime] = [:]
     var pairs: [PairID: PairRuntime] = [:]
     var log = EventLog()
@@ -80,6 +90,7 @@ package actor ReplicationService {
     ) throws(ControlError) {
         self.plane = plane
         self.registry = try Registry(path: state.registryPath)
+        self.jobs = try JobLog(path: state.jobsPath)
         self.state = state
         self.settings = settings
         self.logger = logger
@@ -91,7 +102,10 @@ package actor ReplicationService {
     /// What cannot be opened is shown as failed and does not stop the start; an address that cannot be taken does.
     package func start() async throws(ControlError) {
         try reserveRevisions()
+        sweepMetadata()
+        if let damage = jobs.damage { record("jobs-damaged", message: damage, level: .error) }
         for entry in registry.content.volumes { try await open(entry) }
+        try await reviewJobs(because: "the daemon was stopped or killed while it ran")
         for address in settings.frontEnds {
             do {
                 frontEnds.append(try await plane.listen(at: address))
@@ -110,7 +124,7 @@ package actor ReplicationService {
 
     /// Takes note of what happens on the data plane, until that stops.
     package func followDataPlane() async {
-        for await event in plane.events { note(event) }
+        for await event in plane.events { await note(event) }
     }
 
     /// Closes everything cleanly.
@@ -124,6 +138,11 @@ package actor ReplicationService {
     /// Replaces what is told of each registry write; for tests.
     package func observeRegistryWrites(_ atStep: @escaping @Sendable (DurableFile.Step) throws -> Void) {
         registry.atStep = atStep
+    }
+
+    /// Replaces what is told of each write of the jobs; for tests.
+    package func observeJobWrites(_ atStep: @escaping @Sendable (DurableFile.Step) throws -> Void) {
+        jobs.atStep = atStep
     }
 
     /// Claims a volume or a pair for one operation; every claim is given back with `end`.
@@ -141,105 +160,10 @@ package actor ReplicationService {
     func end(on subject: String) { inProgress[subject] = nil }
 }
 
-/// Opening and attaching
+/// Revisions
 extension ReplicationService {
-    /// Opens a volume and attaches its pairs, and notes what failed.
-    ///
-    /// Only before hosts can connect, or after its pairs no longer count as cleanly closed: between the two steps a host could
-    /// write what a pair never hears of.
-    ///
-    /// Throws when a volume that must not be served cannot be taken away again.
-    func open(_ entry: VolumeEntry) async throws(ControlError) {
-        do {
-            let opening = VolumeOpening(
-                id: entry.id,
-                name: entry.name,
-                path: entry.elementPath,
-                isReadOnly: entry.isReadOnly
-            )
-            _ = try await plane.addVolume(opening)
-            volumes[entry.number] = VolumeRuntime()
-        } catch {
-            fail(entry, "\(error)")
-            return
-        }
-        for pair in registry.content.pairs(of: entry) {
-            do {
-                try await attach(pair)
-            } catch {
-                guard try await serveWithout(pair, of: entry, because: "\(error)") else { return }
-            }
-        }
-    }
-
-    /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
-    func attach(_ entry: PairEntry) async throws(ControlError) {
-        try state.makeMetadataIfMissing(of: entry.id)
-        do {
-            try await plane.addPair(opening(of: entry, isNew: false))
-        } catch {
-            throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
-        }
-        pairs[entry.id]?.failure = nil
-    }
-
-    func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {
-        PairOpening(
-            id: entry.id,
-            name: entry.name,
-            volume: VolumeID(rawValue: entry.volumeNumber),
-            targetPath: entry.targetPath,
-            metadataPath: state.metadataPath(of: entry.id).string,
-            settings: entry.settings,
-            isNew: isNew
-        )
-    }
-
-    /// Keeps a volume served whose pair could not be attached, and answers true; when that cannot be made safe, takes the
-    /// volume and the pairs that were attached already away again.
-    private func serveWithout(
-        _ pair: PairEntry,
-        of entry: VolumeEntry,
-        because reason: String
-    ) async throws(ControlError) -> Bool {
-        do {
-            try state.forgetCleanClose(of: pair.id)
-            pairs[pair.id]?.failure = reason
-            record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
-            return true
-        } catch {
-            let reason = "\(error); without that, writes would be unknown to pair '\(pair.name)'"
-            try await takeAway(entry, because: reason)
-            fail(entry, reason)
-            return false
-        }
-    }
-
-    /// Takes a volume away that hosts have not met yet; it has to go, or hosts must not be let in at all.
-    private func takeAway(_ entry: VolumeEntry, because reason: String) async throws(ControlError) {
-        do {
-            let attached = try await plane.status().volumes.first { $0.id == entry.id }?.pairs ?? []
-            for pair in attached { try await plane.detachPair(pair.id) }
-            try await plane.removeVolume(entry.id, isForced: true)
-        } catch {
-            throw Self.controlError(
-                error,
-                "volume '\(entry.name)' must not be served (\(reason)), and does not go away"
-            )
-        }
-    }
-
-    /// Marks a volume as not served, and its pairs with it.
-    private func fail(_ entry: VolumeEntry, _ reason: String) {
-        volumes[entry.number] = VolumeRuntime(failure: reason)
-        for pair in registry.content.pairs(of: entry) {
-            pairs[pair.id]?.failure = "volume '\(entry.name)' is not served: \(reason)"
-        }
-        record("volume-not-served", volume: entry.name, message: reason, level: .error)
-    }
-
     /// Gives every pair revisions that no earlier run has shown.
-    private func reserveRevisions() throws(ControlError) {
+    func reserveRevisions() throws(ControlError) {
         for entry in registry.content.pairs {
             pairs[entry.id] = PairRuntime(revision: entry.revisionLimit)
         }

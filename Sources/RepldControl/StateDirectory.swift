@@ -2,13 +2,15 @@ internal import Foundation
 internal import Glibc
 package import RepldCore
 internal import RepldDataPlane
-internal import RepldFormat
+package import RepldFormat
 package import SystemPackage
 
 /// The directory in which the daemon keeps what must outlive it; held by one daemon at a time.
 ///
 ///     lock                  held with flock(2); holds the daemon's process id
 ///     registry.json         volumes and pairs
+///     jobs.json             jobs that run, and the last ones that ended
+///     users.json            users and the hashes of their passwords
 ///     pairs/PAIR-ID.meta    a pair's record, `PairRecord.areaByteCount` bytes
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
@@ -37,6 +39,8 @@ package struct StateDirectory: ~Copyable, Sendable {
     deinit { try? lock.close() }
 
     package var registryPath: FilePath { path.appending("registry.json") }
+    package var jobsPath: FilePath { path.appending("jobs.json") }
+    package var usersPath: FilePath { path.appending("users.json") }
 
     /// Where the record of a pair is kept.
     package func metadataPath(of pair: PairID) -> FilePath {
@@ -53,10 +57,18 @@ package struct StateDirectory: ~Copyable, Sendable {
         try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose($0) }
     }
 
-    /// Makes a blank record where there is none.
-    package func makeMetadataIfMissing(of pair: PairID) throws(ControlError) {
-        guard !FileManager.default.fileExists(atPath: metadataPath(of: pair).string) else { return }
-        try makeMetadata(of: pair)
+    /// Puts a record into the metadata of a pair.
+    package func write(_ record: PairRecord, of pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.write(record, to: $0) }
+    }
+
+    /// Metadata files, whole or half written, of none of these pairs.
+    package func strayMetadata(besides pairs: [PairID]) -> [FilePath] {
+        let known = Set(pairs.map { "\($0).meta" })
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: path.appending("pairs").string)) ?? []
+        return names.sorted()
+            .filter { ($0.hasSuffix(".meta") || $0.hasSuffix(".meta.tmp")) && !known.contains($0) }
+            .map { path.appending("pairs").appending($0) }
     }
 
     private func changeMetadata(of pair: PairID, _ change: (FilePath) throws -> Void) throws(ControlError) {

@@ -128,10 +128,14 @@ struct YAMLScalar {
     /// What `convert` makes of the text; a refusal with what was expected when it makes nothing.
     func read<Value>(_ expected: String, _ convert: (String) -> Value?) throws(ConfigurationError) -> Value {
         guard let value = convert(text) else {
-            let message = "\(key): found '\(text)', expected \(expected)"
-            throw ConfigurationError(file: file, line: line, column: column, message: message)
+            throw refusal("found '\(text)', expected \(expected)")
         }
         return value
+    }
+
+    /// A refusal of this value at its place.
+    func refusal(_ words: String) -> ConfigurationError {
+        ConfigurationError(file: file, line: line, column: column, message: "\(key): \(words)")
     }
 
     func absolutePath() throws(ConfigurationError) -> String {

@@ -11,6 +11,8 @@ package struct EventReply: Codable, Hashable, Sendable {
     package var pair: String?
     package var copyState: Enumerated?
     package var previousCopyState: Enumerated?
+    /// Who asked for it: `user alice`, `uid 0`; absent when nobody did.
+    package var by: String?
     /// The same in plain words.
     package var message: String
 

@@ -49,13 +49,29 @@ package struct PairReply: Codable, Hashable, Sendable {
     /// 32 hexadecimal digits that name the pair for good.
     package var id: String
     package var sourceVolume: String
+    /// The elements by their roles now.
     package var sourcePath: String
     package var targetPath: String
+    /// The element of the two that serves hosts; after a failover it is the target.
+    package var servingPath: String?
+    /// The target's own export is open.
+    package var isTargetExported: Bool?
     package var mode: Enumerated
     package var syncType: Enumerated
+    /// What CopyState was before there was CopyState.
+    package var syncState: Enumerated
+    package var replicaType: Enumerated
+    package var copyMethodology: Enumerated
+    package var copyRecoveryMode: Enumerated
+    /// Whether hosts are refused writes when the copy fails.
+    package var failedCopyStopsHostIO: Bool
+    /// Whether what is written to the source is written to the target now.
+    package var syncMaintained: Bool
     package var copyState: Enumerated
     package var requestedCopyState: Enumerated
     package var progressStatus: Enumerated
+    /// The operation under way; absent when there is none.
+    package var operation: Enumerated?
     /// Why it is Broken, or what it waits for; absent when there is nothing to say.
     package var reason: String?
     /// Changes with every change of the pair.
@@ -66,9 +82,17 @@ package struct PairReply: Codable, Hashable, Sendable {
     /// Bytes known to be equal, of 100; never 100 while anything differs.
     package var percentSynced: Int?
     package var copy: CopyProgress?
+    /// The job that runs on it, or ran last.
     package var job: JobReply?
     package var settings: PairSettingsReply
     package var createdAt: Date
+    package var whenEstablished: Date
+    /// The point in time that the target holds: it is kept equal since, or it was equal until.
+    package var whenSynced: Date?
+    package var whenSynchronized: Date?
+    package var whenActivated: Date?
+    package var whenDeactivated: Date?
+    package var whenSuspended: Date?
 
     package init(
         name: String,
@@ -94,8 +118,14 @@ package struct PairReply: Codable, Hashable, Sendable {
         self.sourceVolume = sourceVolume
         self.sourcePath = sourcePath
         self.targetPath = targetPath
-        self.mode = .synchronousMode
+        self.mode = Enumerated(ReplicationMode.synchronous)
         self.syncType = .mirrorSyncType
+        self.syncState = Enumerated(SyncState.unknown)
+        self.replicaType = .fullCopyReplicaType
+        self.copyMethodology = .incrementalCopyMethodology
+        self.copyRecoveryMode = .manualRecovery
+        self.failedCopyStopsHostIO = false
+        self.syncMaintained = false
         self.copyState = copyState
         self.requestedCopyState = requestedCopyState
         self.progressStatus = progressStatus
@@ -108,6 +138,7 @@ package struct PairReply: Codable, Hashable, Sendable {
         self.job = job
         self.settings = settings
         self.createdAt = createdAt
+        self.whenEstablished = createdAt
     }
 }
 
@@ -139,21 +170,6 @@ package struct CopyProgress: Codable, Hashable, Sendable {
         self.equalByteCount = equalByteCount
         self.bytesPerSecond = bytesPerSecond
         self.secondsLeft = secondsLeft
-    }
-}
-
-/// The work that the last accepted operation of a pair started.
-package struct JobReply: Codable, Hashable, Sendable {
-    package var id: String
-    package var operation: Enumerated
-    package var state: Enumerated
-    package var startedAt: Date
-
-    package init(id: String, operation: Enumerated, state: Enumerated, startedAt: Date) {
-        self.id = id
-        self.operation = operation
-        self.state = state
-        self.startedAt = startedAt
     }
 }
 

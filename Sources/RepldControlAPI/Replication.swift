@@ -10,9 +10,11 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
     package var timeoutSeconds: Double?
     /// Refuses with 40003 when the pair has changed since this revision was read.
     package var expectedRevision: UInt64?
+    /// Says what the operation would do, and does nothing.
+    package var plan: Bool?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case operation, force, waitForCopyState, timeoutSeconds, expectedRevision
+        case operation, force, waitForCopyState, timeoutSeconds, expectedRevision, plan
     }
 
     package init(
@@ -20,13 +22,15 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
         force: Bool? = nil,
         waitForCopyState: NumberOrName? = nil,
         timeoutSeconds: Double? = nil,
-        expectedRevision: UInt64? = nil
+        expectedRevision: UInt64? = nil,
+        plan: Bool? = nil
     ) {
         self.operation = operation
         self.force = force
         self.waitForCopyState = waitForCopyState
         self.timeoutSeconds = timeoutSeconds
         self.expectedRevision = expectedRevision
+        self.plan = plan
     }
 }
 
@@ -36,11 +40,19 @@ package struct MethodReply: Codable, Hashable, Sendable {
     /// The job that was started, for 4096 and for a wait that ran out.
     package var job: String?
     package var extendedStatus: ExtendedStatus?
+    /// What would be done, where only that was asked.
+    package var plan: PlanReply?
 
-    package init(returnCode: ReturnCode, job: String? = nil, extendedStatus: ExtendedStatus? = nil) {
+    package init(
+        returnCode: ReturnCode,
+        job: String? = nil,
+        extendedStatus: ExtendedStatus? = nil,
+        plan: PlanReply? = nil
+    ) {
         self.returnCode = Enumerated(returnCode)
         self.job = job
         self.extendedStatus = extendedStatus
+        self.plan = plan
     }
 }
 

@@ -17,12 +17,19 @@ package struct Enumerated: Codable, Hashable, Sendable {
     package init(_ status: OperationalStatus) { self.init(number: status.rawValue, name: status.name) }
     package init(_ state: JobState) { self.init(number: state.rawValue, name: state.name) }
 
+    package init(_ mode: ReplicationMode) { self.init(number: mode.rawValue, name: mode.name) }
+    package init(_ state: SyncState) { self.init(number: state.rawValue, name: state.name) }
+
     /// RequestedCopyState of a pair that is going nowhere.
     package static var notApplicable: Enumerated { Enumerated(number: 15, name: "Not Applicable") }
-    /// Mode of a pair whose writes are acknowledged when every in-sync copy has them.
-    package static var synchronousMode: Enumerated { Enumerated(number: 2, name: "Synchronous") }
     /// SyncType of a pair that is kept equal.
     package static var mirrorSyncType: Enumerated { Enumerated(number: 6, name: "Mirror") }
+    /// ReplicaType of a pair whose target has all of the source's data.
+    package static var fullCopyReplicaType: Enumerated { Enumerated(number: 2, name: "Full Copy") }
+    /// CopyMethodology of a pair that copies what is known to differ.
+    package static var incrementalCopyMethodology: Enumerated { Enumerated(number: 4, name: "Incremental-Copy") }
+    /// CopyRecoveryMode of a pair that an error has stopped: it waits for an operator.
+    package static var manualRecovery: Enumerated { Enumerated(number: 3, name: "Manual") }
 }
 
 /// What a method of the replication service answers, with the standard's numbers.
@@ -72,24 +79,6 @@ package enum OperationalStatus: Int, Sendable, CaseIterable {
         case .okay: "OK"
         case .degraded: "Degraded"
         case .error: "Error"
-        }
-    }
-}
-
-/// How a job is doing: `CIM_ConcreteJob.JobState`, with the standard's numbers.
-package enum JobState: Int, Sendable, CaseIterable {
-    case running = 4
-    case completed = 7
-    case terminated = 8
-    case exception = 10
-
-    /// The standard's word.
-    package var name: String {
-        switch self {
-        case .running: "Running"
-        case .completed: "Completed"
-        case .terminated: "Terminated"
-        case .exception: "Exception"
         }
     }
 }

@@ -25,6 +25,8 @@ package struct VolumeAddRequest: StrictRequest, Hashable {
 package struct VolumeReply: Codable, Hashable, Sendable {
     package var name: String
     package var elementPath: String
+    /// The element that serves hosts now, where that is not `elementPath`: a pair has failed over to it.
+    package var servingPath: String?
     package var isReadOnly: Bool
     /// OK when it is served, Degraded when a pair of it is not mirroring by fault, Error when it is not served.
     package var status: Enumerated

@@ -8,7 +8,7 @@ package import RepldControlAPI
 package struct ClientError: Error, Sendable, CustomStringConvertible {
     /// What kind of error it is; more kinds may come.
     package struct Code: Hashable, Sendable {
-        private enum Value { case unreachable, refused, badReply }
+        private enum Value { case unreachable, refused, badReply, noCredentials }
         private let value: Value
 
         /// Nobody answers on the control socket, or the connection ended early.
@@ -17,6 +17,8 @@ package struct ClientError: Error, Sendable, CustomStringConvertible {
         package static var refused: Code { Code(value: .refused) }
         /// What came back is not what this tool understands.
         package static var badReply: Code { Code(value: .badReply) }
+        /// The password to present could not be read; nothing was asked.
+        package static var noCredentials: Code { Code(value: .noCredentials) }
     }
 
     package let code: Code
@@ -34,7 +36,7 @@ package struct ClientError: Error, Sendable, CustomStringConvertible {
     package var description: String { underlying.map { "\(message): \($0)" } ?? message }
 }
 
-/// Talks HTTP and JSON to the daemon on its unix socket; one connection for each request.
+/// Talks HTTP and JSON to the daemon on its unix socket or on TCP of this host; one connection for each request.
 package struct ControlClient: Sendable {
     /// The method of a request.
     package enum Method: String, Sendable {
@@ -46,9 +48,23 @@ package struct ControlClient: Sendable {
     /// The largest answer that is held in memory.
     package static var replyByteLimit: Int { 64 << 20 }
 
-    package let socketPath: String
+    package let endpoint: ControlEndpoint
+    private let credentials: @Sendable () throws -> ClientCredentials?
 
-    package init(socketPath: String) { self.socketPath = socketPath }
+    /// Asks the daemon on its unix socket as the user that this process runs as.
+    package init(socketPath: String) { self.init(.unix(path: socketPath)) }
+
+    /// Asks the daemon at `endpoint` as whoever `credentials` names, which is asked before each request.
+    package init(
+        _ endpoint: ControlEndpoint,
+        credentials: @escaping @Sendable () throws -> ClientCredentials? = { nil }
+    ) {
+        self.endpoint = endpoint
+        self.credentials = credentials
+    }
+
+    /// The path of the unix socket, or the URL of the TCP address: what messages call the daemon.
+    package var socketPath: String { endpoint.description }
 
     /// Sends a request and decodes its answer; a refusal is thrown with the daemon's words.
     package func call<Reply: Decodable & Sendable>(
@@ -121,12 +137,13 @@ package struct ControlClient: Sendable {
         body: Data?,
         _ onChunk: (Data, Int) throws -> Void
     ) async throws(ClientError) -> Int {
+        let request = Self.request(method, path, body: body, authorization: try authorization())
         do {
             let channel = try await connect()
             return try await channel.executeThenClose { inbound, outbound in
                 // In one piece: to the daemon a request without a body is whole with its head, and it answers and hangs
                 // up; the end, written after that, would find a closed channel in place of the answer.
-                try await outbound.write(contentsOf: Self.request(method, path, body: body))
+                try await outbound.write(contentsOf: request)
                 var status = 0
                 for try await part in inbound {
                     switch part {
@@ -149,21 +166,44 @@ package struct ControlClient: Sendable {
 
     private func connect() async throws(ClientError) -> Connection {
         do {
-            return try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-                .connectTimeout(.seconds(5))
-                .connect(unixDomainSocketPath: socketPath) { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                        return try Connection(wrappingChannelSynchronously: channel)
-                    }
-                }
+            let bootstrap = ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connectTimeout(.seconds(5))
+            return switch endpoint {
+            case .unix(let path): try await bootstrap.connect(unixDomainSocketPath: path, channelInitializer: Self.wrap)
+            case .tcp(let host, let port):
+                try await bootstrap.connect(
+                    to: SocketAddress(ipAddress: host, port: port),
+                    channelInitializer: Self.wrap
+                )
+            }
         } catch {
             throw ClientError(.unreachable, "cannot reach the daemon on \(socketPath)", underlying: error)
         }
     }
 
-    private static func request(_ method: Method, _ path: String, body: Data?) -> [RequestPart] {
-        var parts: [RequestPart] = [.head(head(method, path, body: body))]
+    @Sendable private static func wrap(_ channel: any Channel) -> EventLoopFuture<Connection> {
+        channel.eventLoop.makeCompletedFuture {
+            try channel.pipeline.syncOperations.addHTTPClientHandlers()
+            return try Connection(wrappingChannelSynchronously: channel)
+        }
+    }
+
+    private func authorization() throws(ClientError) -> String? {
+        do {
+            return try credentials()?.authorization
+        } catch {
+            throw ClientError(.noCredentials, "no password to present to the daemon", underlying: error)
+        }
+    }
+
+    private static func request(
+        _ method: Method,
+        _ path: String,
+        body: Data?,
+        authorization: String?
+    ) -> [RequestPart] {
+        var head = head(method, path, body: body)
+        if let authorization { head.headers.add(name: "Authorization", value: authorization) }
+        var parts: [RequestPart] = [.head(head)]
         if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
         return parts + [.end(nil)]
     }

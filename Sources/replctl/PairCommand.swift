@@ -2,14 +2,13 @@ import ArgumentParser
 import Foundation
 import RepldControlAPI
 import RepldControlClient
-import RepldPair
 
 /// `replctl pair`: volumes and their copies.
 struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pair",
         abstract: "Volumes and their copies.",
-        subcommands: [Create.self, List.self, Show.self, Watch.self]
+        subcommands: [Create.self, List.self, Show.self, Watch.self, Aspects.self]
     )
 
     struct Create: AsyncParsableCommand {
@@ -41,11 +40,13 @@ struct PairCommand: AsyncParsableCommand {
             }
             let seconds = try timeout.map { try Arguments.seconds($0, "--timeout") }
             let pair: PairReply = try await common.client.call(.post, "/v1/pairs", body: request)
-            guard wait else {
+            guard wait, let job = pair.job else {
                 try common.show(pair, Text.pair)
                 return
             }
-            try await PairWatch(common: common, name: pair.name).follow(until: .synchronized, timeout: seconds)
+            let watch = PairWatch(common: common, name: pair.name)
+            let ended = try await watch.showing { try await JobCommand.wait(for: job.id, seconds, common) }
+            try JobCommand.exit(with: ended)
         }
 
         func validate() throws {
@@ -76,6 +77,20 @@ struct PairCommand: AsyncParsableCommand {
         }
     }
 
+    struct Aspects: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List what dissolved pairs have left.",
+            discussion: "A later pair of the same two elements compares them, and copies only what differs."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        func run() async throws {
+            let reply: AspectListReply = try await common.client.call(.get, "/v1/aspects")
+            try common.show(reply, Text.aspects)
+        }
+    }
+
     struct Watch: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Show a pair's progress until it rests.",
@@ -86,53 +101,5 @@ struct PairCommand: AsyncParsableCommand {
         @Argument(help: "Name of the pair.", completion: NameCompletion.pairs) var name: String
 
         func run() async throws { try await PairWatch(common: common, name: name).follow(until: nil, timeout: nil) }
-    }
-}
-
-/// `replctl set PAIR OPERATION`: an operation on a pair.
-struct SetCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "set",
-        abstract: "Carry out an operation on a pair (SetReplicationRelationship).",
-        discussion: """
-            OPERATION is a name or number of the standard, for instance ResyncReplica or 14. This version carries out \
-            Activate (4), Detach (8), ResyncReplica (14), Resume (16) and Suspend (22).
-            """
-    )
-
-    @OptionGroup var common: CommonOptions
-    @Argument(help: "Name of the pair.", completion: NameCompletion.pairs) var pair: String
-    @Argument(help: "Name or number of the operation.", completion: .list(ReplicationOperation.allCases.map(\.name)))
-    var operation: String
-    @Flag(help: "Accept what could be lost; the refusal without it says what.") var force = false
-    @Option(help: "Wait, and show progress, until the pair has this copy state.", completion: .list(Self.states))
-    var wait: String?
-    @Option(help: "Wait at most this long, such as 10m.") var timeout: String?
-
-    private static var states: [String] { CopyState.allCases.map(\.name) }
-
-    func run() async throws {
-        let seconds = try timeout.map { try Arguments.seconds($0, "--timeout") }
-        let wanted = try wait.map { text in
-            guard let state = CopyState(text: text) else {
-                throw ValidationError("--wait: found '\(text)', expected one of \(Self.states.joined(separator: ", "))")
-            }
-            return state
-        }
-        let request = SetReplicationRelationshipRequest(
-            operation: Int(operation).map { .number($0) } ?? .name(operation),
-            force: force
-        )
-        let path = "/v1/pairs/\(Arguments.escaped(pair))/SetReplicationRelationship"
-        let reply: MethodReply = try await common.client.call(.post, path, body: request)
-        let isDetached = ReplicationOperation(text: operation) == .detach
-        if let wanted, !isDetached {
-            try await PairWatch(common: common, name: pair).follow(until: wanted, timeout: seconds)
-        } else {
-            try common.show(reply) { reply in
-                let job = reply.job.map { " \($0)" } ?? ""
-                return "\(pair): \(reply.returnCode.name)\(job)"
-            }
-        }
     }
 }

@@ -38,6 +38,29 @@ struct PairWatch {
         }
     }
 
+    /// Runs `work`, which waits on the daemon's side, and shows the pair: how far it is meanwhile, on a terminal, and how it
+    /// is in the end.
+    func showing<Result: Sendable>(_ work: () async throws -> Result) async throws -> Result {
+        let result = try await withThrowingTaskGroup(of: Void.self) { group in
+            if isTerminal { group.addTask { await self.drawUntilCancelled() } }
+            defer { group.cancelAll() }
+            return try await work()
+        }
+        let pair: PairReply = try await common.client.call(.get, "/v1/pairs/\(Arguments.escaped(name))")
+        _ = try draw(pair, after: "", isLast: true)
+        return result
+    }
+
+    private func drawUntilCancelled() async {
+        while !Task.isCancelled {
+            let path = "/v1/pairs/\(Arguments.escaped(name))"
+            if let pair: PairReply = try? await common.client.call(.get, path) {
+                _ = try? draw(pair, after: "", isLast: false)
+            }
+            try? await Task.sleep(for: .milliseconds(250))
+        }
+    }
+
     private func hasEnded(_ pair: PairReply, _ wanted: CopyState?) -> Bool {
         if let wanted, pair.copyState == Enumerated(wanted) { return true }
         if hasFailed(pair, wanted) { return true }

@@ -10,10 +10,14 @@ struct Replctl: AsyncParsableCommand {
         commandName: "replctl",
         abstract: "Makes, shows and switches the volumes and pairs of a repld daemon.",
         discussion: """
-            Exit codes: 0 done, 1 the daemon refused, 64 wrong usage, 69 the daemon cannot be reached, 75 the time was up.
+            Exit codes: 0 done, 1 the daemon refused or a job failed, 3 a job was given up, 64 wrong usage, 69 the daemon \
+            cannot be reached, 75 the time was up.
             """,
         version: "replctl \(Version.text)",
-        subcommands: [VolumeCommand.self, PairCommand.self, SetCommand.self, EventsCommand.self, DaemonCommand.self]
+        subcommands: [
+            VolumeCommand.self, PairCommand.self, SetCommand.self, JobCommand.self, OperationsCommand.self,
+            EventsCommand.self, DaemonCommand.self, UserCommand.self,
+        ]
     )
 
     /// Parses, runs, and turns each kind of failure into its exit code.
@@ -30,6 +34,9 @@ struct Replctl: AsyncParsableCommand {
         } catch let error as ClientError {
             Failure.print(error)
             Foundation.exit(Failure.exitCode(for: error))
+        } catch let error as PasswordSource.Refusal {
+            Failure.tell("\(error)")
+            Foundation.exit(Failure.usage)
         } catch {
             exit(withError: error)
         }
@@ -44,13 +51,31 @@ struct CommonOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Control socket of the daemon.",
+            "Control socket of the daemon, or http://127.0.0.1:PORT.",
             discussion: "By default the one that REPLD_CONTROL names, or /run/repld/control.sock.",
             valueName: "socket"
         ),
         completion: .file()
     )
     var control: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "User of the daemon to ask as; by default the one that REPLD_USER names, or none.",
+            valueName: "name"
+        )
+    )
+    var user: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "File whose first line is that user's password; '-' is standard input.",
+            discussion: "By default the one that REPLD_PASSWORD_FILE names; without any, the terminal is asked.",
+            valueName: "file"
+        ),
+        completion: .file()
+    )
+    var passwordFile: String?
 
     @Flag(help: "Print JSON for programs.")
     var json = false
@@ -60,9 +85,10 @@ struct CommonOptions: ParsableArguments {
         var rest = arguments
         var moved: [String] = []
         while let first = rest.first {
-            if first == "--json" || first.hasPrefix("--control=") {
+            let takesValue = ["--control", "--user", "--password-file"]
+            if first == "--json" || takesValue.contains(where: { first.hasPrefix("\($0)=") }) {
                 moved.append(rest.removeFirst())
-            } else if first == "--control", rest.count > 1 {
+            } else if takesValue.contains(first), rest.count > 1 {
                 moved += rest.prefix(2)
                 rest = rest.dropFirst(2)
             } else {
@@ -72,7 +98,23 @@ struct CommonOptions: ParsableArguments {
         return rest + moved
     }
 
-    var client: ControlClient { ControlClient(socketPath: control ?? Self.defaultSocket) }
+    func validate() throws {
+        do {
+            _ = try ControlEndpoint.parse(control ?? Self.defaultSocket)
+        } catch {
+            throw ValidationError("\(control == nil ? "REPLD_CONTROL" : "--control"): \(error)")
+        }
+        if passwordFile != nil, Login.userName(user) == nil {
+            throw ValidationError("--password-file goes with --user")
+        }
+    }
+
+    var client: ControlClient {
+        let text = control ?? Self.defaultSocket
+        let login = Login(user: user, passwordFile: passwordFile)
+        // It was read before, by `validate`; what the daemon is not asked over is told as a path that is not there.
+        return ControlClient((try? ControlEndpoint.parse(text)) ?? .unix(path: text)) { try login.credentials() }
+    }
 
     /// Prints a reply as JSON, or as `text` makes it for people.
     func show<Reply: Encodable>(_ reply: Reply, _ text: (Reply) -> String) throws {
@@ -88,6 +130,8 @@ struct CommonOptions: ParsableArguments {
 /// How failures are told, and what the tool exits with.
 enum Failure {
     static var refused: Int32 { 1 }
+    static var givenUp: Int32 { 3 }
+    static var usage: Int32 { 64 }
     static var unreachable: Int32 { 69 }
     static var software: Int32 { 70 }
     static var timeout: Int32 { 75 }
@@ -96,6 +140,7 @@ enum Failure {
         switch error.code {
         case .refused: error.reply?.returnCode.number == ReturnCode.timeout.rawValue ? timeout : refused
         case .unreachable: unreachable
+        case .noCredentials: usage
         default: software
         }
     }
@@ -108,7 +153,7 @@ enum Failure {
             note(
                 """
                 is repld running ('systemctl status repld'), is this its socket (--control, REPLD_CONTROL), \
-                and may you use it (it is its owner's alone)?
+                and may you use it (by default it is its owner's alone)?
                 """
             )
         }

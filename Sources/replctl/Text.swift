@@ -21,6 +21,7 @@ enum Text {
             ("Status", volume.status.name + (volume.reason.map { ": \($0)" } ?? "")),
             ("Element", volume.elementPath + (volume.isReadOnly ? " (read-only)" : "")),
         ]
+        if let path = volume.servingPath { rows.append(("Served from", "\(path), the second element of a pair")) }
         if volume.reason != nil { rows.append(("Then", "mend that, and 'replctl volume retry \(volume.name)'")) }
         if let count = volume.byteCount {
             let block = volume.blockByteCount.map { ", blocks of \($0) bytes" } ?? ""
@@ -54,12 +55,20 @@ enum Text {
     static func pair(_ pair: PairReply) -> String {
         var rows = [
             ("Pair", "\(pair.name) (\(pair.id))"),
-            ("Source", "\(pair.sourceVolume) (\(pair.sourcePath))"),
-            ("Target", pair.targetPath),
+            ("Volume", pair.sourceVolume),
+            ("Source", pair.sourcePath + (pair.servingPath == pair.sourcePath ? " (serves the hosts)" : "")),
+            ("Target", pair.targetPath + (pair.servingPath == pair.targetPath ? " (serves the hosts)" : "")),
             ("Mode", "\(pair.mode.name) \(pair.syncType.name.lowercased())"),
             ("State", pair.copyState.name + (pair.reason.map { ": \($0)" } ?? "")),
             ("Progress", pair.progressStatus.name),
         ]
+        if pair.requestedCopyState != .notApplicable {
+            let operation = pair.operation.map { " (\($0.name))" } ?? ""
+            rows.append(("Becomes", pair.requestedCopyState.name + operation))
+        }
+        if pair.isTargetExported == true {
+            rows.append(("Export", "the target has an export of its own, which is open"))
+        }
         if let percent = pair.percentSynced, let dirty = pair.dirtyByteCount {
             rows.append(("Synced", "\(percent)%, \(ByteCount.format(dirty)) may differ"))
         }
@@ -82,6 +91,16 @@ enum Text {
         rows.append(
             ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)")
         )
+        rows.append(
+            ("Recovery", "\(pair.copyRecoveryMode.name), \(pair.copyMethodology.name), \(pair.replicaType.name)")
+        )
+        rows.append(("Established", time(pair.whenEstablished)))
+        let times = [
+            ("Activated", pair.whenActivated), ("Synchronized", pair.whenSynchronized),
+            ("Point in time", pair.whenSynced),
+            ("Suspended", pair.whenSuspended), ("Deactivated", pair.whenDeactivated),
+        ]
+        for (name, date) in times { if let date { rows.append((name, time(date))) } }
         rows.append(("Revision", String(pair.revision)))
         return fields(rows)
     }
@@ -133,10 +152,10 @@ enum Text {
         return "\(ByteCount.format(rate))/s\(left)"
     }
 
-    private static func time(_ date: Date) -> String { date.formatted(Date.ISO8601FormatStyle()) }
+    static func time(_ date: Date) -> String { date.formatted(Date.ISO8601FormatStyle()) }
 
     /// Names and values, the values under each other.
-    private static func fields(_ rows: [(String, String)]) -> String {
+    static func fields(_ rows: [(String, String)]) -> String {
         let width = rows.map(\.0.count).max() ?? 0
         let indent = "\n" + String(repeating: " ", count: width + 2)
         return rows.map { row in
@@ -145,7 +164,7 @@ enum Text {
     }
 
     /// Columns as wide as their widest cell; the last is not padded.
-    private static func table(_ header: [String], _ rows: [[String]]) -> String {
+    static func table(_ header: [String], _ rows: [[String]]) -> String {
         let all = [header] + rows
         let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
         return all.map { row in

@@ -12,7 +12,7 @@ struct Repld: AsyncParsableCommand {
             volumes and pairs. 'repld run --help' lists the daemon's options, 'repld systemd-unit' prints a unit \
             file for it.
 
-            Exit codes: 0 stopped cleanly, 64 wrong usage, 65 damaged registry, 69 an address or the state directory is \
+            Exit codes: 0 stopped cleanly, 64 wrong usage, 65 damaged registry or users, 69 an address or the state directory is \
             in use, 70 internal failure, 71 the system refused, 77 no permission, 78 wrong configuration.
             """,
         version: "repld \(Version.text)",

@@ -24,6 +24,15 @@ struct Run: AsyncParsableCommand {
     @Option(help: "Unix socket for replctl.", completion: .file())
     var control: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Loopback TCP address for replctl; may be repeated.",
+            discussion: "Whoever comes over TCP needs a user name and a password: see 'replctl user'.",
+            valueName: "host:port"
+        )
+    )
+    var controlListen: [String] = []
+
     @Option(help: "Unix socket for NBD clients, or 'none'.", completion: .file())
     var nbdSocket: String?
 
@@ -55,15 +64,13 @@ struct Run: AsyncParsableCommand {
     private func merged() throws -> Configuration {
         var merged = try Configuration.load(file: config)
         if let stateDir { merged.stateDirectory = absolute(stateDir) }
-        if let control { merged.controlSocket = absolute(control) }
+        if let control { merged.control.socketPath = absolute(control) }
+        if !controlListen.isEmpty {
+            merged.control.tcp = try controlListen.map { try ControlListening.checked(address($0, "--control-listen")) }
+        }
         if let nbdSocket { merged.nbdSocket = nbdSocket == "none" ? nil : absolute(nbdSocket) }
         if !nbdListen.isEmpty {
-            merged.nbdListen = try nbdListen.map { text in
-                guard let address = HostPort(text) else {
-                    throw ValidationError("--nbd-listen: found '\(text)', expected \(HostPort.expectation)")
-                }
-                return address
-            }
+            merged.nbdListen = try nbdListen.map { try address($0, "--nbd-listen") }
         }
         if let logLevel {
             guard let level = Logger.Level(rawValue: logLevel) else {
@@ -73,6 +80,13 @@ struct Run: AsyncParsableCommand {
             merged.logLevel = level
         }
         return merged
+    }
+
+    private func address(_ text: String, _ option: String) throws -> HostPort {
+        guard let address = HostPort(text) else {
+            throw ValidationError("\(option): found '\(text)', expected \(HostPort.expectation)")
+        }
+        return address
     }
 
     private func absolute(_ path: String) -> String { URL(filePath: path).path(percentEncoded: false) }

@@ -25,7 +25,7 @@ import Testing
         let found = try Configuration.parse(text, file: "repld.yaml")
         var expected = Configuration()
         expected.stateDirectory = "/srv/repld"
-        expected.controlSocket = "/run/r/c.sock"
+        expected.control.socketPath = "/run/r/c.sock"
         expected.nbdSocket = "/run/r/n.sock"
         expected.nbdSocketMode = 0o600
         expected.nbdListen = [HostPort(host: "127.0.0.1", port: 10809), HostPort(host: "::1", port: 10810)]

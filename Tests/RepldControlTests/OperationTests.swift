@@ -139,8 +139,9 @@ import Testing
         await follower.value
         let events = await fixture.service.events(after: 0)
         #expect(events.map(\.sequence) == Array(1...UInt64(events.count)))
-        #expect(events.suffix(2).map(\.kind) == ["copy-state-changed", "operation-ended"])
-        #expect(events.suffix(2).map(\.message) == ["Unsynchronized -> Synchronized", "Activate is done"])
+        #expect(events.suffix(3).map(\.kind) == ["copy-state-changed", "operation-ended", "job-ended"])
+        let words = ["Unsynchronized -> Synchronized", "Activate is done", "job m1.1 (Activate) is Completed"]
+        #expect(events.suffix(3).map(\.message) == words)
         let pair = try await fixture.pair()
         #expect(pair.job?.state == Enumerated(JobState.completed))
         #expect(pair.revision > before)

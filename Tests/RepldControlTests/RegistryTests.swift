@@ -51,7 +51,7 @@ import Testing
             ("", "not valid JSON"), ("garbage", "not valid JSON"),
             (#"{"format":"repld registry","version":1,"volumes":["#, "not valid JSON"),
             (#"{"format":"other","version":1}"#, "its format is 'other', expected 'repld registry'"),
-            (#"{"format":"repld registry","version":2}"#, "its version is 2, this daemon knows 1"),
+            (#"{"format":"repld registry","version":3}"#, "its version is 3, this daemon knows 1 to 2"),
             (#"{"format":"repld registry","version":1}"#, "the field 'nextVolumeNumber' is missing"),
         ]
     )

@@ -17,9 +17,7 @@ import Testing
         let path = fixture.directory.file("control.sock")
         let (ready, continuation) = AsyncStream.makeStream(of: Void.self)
         let logger = Logger.silent
-        let server = ControlServer(service: fixture.service, socketPath: path, logger: logger) {
-            continuation.finish()
-        }
+        let server = try fixture.server(whenReady: { continuation.finish() })
         let group = ServiceGroup(configuration: .init(services: [.init(service: server)], logger: logger))
         async let running: Void = group.run()
         for await _ in ready {}
@@ -89,8 +87,7 @@ import Testing
     @Test func takesOverAStaleSocketButNotAServedOneOrAFile() async throws {
         let fixture = try ServiceFixture()
         let path = fixture.directory.file("control.sock")
-        let logger = Logger.silent
-        let other = ControlServer(service: fixture.service, socketPath: path, logger: logger)
+        let other = try fixture.server()
         try Data("precious".utf8).write(to: URL(filePath: path))
         await #expect(throws: ControlError.self) { try await other.run() }
         #expect(try String(contentsOfFile: path, encoding: .utf8) == "precious")

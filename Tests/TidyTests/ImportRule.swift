@@ -40,7 +40,7 @@ struct ImportRule {
         "RepldControl": Allowed(
             own: [
                 "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine",
-                "RepldDataPlane", "CRepldLinux",
+                "RepldDataPlane", "CRepldLinux", "CCrypt",
             ],
             foreign: nil
         ),
@@ -61,7 +61,7 @@ struct ImportRule {
         "Sources/RepldEngine/Locked.swift": ("Glibc", "the one lock between threads stands on pthread_mutex")
     ]
 
-    private static let cModules: Set<String> = ["CLiburing", "CLZ4", "CRepldLinux", "CRepldCRC32C"]
+    private static let cModules: Set<String> = ["CLiburing", "CLZ4", "CCrypt", "CRepldLinux", "CRepldCRC32C"]
 
     static func violations(in source: SourceText) -> [Violation] {
         guard let module = source.module else { return [] }

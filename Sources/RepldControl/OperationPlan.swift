@@ -1,0 +1,86 @@
+internal import RepldControlAPI
+internal import RepldPair
+
+/// What an operation would do to a pair: a pure function of its facts, from the table that decides in earnest.
+enum OperationPlan {
+    static func plan(_ operation: ReplicationOperation, _ facts: PairFacts, _ pair: PairWords) -> PlanReply {
+        let verdict = OperationTable.verdict(operation, facts, isForced: false)
+        var plan = PlanReply(
+            operation: Enumerated(operation),
+            copyState: Enumerated(facts.copyState),
+            verdict: Self.word(for: verdict)
+        )
+        if let refusal = OperationWords.refusal(of: operation, verdict, facts, pair) {
+            plan.reason = refusal.message
+            plan.bytesAtStake = refusal.status.bytesAtStake
+            plan.suggestedOperation = refusal.status.suggestedOperation
+        }
+        guard case .accepted(let result) = OperationTable.verdict(operation, facts, isForced: true) else {
+            if verdict == .holds { plan.resultingCopyState = Enumerated(facts.copyState) }
+            return plan
+        }
+        let rule = OperationTable.rule(of: operation)
+        plan.resultingCopyState = ends(operation) ? nil : Enumerated(result ?? facts.copyState)
+        plan.startsJob = rule.startsJob
+        plan.updatesSynchronizedPath = rule.changesPath
+        plan.clientsDisconnected = clientsDisconnected(by: operation, to: result, facts)
+        switch copy(operation, from: facts.copyState) {
+        case .none: break
+        case .toTarget:
+            plan.byteCountToCopy = facts.differingByteCount
+            plan.overwritten = [
+                .init(role: "target", path: pair.targetPath, byteCount: facts.differingByteCount)
+            ]
+        case .toSource:
+            plan.byteCountToCopy = facts.differingByteCount
+            plan.overwritten = [
+                .init(role: "source", path: pair.sourcePath, byteCount: facts.differingByteCount)
+            ]
+        }
+        plan.overwritten.removeAll { $0.byteCount == 0 }
+        return plan
+    }
+
+    static func word(for verdict: OperationVerdict) -> PlanVerdict {
+        switch verdict {
+        case .accepted: .accepted
+        case .holds: .alreadyHolds
+        case .needsForce: .needsForce
+        case .refused: .refused
+        }
+    }
+
+    private enum Copy { case none, toTarget, toSource }
+
+    /// Which way data would be copied.
+    private static func copy(_ operation: ReplicationOperation, from state: CopyState) -> Copy {
+        switch operation {
+        case .activate, .resume, .resyncReplica: .toTarget
+        case .restoreFromReplica, .failback: .toSource
+        // It waits until the copy has come to its end.
+        case .split: state == .synchronized ? .none : .toTarget
+        case .abort, .activateConsistency, .addSyncPair, .deactivateConsistency, .deactivate, .detach, .dissolve,
+            .failover, .fracture, .removeSyncPair, .resetToSync, .resetToAsync, .returnToResourcePool, .reverseRoles,
+            .suspend, .unprepare, .prepare, .resetToAdaptive, .resetToActive, .resetReplica:
+            .none
+        }
+    }
+
+    private static func ends(_ operation: ReplicationOperation) -> Bool {
+        operation == .detach || operation == .dissolve
+    }
+
+    /// Clients of the target's own export go when the target is no longer theirs to use; those of the volume too, where
+    /// what they read would change under them.
+    private static func clientsDisconnected(
+        by operation: ReplicationOperation,
+        to result: CopyState?,
+        _ facts: PairFacts
+    ) -> Int {
+        let hasExport = facts.copyState == .fractured || facts.copyState == .split
+        guard hasExport, operation != .resetToSync, operation != .resetToAsync else { return 0 }
+        if operation == .reverseRoles { return Int(facts.volumeClientCount) + Int(facts.targetClientCount) }
+        let keepsExport = !ends(operation) && (result == .fractured || result == .split)
+        return keepsExport ? 0 : Int(facts.targetClientCount)
+    }
+}

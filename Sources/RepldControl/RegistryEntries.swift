@@ -1,0 +1,156 @@
+package import Foundation
+package import RepldControlAPI
+package import RepldCore
+package import RepldEngine
+package import RepldPair
+
+/// A volume as the registry keeps it.
+package struct VolumeEntry: Codable, Hashable, Sendable {
+    /// Never used again for another volume.
+    package var number: UInt64
+    package var name: String
+    package var elementPath: String
+    package var isReadOnly: Bool
+    package var createdAt: Date
+    /// The volume's size in bytes and block size where they are not the element's: it came from another element.
+    package var byteCount: UInt64?
+    package var blockByteCount: UInt32?
+
+    package init(
+        number: UInt64,
+        name: String,
+        elementPath: String,
+        isReadOnly: Bool,
+        createdAt: Date,
+        byteCount: UInt64? = nil,
+        blockByteCount: UInt32? = nil
+    ) {
+        self.number = number
+        self.name = name
+        self.elementPath = elementPath
+        self.isReadOnly = isReadOnly
+        self.createdAt = createdAt
+        self.byteCount = byteCount
+        self.blockByteCount = blockByteCount
+    }
+
+    package var id: VolumeID { VolumeID(rawValue: number) }
+}
+
+/// A pair as the registry keeps it.
+package struct PairEntry: Codable, Hashable, Sendable {
+    package var id: PairID
+    package var name: String
+    package var volumeNumber: UInt64
+    package var targetPath: String
+    package var settings: PairSettings
+    package var createdAt: Date
+    /// Revisions below this may have been shown; the next start of the daemon begins here.
+    package var revisionLimit: UInt64
+    /// When hosts are told that a write is done.
+    package var mode = ReplicationMode.synchronous
+    package var times = PairTimes()
+
+    package init(
+        id: PairID,
+        name: String,
+        volumeNumber: UInt64,
+        targetPath: String,
+        settings: PairSettings,
+        createdAt: Date,
+        revisionLimit: UInt64
+    ) {
+        self.id = id
+        self.name = name
+        self.volumeNumber = volumeNumber
+        self.targetPath = targetPath
+        self.settings = settings
+        self.createdAt = createdAt
+        self.revisionLimit = revisionLimit
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case id, name, volumeNumber, targetPath, createdAt, revisionLimit
+        case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
+        case mode, times
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        let text = try container.decode(String.self, forKey: .id)
+        guard let id = PairID(text) else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .id,
+                in: container,
+                debugDescription: "found '\(text)', expected 32 lower-case hexadecimal digits"
+            )
+        }
+        self.id = id
+        name = try container.decode(String.self, forKey: .name)
+        volumeNumber = try container.decode(UInt64.self, forKey: .volumeNumber)
+        targetPath = try container.decode(String.self, forKey: .targetPath)
+        createdAt = try container.decode(Date.self, forKey: .createdAt)
+        revisionLimit = try container.decode(UInt64.self, forKey: .revisionLimit)
+        settings = PairSettings(
+            granuleByteCount: try container.decode(UInt32.self, forKey: .granuleByteCount),
+            targetTimeoutNanoseconds: try container.decode(UInt64.self, forKey: .targetTimeoutNanoseconds),
+            copyDepth: try container.decode(UInt8.self, forKey: .copyDepth),
+            copyChunkByteCount: try container.decode(UInt32.self, forKey: .copyChunkByteCount)
+        )
+        mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
+        times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id.description, forKey: .id)
+        try container.encode(name, forKey: .name)
+        try container.encode(volumeNumber, forKey: .volumeNumber)
+        try container.encode(targetPath, forKey: .targetPath)
+        try container.encode(createdAt, forKey: .createdAt)
+        try container.encode(revisionLimit, forKey: .revisionLimit)
+        try container.encode(settings.granuleByteCount, forKey: .granuleByteCount)
+        try container.encode(settings.targetTimeoutNanoseconds, forKey: .targetTimeoutNanoseconds)
+        try container.encode(settings.copyDepth, forKey: .copyDepth)
+        try container.encode(settings.copyChunkByteCount, forKey: .copyChunkByteCount)
+        try container.encode(mode, forKey: .mode)
+        try container.encode(times, forKey: .times)
+    }
+}
+
+/// What is left of a pair that was dissolved: `CIM_SynchronizationAspect`.
+///
+/// A later pair of the same two elements, whichever of them is its target, compares them and copies what differs.
+package struct SynchronizationAspect: Codable, Hashable, Sendable {
+    /// Of the pair that was.
+    package var pair: String
+    package var name: String
+    package var sourcePath: String
+    package var targetPath: String
+    package var dissolvedAt: Date
+    /// The standard's number of the copy state that the pair had.
+    package var copyState: UInt8
+    /// The target was a usable image.
+    package var isTargetConsistent: Bool
+    package var byteCount: UInt64
+
+    package init(
+        pair: PairID,
+        name: String,
+        sourcePath: String,
+        targetPath: String,
+        dissolvedAt: Date,
+        copyState: CopyState,
+        isTargetConsistent: Bool,
+        byteCount: UInt64
+    ) {
+        self.pair = pair.description
+        self.name = name
+        self.sourcePath = sourcePath
+        self.targetPath = targetPath
+        self.dissolvedAt = dissolvedAt
+        self.copyState = copyState.rawValue
+        self.isTargetConsistent = isTargetConsistent
+        self.byteCount = byteCount
+    }
+}

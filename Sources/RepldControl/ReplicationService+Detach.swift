@@ -1,0 +1,279 @@
+internal import Foundation
+internal import Logging
+package import RepldControlAPI
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldEngine
+internal import RepldFormat
+internal import RepldPair
+internal import SystemPackage
+
+/// The ends of pairs: Detach and Dissolve
+extension ReplicationService {
+    /// What dissolved pairs have left, the newest first.
+    package func aspectList() -> [AspectReply] {
+        registry.content.aspects.reversed().map { aspect in
+            AspectReply(
+                name: aspect.name,
+                pair: aspect.pair,
+                sourcePath: aspect.sourcePath,
+                targetPath: aspect.targetPath,
+                whenPointInTime: aspect.dissolvedAt,
+                copyState: Enumerated(CopyState(rawValue: aspect.copyState) ?? .invalid),
+                isTargetConsistent: aspect.isTargetConsistent,
+                byteCount: aspect.byteCount
+            )
+        }
+    }
+
+    /// Ends a pair that the table lets go; the volume stays with the element that serves it.
+    ///
+    /// The registry is the commit point; the rest is done again by the next start if need be.
+    func detach(
+        _ entry: PairEntry,
+        of volume: VolumeEntry,
+        _ before: PairSituation,
+        leavesAspect: Bool
+    ) async throws(ControlError) {
+        let moved = before.isSecondPrimary ? moved(volume, to: entry, before) : nil
+        var aspect: SynchronizationAspect?
+        if leavesAspect {
+            aspect = SynchronizationAspect(
+                pair: entry.id,
+                name: entry.name,
+                sourcePath: before.words.sourcePath,
+                targetPath: before.words.targetPath,
+                dissolvedAt: Date(),
+                copyState: before.facts.copyState,
+                isTargetConsistent: before.facts.isTargetConsistent,
+                byteCount: before.words.byteCount
+            )
+        }
+        try commitEnd(of: entry, volume: moved, aspect: aspect)
+        endJobs(of: entry.id, because: "\(leavesAspect ? "Dissolve" : "Detach") took its place")
+        var trouble: ControlError?
+        if before.isAttached {
+            do {
+                try await plane.detachPair(entry.id)
+            } catch {
+                trouble = Self.controlError(error, "pair '\(entry.name)' is detached, but its target is still open")
+            }
+        }
+        forget(entry)
+        let free = before.isSecondPrimary ? volume.elementPath : entry.targetPath
+        let kept = leavesAspect ? "; a record of the point in time is kept" : ""
+        record(
+            leavesAspect ? "pair-dissolved" : "pair-detached",
+            volume: volume.name,
+            pair: entry.name,
+            message: "\(free) is independent of volume '\(volume.name)'\(kept)",
+            level: .notice
+        )
+        if let moved { noteMove(of: volume, to: moved.elementPath) }
+        if let trouble { throw trouble }
+    }
+
+    /// The volume with the pair's second element as its own, as large as hosts know it.
+    private func moved(_ volume: VolumeEntry, to entry: PairEntry, _ situation: PairSituation) -> VolumeEntry {
+        var moved = volume
+        moved.elementPath = entry.targetPath
+        moved.byteCount = situation.words.byteCount
+        moved.blockByteCount = situation.blockByteCount
+        return moved
+    }
+
+    /// The one write that ends a pair; with it the volume gets its new element, where it does.
+    private func commitEnd(
+        of entry: PairEntry,
+        volume: VolumeEntry?,
+        aspect: SynchronizationAspect?
+    ) throws(ControlError) {
+        try registry.commit { content in
+            content.pairs.removeAll { $0.id == entry.id }
+            if let volume, let index = content.volumes.firstIndex(where: { $0.number == volume.number }) {
+                content.volumes[index] = volume
+            }
+            if let aspect { content.keep(aspect) }
+        }
+    }
+
+    private func forget(_ entry: PairEntry) {
+        pairs[entry.id] = nil
+        do {
+            try DurableFile.remove(state.metadataPath(of: entry.id))
+        } catch {
+            logger.warning(
+                "metadata of a detached pair is left over",
+                metadata: ["file": "\(state.metadataPath(of: entry.id))", "reason": "\(error)"]
+            )
+        }
+    }
+
+    private func noteMove(of volume: VolumeEntry, to path: String) {
+        record(
+            "volume-moved",
+            volume: volume.name,
+            message: "volume '\(volume.name)' has \(path) as its own element now, in place of \(volume.elementPath)",
+            level: .notice
+        )
+    }
+}
+
+/// Why nobody can be sure which element of a pair that is not attached has the newer data.
+enum ServingDoubt: Hashable, Sendable {
+    /// The record says that the second element serves hosts.
+    case secondServes(PairRecord)
+    /// The record cannot be read, or is another pair's.
+    case unreadable(String)
+}
+
+/// The way out for a volume that is not served because of a pair
+extension ReplicationService {
+    /// What stands against forgetting a pair that is not attached; `nil` when nothing does.
+    func doubt(about entry: PairEntry) -> ServingDoubt? {
+        switch PairMetadata.read(state.metadataPath(of: entry.id).string) {
+        case .blank:
+            return nil
+        case .lost(let first, let second):
+            return .unreadable("neither of its records can be read (\(first.words); \(second.words))")
+        case .found(let record), .older(let record, _):
+            guard record.pair == entry.id else { return .unreadable("its record is that of pair \(record.pair)") }
+            return record.isSecondPrimary ? .secondServes(record) : nil
+        }
+    }
+
+    /// Detach of a pair that keeps its volume from being served: only with force.
+    ///
+    /// The volume goes on with the element that the record says serves it. It goes on with the other one, an older copy, only
+    /// where the first could not be opened, and the operator was told so before.
+    func detachDoubtful(
+        _ entry: PairEntry,
+        of volume: VolumeEntry,
+        _ doubt: ServingDoubt,
+        isForced: Bool
+    ) async throws(ControlError) -> MethodReply {
+        guard isForced else { throw refusal(of: entry, volume, doubt) }
+        let subject = "volume \(volume.name)"
+        try begin("Detach of pair '\(entry.name)'", on: subject)
+        defer { end(on: subject) }
+        // Hosts may connect the moment the volume is open, before its other pairs are attached.
+        for pair in registry.content.pairs(of: volume) { try state.forgetCleanClose(of: pair.id) }
+        if case .secondServes(let record) = doubt, !hasOtherClaim(besides: entry, of: volume) {
+            return try await detachServing(entry, of: volume, record)
+        }
+        try commitEnd(of: entry, volume: nil, aspect: nil)
+        return try await goOn(without: entry, volume, "'\(entry.name)' was given up, and with it \(entry.targetPath)")
+    }
+
+    /// Detaches the pair whose second element serves, and gives that to the volume, or the first one where that is all
+    /// there is.
+    private func detachServing(
+        _ entry: PairEntry,
+        of volume: VolumeEntry,
+        _ record: PairRecord
+    ) async throws(ControlError) -> MethodReply {
+        var moved = volume
+        moved.elementPath = entry.targetPath
+        moved.byteCount = record.volumeByteCount
+        moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
+        do {
+            _ = try await plane.addVolume(opening(of: moved))
+        } catch {
+            guard volumes[volume.number]?.isServingElementLost ?? false else {
+                volumes[volume.number]?.isServingElementLost = true
+                throw ControlError(
+                    .elementUnavailable,
+                    "\(entry.targetPath), which served the hosts of volume '\(volume.name)' last, cannot be opened",
+                    suggestion: """
+                        mend it; or say Detach with force once more, and the volume goes on with \(volume.elementPath), \
+                        an older copy that lacks what hosts have written since
+                        """,
+                    underlying: error
+                )
+            }
+            try commitEnd(of: entry, volume: nil, aspect: nil)
+            return try await goOn(
+                without: entry,
+                volume,
+                """
+                \(entry.targetPath) was given up, and what hosts wrote to it last is lost: it cannot be opened (\(error)); \
+                \(volume.elementPath) is an older copy
+                """
+            )
+        }
+        do {
+            try commitEnd(of: entry, volume: moved, aspect: nil)
+        } catch {
+            try await takeAway(volume, because: "the registry cannot be written")
+            throw error
+        }
+        volumes[volume.number] = VolumeRuntime()
+        endJobs(of: entry.id, because: "Detach took its place")
+        forget(entry)
+        try await attachPairs(of: moved, on: nil)
+        noteMove(of: volume, to: moved.elementPath)
+        return served(moved, "\(volume.elementPath) was given up; the volume goes on with \(moved.elementPath)")
+    }
+
+    /// Opens a volume again that a pair kept from being served, with the element that is left.
+    private func goOn(
+        without entry: PairEntry,
+        _ volume: VolumeEntry,
+        _ words: String
+    ) async throws(ControlError) -> MethodReply {
+        endJobs(of: entry.id, because: "Detach took its place")
+        forget(entry)
+        record("pair-given-up", volume: volume.name, pair: entry.name, message: words, level: .error)
+        if volumes[volume.number]?.failure != nil { try await open(volume) }
+        return served(volume, words)
+    }
+
+    private func served(_ volume: VolumeEntry, _ words: String) -> MethodReply {
+        let outcome = volumes[volume.number]?.failure.map { "; it is still not served: \($0)" } ?? ""
+        let status = ExtendedStatus(code: "pair-given-up", message: words + outcome)
+        return MethodReply(returnCode: .success, extendedStatus: status)
+    }
+
+    private func hasOtherClaim(besides entry: PairEntry, of volume: VolumeEntry) -> Bool {
+        registry.content.pairs(of: volume).contains { other in
+            guard other.id != entry.id, case .secondServes = doubt(about: other) else { return false }
+            return true
+        }
+    }
+
+    private func refusal(of entry: PairEntry, _ volume: VolumeEntry, _ doubt: ServingDoubt) -> ControlError {
+        let first = volume.elementPath
+        let second = entry.targetPath
+        let what = "Detach of pair '\(entry.name)', which is not attached, needs force"
+        var error: ControlError
+        switch doubt {
+        case .unreadable(let words):
+            error = ControlError(
+                .needsForce,
+                """
+                \(what): \(words), so that nobody can say whether \(first) or \(second) has the newer data; the volume \
+                would go on with \(first)
+                """,
+                suggestion: "put back the pair's metadata and 'replctl volume retry \(volume.name)', or say --force"
+            )
+        case .secondServes(let record):
+            let isLost = volumes[volume.number]?.isServingElementLost ?? false
+            let outcome =
+                isLost
+                ? """
+                if \(second) still cannot be opened, the volume would go on with \(first), an older copy that lacks what hosts \
+                have written to \(second) since, up to \(OperationWords.bytes(record.volumeByteCount))
+                """
+                : "the volume would go on with \(second), which served its hosts last, and \(first) would be given up"
+            error = ControlError(
+                .needsForce,
+                "\(what): \(outcome)",
+                suggestion: "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)', or say --force"
+            )
+            error.status.bytesAtStake = record.volumeByteCount
+        }
+        error.status.copyState = Enumerated(CopyState.broken)
+        error.status.revision = pairs[entry.id]?.revision
+        return error
+    }
+}

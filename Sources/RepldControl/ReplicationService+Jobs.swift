@@ -1,0 +1,223 @@
+internal import Foundation
+internal import Logging
+package import RepldControlAPI
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldEngine
+internal import RepldPair
+
+/// Who asks for an operation.
+package struct Caller: Hashable, Sendable {
+    package var name: String
+
+    package init(name: String) { self.name = name }
+
+    /// Whoever may connect to the control socket: its owner.
+    package static var controlSocket: Caller { Caller(name: "control socket") }
+}
+
+/// What is asked of jobs
+extension ReplicationService {
+    /// The jobs that are kept, the newest first.
+    package func jobList() async throws(ControlError) -> [JobReply] {
+        let status = try await planeStatus()
+        return jobs.jobs.reversed().map { reply(for: $0, status) }
+    }
+
+    package func job(id: String) async throws(ControlError) -> JobReply {
+        reply(for: try jobEntry(id: id), try await planeStatus())
+    }
+
+    /// The job when it has ended, or when the time is up.
+    package func job(id: String, waitingSeconds: Double?) async throws(ControlError) -> JobReply {
+        let number = try jobEntry(id: id).number
+        try await waitForChanges(until: try Self.deadline(waitingSeconds)) { () async throws(ControlError) in
+            self.jobs.job(number)?.state.isEnd ?? true
+        }
+        return try await job(id: id)
+    }
+
+    /// Gives up what a job does; the job ends as soon as the data plane has come to a state of the table.
+    package func cancelJob(id: String) async throws(ControlError) -> JobReply {
+        let entry = try jobEntry(id: id)
+        guard !entry.state.isEnd else {
+            throw ControlError(.cannotCancel, "job \(id) is over: it is \(entry.state.name)")
+        }
+        let subject = "pair \(entry.pairName)"
+        try begin("cancel job \(id)", on: subject)
+        defer { end(on: subject) }
+        let facts = try await planeStatus().volumes.lazy.flatMap(\.pairs).first { $0.id == entry.pair }?.facts
+        guard facts?.operation == entry.operation else {
+            throw ControlError(.cannotCancel, "job \(id) has just come to its end, or another operation took its place")
+        }
+        if entry.operation == .restoreFromReplica {
+            throw ControlError(
+                .cannotCancel,
+                "job \(id) cannot be cancelled: the source would be left half restored",
+                suggestion: "Abort with force does that, and marks the source inconsistent"
+            )
+        }
+        do {
+            try await plane.cancelOperation(entry.pair)
+        } catch {
+            throw Self.controlError(error, "cannot cancel job \(id)")
+        }
+        record("job-cancelled", volume: entry.volumeName, pair: entry.pairName, message: "job \(id)", level: .notice)
+        jobs.update(entry.number) { $0.state = .shuttingDown }
+        countRevision(of: entry.pair)
+        return try await job(id: id)
+    }
+
+    private func jobEntry(id: String) throws(ControlError) -> JobEntry {
+        guard let entry = jobs.job(id: id) else {
+            throw ControlError(
+                .jobNotFound,
+                "there is no job '\(id)'",
+                suggestion: Suggestion.nearest(to: id, among: jobs.jobs.map(\.id)).map { "did you mean '\($0)'?" }
+                    ?? "'replctl job ls' lists them; a job is kept for a week after its end"
+            )
+        }
+        return entry
+    }
+
+    /// A job as it is shown.
+    func reply(for entry: JobEntry, _ status: EngineStatus) -> JobReply {
+        let pair = status.volumes.lazy.flatMap(\.pairs).first { $0.id == entry.pair }
+        let isWorking = !entry.state.isEnd && pair?.facts.operation == entry.operation
+        var percent = entry.percentComplete
+        var secondsLeft: UInt64?
+        if isWorking, let pair {
+            percent = Self.percentDone(pair)
+            secondsLeft = copyProgress(of: pair)?.secondsLeft
+        }
+        return JobReply(
+            id: entry.id,
+            operation: Enumerated(entry.operation),
+            state: Enumerated(entry.state),
+            pair: entry.pairName,
+            volume: entry.volumeName,
+            startedBy: entry.startedBy,
+            startedAt: entry.startedAt,
+            endedAt: entry.endedAt,
+            elapsedSeconds: max(0, (entry.endedAt ?? Date()).timeIntervalSince(entry.startedAt)),
+            percentComplete: percent,
+            secondsLeft: secondsLeft,
+            errorCode: entry.errorCode,
+            errorDescription: entry.errorDescription
+        )
+    }
+
+    /// Of the copy that runs; below 100 until its end is told.
+    private static func percentDone(_ pair: PairStatus) -> Int {
+        guard pair.copyTotalByteCount > 0 else { return 0 }
+        let done = min(pair.copyDoneByteCount, pair.copyTotalByteCount)
+        return min(99, percentSynced(dirty: pair.copyTotalByteCount - done, of: pair.copyTotalByteCount))
+    }
+}
+
+/// How jobs begin and end
+extension ReplicationService {
+    /// Makes a job durable, before its operation is handed to the data plane.
+    func makeJob(
+        _ operation: ReplicationOperation,
+        on entry: PairEntry,
+        _ before: PairSituation,
+        to result: CopyState?,
+        _ caller: Caller
+    ) throws(ControlError) -> JobEntry {
+        let volume = registry.content.volume(entry.volumeNumber)?.name ?? ""
+        let job = try jobs.add { number in
+            JobEntry(
+                number: number,
+                operation: operation,
+                pair: entry.id,
+                pairName: entry.name,
+                volumeName: volume,
+                result: result,
+                isSecondSourceAfter: operation == .reverseRoles ? !before.isSecondSource : nil,
+                startedBy: caller.name,
+                startedAt: Date()
+            )
+        }
+        pairs[entry.id]?.rate.reset()
+        return job
+    }
+
+    /// The data plane has begun: unless the end was told already, the job runs.
+    func noteRunning(_ number: UInt64) {
+        jobs.update(number) { job in
+            if job.state == .new { job.state = .running }
+        }
+    }
+
+    /// An operation has come to its end: so has the oldest job of the pair that does it.
+    ///
+    /// The oldest, because ends are told in the order in which operations began.
+    func endJob(of pair: PairID, _ operation: ReplicationOperation, _ failure: OperationFailure?) {
+        guard let job = jobs.running(of: pair).first(where: { $0.operation == operation }) else { return }
+        guard let failure else { return end(job, .completed) }
+        let state: JobState =
+            switch failure {
+            case .superseded, .cancelled: .terminated
+            case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .exception
+            }
+        end(job, state, code: failure == .drainTimedOut ? .timeout : .failed, failure.words)
+    }
+
+    /// Ends all jobs of a pair that is no more.
+    func endJobs(of pair: PairID, because words: String) {
+        for job in jobs.running(of: pair) { end(job, .terminated, code: .failed, words) }
+    }
+
+    /// Compares jobs that have not ended with what the data plane does: after a start, or when events were lost.
+    func reviewJobs(because words: String) async throws(ControlError) {
+        let running = jobs.jobs.filter { !$0.state.isEnd }
+        guard !running.isEmpty else { return }
+        let status = try await planeStatus()
+        for job in running {
+            guard let pair = status.volumes.lazy.flatMap(\.pairs).first(where: { $0.id == job.pair }) else {
+                let reason = pairs[job.pair]?.failure ?? "the pair is no more"
+                end(job, .exception, code: .failed, "\(words); \(reason)")
+                continue
+            }
+            if pair.facts.operation == job.operation {
+                noteRunning(job.number)
+            } else if pair.facts.operation == nil, job.isResult(pair) {
+                end(job, .completed)
+            } else {
+                end(job, .exception, code: .failed, "\(words); the pair is \(pair.copyState.name)")
+            }
+        }
+    }
+
+    /// Ends a job, durably, and tells it.
+    func end(_ job: JobEntry, _ state: JobState, code: ReturnCode = .success, _ words: String? = nil) {
+        guard jobs.job(job.number)?.state.isEnd == false else { return }
+        do {
+            try jobs.end(job.number, at: Date()) { job in
+                job.state = state
+                if state == .completed { job.percentComplete = 100 }
+                job.errorCode = code.rawValue
+                job.errorDescription = words
+            }
+        } catch {
+            logger.error("the end of a job is not durable", metadata: ["job": "\(job.id)", "reason": "\(error)"])
+        }
+        let reason = words.map { ": \($0)" } ?? ""
+        record(
+            "job-ended",
+            volume: job.volumeName,
+            pair: job.pairName,
+            message: "job \(job.id) (\(job.operation.name)) is \(state.name)\(reason)",
+            level: state == .exception ? .error : .notice
+        )
+    }
+}
+
+extension JobEntry {
+    /// Whether a pair is as this job was to make it.
+    fileprivate func isResult(_ pair: PairStatus) -> Bool {
+        if let isSecondSourceAfter, pair.isSecondSource != isSecondSourceAfter { return false }
+        return result == nil || result == pair.copyState
+    }
+}

@@ -1,0 +1,181 @@
+internal import Logging
+internal import RepldControlAPI
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldEngine
+internal import RepldFormat
+internal import RepldPair
+internal import SystemPackage
+
+/// Opening and attaching
+extension ReplicationService {
+    /// Opens a volume on the element that has its data, attaches its pairs, and notes what failed.
+    ///
+    /// Only before hosts can connect, or after its pairs no longer count as cleanly closed: between the two steps a host could
+    /// write what a pair never hears of.
+    ///
+    /// Throws when a volume that must not be served cannot be taken away again.
+    func open(_ entry: VolumeEntry) async throws(ControlError) {
+        switch servingElement(of: entry) {
+        case .nobody(let reason):
+            fail(entry, reason)
+        case .first:
+            if await serve(opening(of: entry)) { try await attachPairs(of: entry, on: nil) }
+        case .second(let id, let path, let byteCount, let blockByteCount):
+            var opening = opening(of: entry)
+            opening.path = path
+            opening.byteCount = byteCount
+            opening.blockByteCount = blockByteCount
+            if await serve(opening) {
+                try await attachPairs(of: entry, on: id)
+            } else {
+                volumes[entry.number]?.isServingElementLost = true
+            }
+        }
+    }
+
+    /// Reads the records of a volume's pairs, and decides by them which element serves.
+    private func servingElement(of entry: VolumeEntry) -> ServingElement {
+        let members = registry.content.pairs(of: entry)
+        let found = members.map { pair in
+            let path = state.metadataPath(of: pair.id).string
+            return (entry: pair, recovery: PairMetadata.read(path), metadataPath: path)
+        }
+        for pair in found { pairs[pair.entry.id]?.recovery = pair.recovery }
+        return ServingElement.decide(found)
+    }
+
+    /// Lets the data plane open and serve; false, and noted, when it cannot.
+    private func serve(_ opening: VolumeOpening) async -> Bool {
+        do {
+            _ = try await plane.addVolume(opening)
+            volumes[opening.id.rawValue] = VolumeRuntime()
+            return true
+        } catch {
+            if let entry = registry.content.volume(opening.id.rawValue) { fail(entry, "\(error)") }
+            return false
+        }
+    }
+
+    /// Attaches the pairs of a volume that is served; `server` is the pair whose second element serves it.
+    ///
+    /// That one has to attach. The volume goes on without another one, if that is made safe.
+    func attachPairs(of entry: VolumeEntry, on server: PairID?) async throws(ControlError) {
+        let members = registry.content.pairs(of: entry)
+        for pair in members.filter({ $0.id == server }) + members.filter({ $0.id != server }) {
+            do {
+                try await attach(pair)
+            } catch {
+                if pair.id == server {
+                    let reason = """
+                        hosts were served by \(pair.targetPath) of pair '\(pair.name)' last, and the pair cannot be attached, so \
+                        that what they write would be unknown to it: \(error); mend \(entry.elementPath), or give it up: \
+                        'replctl set \(pair.name) Detach' says what is lost
+                        """
+                    try await takeAway(entry, because: reason)
+                    fail(entry, reason)
+                    return
+                }
+                guard try await serveWithout(pair, of: entry, because: "\(error)") else { return }
+            }
+        }
+    }
+
+    /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
+    func attach(_ entry: PairEntry) async throws(ControlError) {
+        do {
+            try await plane.addPair(opening(of: entry, isNew: false))
+        } catch {
+            throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
+        }
+        pairs[entry.id]?.failure = nil
+    }
+
+    /// The volume on its own element, with the size that hosts know.
+    func opening(of entry: VolumeEntry) -> VolumeOpening {
+        VolumeOpening(
+            id: entry.id,
+            name: entry.name,
+            path: entry.elementPath,
+            isReadOnly: entry.isReadOnly,
+            byteCount: entry.byteCount,
+            blockByteCount: entry.blockByteCount
+        )
+    }
+
+    /// The pair on the element of the two that does not serve.
+    func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {
+        let path = state.metadataPath(of: entry.id).string
+        let isSecondPrimary = !isNew && PairMetadata.read(path).record?.isSecondPrimary ?? false
+        let first = registry.content.volume(entry.volumeNumber)?.elementPath
+        return PairOpening(
+            id: entry.id,
+            name: entry.name,
+            volume: VolumeID(rawValue: entry.volumeNumber),
+            targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
+            metadataPath: path,
+            settings: entry.settings,
+            isNew: isNew
+        )
+    }
+
+    /// Keeps a volume served whose pair could not be attached, and answers true; when that cannot be made safe, takes the
+    /// volume and the pairs that were attached already away again.
+    ///
+    /// Not for a pair whose second element serves.
+    private func serveWithout(
+        _ pair: PairEntry,
+        of entry: VolumeEntry,
+        because reason: String
+    ) async throws(ControlError) -> Bool {
+        do {
+            try state.forgetCleanClose(of: pair.id)
+            pairs[pair.id]?.failure = reason
+            record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
+            return true
+        } catch {
+            let reason = "\(error); without that, writes would be unknown to pair '\(pair.name)'"
+            try await takeAway(entry, because: reason)
+            fail(entry, reason)
+            return false
+        }
+    }
+
+    /// Takes a volume away that must not be served; it has to go, or hosts must not be let in at all.
+    func takeAway(_ entry: VolumeEntry, because reason: String) async throws(ControlError) {
+        do {
+            let attached = try await plane.status().volumes.first { $0.id == entry.id }?.pairs ?? []
+            for pair in attached { try await plane.detachPair(pair.id) }
+            try await plane.removeVolume(entry.id, isForced: true)
+        } catch {
+            throw Self.controlError(
+                error,
+                "volume '\(entry.name)' must not be served (\(reason)), and does not go away"
+            )
+        }
+    }
+
+    /// Marks a volume as not served, and its pairs with it.
+    func fail(_ entry: VolumeEntry, _ reason: String) {
+        volumes[entry.number] = VolumeRuntime(failure: reason)
+        for pair in registry.content.pairs(of: entry) {
+            pairs[pair.id]?.failure = "volume '\(entry.name)' is not served: \(reason)"
+        }
+        record("volume-not-served", volume: entry.name, message: reason, level: .error)
+    }
+
+    /// Removes metadata that no pair of the registry has: what a kill between the steps of a change has left.
+    func sweepMetadata() {
+        for file in state.strayMetadata(besides: registry.content.pairs.map(\.id)) {
+            do {
+                try DurableFile.remove(file)
+                record("metadata-removed", message: "\(file) belongs to no pair of the registry", level: .warning)
+            } catch {
+                logger.warning(
+                    "cannot remove metadata of no pair",
+                    metadata: ["file": "\(file)", "reason": "\(error)"]
+                )
+            }
+        }
+    }
+}

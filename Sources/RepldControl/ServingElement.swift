@@ -1,0 +1,73 @@
+package import RepldCore
+package import RepldFormat
+
+/// Which element of a volume serves its hosts: what the metadata records of its pairs say together.
+///
+/// An older copy must never be served for a newer one. So where the records leave a doubt, nobody serves:
+///
+///     records of the pairs                                      decision
+///     each says that the first element serves, or is blank      the volume's own element
+///     exactly one says that its second element serves           that pair's second element, and the pair has to attach
+///     two say that their second elements serve                  nobody
+///     one cannot be read, or is another pair's                  nobody
+///
+/// A record that is blank is of a pair whose making was cut short: it never moved anything. One damaged block is no
+/// doubt, because a record that moves the service is in both blocks before a host may write.
+package enum ServingElement: Hashable, Sendable {
+    case first
+    case second(pair: PairID, path: String, byteCount: UInt64, blockByteCount: UInt32?)
+    case nobody(String)
+
+    /// Decides by the pairs of one volume and what their metadata says.
+    package static func decide(
+        _ pairs: [(entry: PairEntry, recovery: PairRecordRecovery, metadataPath: String)]
+    ) -> ServingElement {
+        var claims: [(entry: PairEntry, record: PairRecord)] = []
+        for pair in pairs {
+            let detach = "or give the pair up: 'replctl set \(pair.entry.name) Detach' says what is lost"
+            switch pair.recovery {
+            case .blank:
+                continue
+            case .found(let record), .older(let record, _):
+                guard record.pair == pair.entry.id else {
+                    return .nobody(
+                        """
+                        the metadata \(pair.metadataPath) of pair '\(pair.entry.name)' belongs to pair \(record.pair): nobody \
+                        can say which element has the newer data; put back the right file, \(detach)
+                        """
+                    )
+                }
+                if record.isSecondPrimary { claims.append((pair.entry, record)) }
+            case .lost(let first, let second):
+                return .nobody(
+                    """
+                    neither record in \(pair.metadataPath) of pair '\(pair.entry.name)' can be read (\(first.words); \
+                    \(second.words)): nobody can say which element has the newer data; put back the file, \(detach)
+                    """
+                )
+            }
+        }
+        guard let claim = claims.first else { return .first }
+        guard claims.count == 1 else {
+            let names = claims.map { "\($0.entry.targetPath) (pair '\($0.entry.name)')" }.joined(separator: " and ")
+            return .nobody("\(names) both claim to serve it; detach the pair whose element is not the right one")
+        }
+        let block = claim.record.volumeBlockByteCount
+        return .second(
+            pair: claim.entry.id,
+            path: claim.entry.targetPath,
+            byteCount: claim.record.volumeByteCount,
+            blockByteCount: block == 0 ? nil : block
+        )
+    }
+}
+
+extension PairRecordRecovery {
+    /// The record that recovery goes by.
+    package var record: PairRecord? {
+        switch self {
+        case .found(let record), .older(let record, _): record
+        case .blank, .lost: nil
+        }
+    }
+}
