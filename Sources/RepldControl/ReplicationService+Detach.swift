@@ -153,9 +153,6 @@ extension ReplicationService {
         isForced: Bool
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
-        let subject = "volume \(volume.name)"
-        try begin("Detach of pair '\(entry.name)'", on: subject)
-        defer { end(on: subject) }
         // Hosts may connect the moment the volume is open, before its other pairs are attached.
         for pair in registry.content.pairs(of: volume) { try state.forgetCleanClose(of: pair.id) }
         if case .secondServes(let record) = doubt, !hasOtherClaim(besides: entry, of: volume) {

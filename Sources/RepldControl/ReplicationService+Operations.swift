@@ -63,8 +63,27 @@ extension ReplicationService {
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
-        let before = try await situation(of: entry)
+        var before = try await situation(of: entry)
+        let volumeSubject = before.isAttached ? nil : "volume \(volume.name)"
+        if let volumeSubject {
+            // Its volume may just be opening, and attaching it.
+            try begin("\(operation.name) of pair '\(entry.name)'", on: volumeSubject)
+        }
+        defer { if let volumeSubject { end(on: volumeSubject) } }
+        if volumeSubject != nil { before = try await situation(of: entry) }
         try check(request.expectedRevision, of: entry, before)
+        return try await carryOut(operation, on: entry, of: volume, before, isForced: isForced, caller)
+    }
+
+    /// What is left when everything that could change meanwhile is claimed.
+    private func carryOut(
+        _ operation: ReplicationOperation,
+        on entry: PairEntry,
+        of volume: VolumeEntry,
+        _ before: PairSituation,
+        isForced: Bool,
+        _ caller: Caller
+    ) async throws(ControlError) -> MethodReply {
         if operation == .detach, !before.isAttached, let doubt = doubt(about: entry) {
             return try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
         }
