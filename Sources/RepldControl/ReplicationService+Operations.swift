@@ -90,7 +90,8 @@ extension ReplicationService {
         if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
         switch operation {
         case .detach, .dissolve:
-            try await detach(entry, of: volume, before, leavesAspect: operation == .dissolve)
+            let steady = try await holdingStill(entry, before, for: operation)
+            try await detach(entry, of: volume, steady, leavesAspect: operation == .dissolve)
             return MethodReply(returnCode: .success)
         case .resetToSync:
             return try setMode(.synchronous, of: entry)
@@ -100,6 +101,28 @@ extension ReplicationService {
             if !before.isAttached { return try await attach(entry, of: volume, before: operation, isForced, caller) }
             return try await hand(operation, to: entry, before, isForced: isForced, caller)
         }
+    }
+
+    /// Gives up what could still make another element the one that serves, because a Detach writes down which it is.
+    private func holdingStill(
+        _ entry: PairEntry,
+        _ before: PairSituation,
+        for operation: ReplicationOperation
+    ) async throws(ControlError) -> PairSituation {
+        let moves: [ReplicationOperation] = [.failover, .failback, .reverseRoles]
+        guard let current = before.facts.operation, moves.contains(current) else { return before }
+        do {
+            try await plane.cancelOperation(entry.id)
+        } catch {
+            throw Self.controlError(error, "\(operation.name) of pair '\(entry.name)' failed")
+        }
+        let now = try await situation(of: entry)
+        guard now.facts.operation == nil else {
+            let verdict = OperationVerdict.refused(.underWay(current))
+            throw OperationWords.refusal(of: operation, verdict, now.facts, now.words)
+                ?? ControlError(.operationUnderWay, "\(current.name) does not end")
+        }
+        return now
     }
 
     /// ResetToSync and ResetToAsync.
@@ -204,7 +227,7 @@ extension ReplicationService {
     }
 
     /// The table's answer: true where the result holds already, false where the operation may begin.
-    private func holds(
+    func holds(
         _ operation: ReplicationOperation,
         _ entry: PairEntry,
         _ situation: PairSituation,

@@ -153,7 +153,9 @@ extension ReplicationService {
 
     private func startFirstCopy(of entry: PairEntry, _ caller: Caller) async throws(ControlError) {
         do {
-            _ = try await hand(.activate, to: entry, try await situation(of: entry), isForced: false, caller)
+            let made = try await situation(of: entry)
+            if try holds(.activate, entry, made, isForced: false) { return }
+            _ = try await hand(.activate, to: entry, made, isForced: false, caller)
         } catch {
             var error = error
             error.status.message = "pair '\(entry.name)' was made, but its first copy did not start: \(error.message)"

@@ -227,6 +227,43 @@ import Testing
         #expect(after.plane.servingPath("db1") == nil)
     }
 
+    /// Two records that claim the volume: the operator says which one is not to be believed.
+    @Test func oneOfTwoClaimsIsGivenUp() async throws {
+        let fixture = try await failedOver()
+        let other = try fixture.directory.element("other")
+        let copy = try TemporaryDirectory()
+        try FileManager.default.copyItem(atPath: fixture.directory.file("state"), toPath: copy.file("state"))
+        var registry = try Registry(path: FilePath(copy.file("state/registry.json")))
+        var second = try #require(registry.content.pairs.first)
+        var record = try #require(PairMetadata.read(copy.file("state/pairs/\(second.id).meta")).record)
+        second.id = PairID(high: 9, low: 9)
+        (second.name, second.targetPath) = ("m2", other)
+        record.pair = second.id
+        try registry.commit { $0.pairs.append(second) }
+        try PairMetadata.write(record, to: FilePath(copy.file("state/pairs/\(second.id).meta")))
+        let service = try ServiceFixture(in: copy)
+        try await service.service.start()
+        #expect(service.plane.calls.isEmpty)
+        let reason = try await service.service.volume(named: "db1").reason
+        #expect(reason?.contains("both claim to serve it") == true)
+        let refused = await refusal { try await service.set(.name("Detach")) }
+        #expect(refused?.message.contains("the volume would go on with \(other) of pair 'm2'") == true)
+        _ = try await service.set(.name("Detach"), force: true)
+        #expect(service.plane.servingPath("db1") == other)
+        #expect(try await service.service.pairList().map(\.name) == ["m2"])
+    }
+
+    /// What could still move the service is given up before it is written down which element serves.
+    @Test func aDetachGivesAFailbackUpFirst() async throws {
+        let fixture = try await failedOver()
+        _ = try await fixture.set(.name("Failback"))
+        let error = await refusal { try await fixture.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        _ = try await fixture.set(.name("Detach"), force: true)
+        #expect(fixture.plane.calls.suffix(2) == [.cancelOperation, .detachPair])
+        #expect(try await fixture.service.volume(named: "db1").elementPath == target(fixture))
+    }
+
     @Test func strayMetadataIsRemovedAndTold() async throws {
         let fixture = try await ServiceFixture.paired()
         let after = try fixture.afterKill()
