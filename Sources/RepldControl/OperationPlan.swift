@@ -1,9 +1,9 @@
-internal import RepldControlAPI
-internal import RepldPair
+package import RepldControlAPI
+package import RepldPair
 
 /// What an operation would do to a pair: a pure function of its facts, from the table that decides in earnest.
-enum OperationPlan {
-    static func plan(_ operation: ReplicationOperation, _ facts: PairFacts, _ pair: PairWords) -> PlanReply {
+package enum OperationPlan {
+    package static func plan(_ operation: ReplicationOperation, _ facts: PairFacts, _ pair: PairWords) -> PlanReply {
         let verdict = OperationTable.verdict(operation, facts, isForced: false)
         var plan = PlanReply(
             operation: Enumerated(operation),

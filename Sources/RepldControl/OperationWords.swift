@@ -1,20 +1,27 @@
 internal import RepldControlAPI
-internal import RepldPair
+package import RepldPair
 
 /// What words about a pair need besides its facts: what it is called, and where its data is.
-struct PairWords: Hashable, Sendable {
-    var name: String
+package struct PairWords: Hashable, Sendable {
+    package var name: String
     /// The element that is the source now, and the one that is the target.
-    var sourcePath: String
-    var targetPath: String
+    package var sourcePath: String
+    package var targetPath: String
     /// Size of the volume in bytes.
-    var byteCount: UInt64
+    package var byteCount: UInt64
+
+    package init(name: String, sourcePath: String, targetPath: String, byteCount: UInt64) {
+        self.name = name
+        self.sourcePath = sourcePath
+        self.targetPath = targetPath
+        self.byteCount = byteCount
+    }
 }
 
 /// The verdicts of the operations table, in words for whoever asked.
-enum OperationWords {
+package enum OperationWords {
     /// The refusal that a verdict stands for; `nil` where the operation may begin or its result holds.
-    static func refusal(
+    package static func refusal(
         of operation: ReplicationOperation,
         _ verdict: OperationVerdict,
         _ facts: PairFacts,
@@ -188,7 +195,7 @@ enum OperationWords {
     ///
     /// One that has the same result comes first: where a copy is wanted, that is the one that starts it. Operations that
     /// give something up are never suggested.
-    static func suggestion(for wanted: ReplicationOperation, _ facts: PairFacts) -> ReplicationOperation? {
+    package static func suggestion(for wanted: ReplicationOperation, _ facts: PairFacts) -> ReplicationOperation? {
         let rule = OperationTable.rule(of: wanted)
         guard rule.support == .mirror else { return nil }
         let ranked = ReplicationOperation.allCases.compactMap {

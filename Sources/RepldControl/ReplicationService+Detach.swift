@@ -153,12 +153,9 @@ extension ReplicationService {
         isForced: Bool
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
-        let subject = "volume \(volume.name)"
-        try begin("Detach of pair '\(entry.name)'", on: subject)
-        defer { end(on: subject) }
         // Hosts may connect the moment the volume is open, before its other pairs are attached.
         for pair in registry.content.pairs(of: volume) { try state.forgetCleanClose(of: pair.id) }
-        if case .secondServes(let record) = doubt, !hasOtherClaim(besides: entry, of: volume) {
+        if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
         }
         try commitEnd(of: entry, volume: nil, aspect: nil)
@@ -234,8 +231,9 @@ extension ReplicationService {
         return MethodReply(returnCode: .success, extendedStatus: status)
     }
 
-    private func hasOtherClaim(besides entry: PairEntry, of volume: VolumeEntry) -> Bool {
-        registry.content.pairs(of: volume).contains { other in
+    /// Another pair of the volume whose record says that its second element serves.
+    private func otherClaim(besides entry: PairEntry, of volume: VolumeEntry) -> PairEntry? {
+        registry.content.pairs(of: volume).first { other in
             guard other.id != entry.id, case .secondServes = doubt(about: other) else { return false }
             return true
         }
@@ -258,17 +256,26 @@ extension ReplicationService {
             )
         case .secondServes(let record):
             let isLost = volumes[volume.number]?.isServingElementLost ?? false
+            let other = otherClaim(besides: entry, of: volume)
             let outcome =
-                isLost
-                ? """
-                if \(second) still cannot be opened, the volume would go on with \(first), an older copy that lacks what hosts \
-                have written to \(second) since, up to \(OperationWords.bytes(record.volumeByteCount))
-                """
-                : "the volume would go on with \(second), which served its hosts last, and \(first) would be given up"
+                if let other {
+                    """
+                    \(second) would be given up, with what hosts may have written to it, and the volume would go on with \
+                    \(other.targetPath) of pair '\(other.name)', which claims to serve as well
+                    """
+                } else if isLost {
+                    """
+                    if \(second) still cannot be opened, the volume would go on with \(first), an older copy that lacks what \
+                    hosts have written to \(second) since, up to \(OperationWords.bytes(record.volumeByteCount))
+                    """
+                } else {
+                    "the volume would go on with \(second), which served its hosts last, and \(first) would be given up"
+                }
+            let retry = "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)'"
             error = ControlError(
                 .needsForce,
                 "\(what): \(outcome)",
-                suggestion: "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)', or say --force"
+                suggestion: other == nil ? "\(retry), or say --force" : "say --force if that may be"
             )
             error.status.bytesAtStake = record.volumeByteCount
         }

@@ -20,17 +20,26 @@ extension ReplicationService {
         case .nobody(let reason):
             fail(entry, reason)
         case .first:
-            if await serve(opening(of: entry)) { try await attachPairs(of: entry, on: nil) }
+            guard await serve(opening(of: entry)) else {
+                return fail(entry, volumes[entry.number]?.failure ?? "it cannot be opened")
+            }
+            try await attachPairs(of: entry, on: nil)
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
             opening.byteCount = byteCount
             opening.blockByteCount = blockByteCount
-            if await serve(opening) {
-                try await attachPairs(of: entry, on: id)
-            } else {
-                volumes[entry.number]?.isServingElementLost = true
-            }
+            if await serve(opening) { return try await attachPairs(of: entry, on: id) }
+            let name = registry.content.pair(id)?.name ?? ""
+            let reason = volumes[entry.number]?.failure ?? ""
+            fail(
+                entry,
+                """
+                hosts were served by \(path) of pair '\(name)' last: \(reason); mend that, or give it up: 'replctl set \
+                \(name) Detach' says what is lost
+                """
+            )
+            volumes[entry.number]?.isServingElementLost = true
         }
     }
 
@@ -45,14 +54,14 @@ extension ReplicationService {
         return ServingElement.decide(found)
     }
 
-    /// Lets the data plane open and serve; false, and noted, when it cannot.
+    /// Lets the data plane open and serve; false when it cannot, with the reason in the volume's failure.
     private func serve(_ opening: VolumeOpening) async -> Bool {
         do {
             _ = try await plane.addVolume(opening)
             volumes[opening.id.rawValue] = VolumeRuntime()
             return true
         } catch {
-            if let entry = registry.content.volume(opening.id.rawValue) { fail(entry, "\(error)") }
+            volumes[opening.id.rawValue] = VolumeRuntime(failure: "\(error)")
             return false
         }
     }

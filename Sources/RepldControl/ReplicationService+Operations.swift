@@ -63,15 +63,35 @@ extension ReplicationService {
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
-        let before = try await situation(of: entry)
+        var before = try await situation(of: entry)
+        let volumeSubject = before.isAttached ? nil : "volume \(volume.name)"
+        if let volumeSubject {
+            // Its volume may just be opening, and attaching it.
+            try begin("\(operation.name) of pair '\(entry.name)'", on: volumeSubject)
+        }
+        defer { if let volumeSubject { end(on: volumeSubject) } }
+        if volumeSubject != nil { before = try await situation(of: entry) }
         try check(request.expectedRevision, of: entry, before)
+        return try await carryOut(operation, on: entry, of: volume, before, isForced: isForced, caller)
+    }
+
+    /// What is left when everything that could change meanwhile is claimed.
+    private func carryOut(
+        _ operation: ReplicationOperation,
+        on entry: PairEntry,
+        of volume: VolumeEntry,
+        _ before: PairSituation,
+        isForced: Bool,
+        _ caller: Caller
+    ) async throws(ControlError) -> MethodReply {
         if operation == .detach, !before.isAttached, let doubt = doubt(about: entry) {
             return try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
         }
         if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
         switch operation {
         case .detach, .dissolve:
-            try await detach(entry, of: volume, before, leavesAspect: operation == .dissolve)
+            let steady = try await holdingStill(entry, before, for: operation)
+            try await detach(entry, of: volume, steady, leavesAspect: operation == .dissolve)
             return MethodReply(returnCode: .success)
         case .resetToSync:
             return try setMode(.synchronous, of: entry)
@@ -81,6 +101,28 @@ extension ReplicationService {
             if !before.isAttached { return try await attach(entry, of: volume, before: operation, isForced, caller) }
             return try await hand(operation, to: entry, before, isForced: isForced, caller)
         }
+    }
+
+    /// Gives up what could still make another element the one that serves, because a Detach writes down which it is.
+    private func holdingStill(
+        _ entry: PairEntry,
+        _ before: PairSituation,
+        for operation: ReplicationOperation
+    ) async throws(ControlError) -> PairSituation {
+        let moves: [ReplicationOperation] = [.failover, .failback, .reverseRoles]
+        guard let current = before.facts.operation, moves.contains(current) else { return before }
+        do {
+            try await plane.cancelOperation(entry.id)
+        } catch {
+            throw Self.controlError(error, "\(operation.name) of pair '\(entry.name)' failed")
+        }
+        let now = try await situation(of: entry)
+        guard now.facts.operation == nil else {
+            let verdict = OperationVerdict.refused(.underWay(current))
+            throw OperationWords.refusal(of: operation, verdict, now.facts, now.words)
+                ?? ControlError(.operationUnderWay, "\(current.name) does not end")
+        }
+        return now
     }
 
     /// ResetToSync and ResetToAsync.
@@ -185,7 +227,7 @@ extension ReplicationService {
     }
 
     /// The table's answer: true where the result holds already, false where the operation may begin.
-    private func holds(
+    func holds(
         _ operation: ReplicationOperation,
         _ entry: PairEntry,
         _ situation: PairSituation,

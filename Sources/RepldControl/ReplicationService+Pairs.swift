@@ -29,6 +29,7 @@ extension ReplicationService {
                 suggestion: "mend that, then 'replctl volume retry \(volume.name)'"
             )
         }
+        try await checkOwnElementServes(volume)
         if registry.content.pair(named: name) != nil {
             throw ControlError(.nameInUse, "there is a pair '\(name)' already", suggestion: "choose another --name")
         }
@@ -139,9 +140,22 @@ extension ReplicationService {
         }
     }
 
+    /// A new pair's first element is the volume's own: while another one serves, the two would never have been equal.
+    private func checkOwnElementServes(_ volume: VolumeEntry) async throws(ControlError) {
+        let served = try await planeStatus().volumes.first { $0.id == volume.id }
+        guard let pair = served?.pairs.first(where: { $0.isSecondPrimary }) else { return }
+        throw ControlError(
+            .notInThisState,
+            "volume '\(volume.name)' is served by the second element of pair '\(pair.name)', not by \(volume.elementPath)",
+            suggestion: "bring the service back (Failback, or ReverseRoles), or Detach '\(pair.name)' first"
+        )
+    }
+
     private func startFirstCopy(of entry: PairEntry, _ caller: Caller) async throws(ControlError) {
         do {
-            _ = try await hand(.activate, to: entry, try await situation(of: entry), isForced: false, caller)
+            let made = try await situation(of: entry)
+            if try holds(.activate, entry, made, isForced: false) { return }
+            _ = try await hand(.activate, to: entry, made, isForced: false, caller)
         } catch {
             var error = error
             error.status.message = "pair '\(entry.name)' was made, but its first copy did not start: \(error.message)"

@@ -8,18 +8,11 @@ import Testing
 
 /// What is there after a stop, a kill, and a start in worse circumstances.
 @Suite struct RestartTests {
-    /// A service over a copy of the state directory as it is now: what a kill at this moment would leave.
-    private func afterKill(_ fixture: ServiceFixture) throws -> ServiceFixture {
-        let copy = try TemporaryDirectory()
-        try FileManager.default.copyItem(atPath: fixture.directory.file("state"), toPath: copy.file("state"))
-        return try ServiceFixture(in: copy)
-    }
-
     @Test func bringsBackVolumesAndPairs() async throws {
         let fixture = try await ServiceFixture.paired()
         fixture.plane.become(.synchronized)
         let before = try await fixture.pair()
-        let after = try afterKill(fixture)
+        let after = try fixture.afterKill()
         try await after.service.start()
         #expect(after.plane.calls == [.addVolume("db1"), .addPair("m1", isNew: false)])
         let pair = try await after.pair()
@@ -47,7 +40,7 @@ import Testing
 
     @Test func aCopyThatWasRunningGoesOn() async throws {
         let fixture = try await ServiceFixture.paired()
-        let after = try afterKill(fixture)
+        let after = try fixture.afterKill()
         try await after.service.start()
         #expect(after.plane.calls.last == .addPair("m1", isNew: false))
         #expect(try await after.pair().requestedCopyState == Enumerated(CopyState.synchronized))
@@ -57,7 +50,7 @@ import Testing
         let fixture = try await ServiceFixture.paired()
         fixture.plane.become(.synchronized)
         let source = fixture.directory.file("source")
-        let after = try afterKill(fixture)
+        let after = try fixture.afterKill()
         after.plane.breakElement(source)
         try await after.service.start()
         let volume = try await after.service.volume(named: "db1")
@@ -76,7 +69,7 @@ import Testing
         let fixture = try await ServiceFixture.paired()
         fixture.plane.become(.synchronized)
         let target = fixture.directory.file("target")
-        let after = try afterKill(fixture)
+        let after = try fixture.afterKill()
         after.plane.breakElement(target)
         try await after.service.start()
         #expect(try await after.service.volume(named: "db1").status == Enumerated(OperationalStatus.degraded))
@@ -134,17 +127,4 @@ import Testing
         #expect(await refusal { try await fixture.set(.name("Detach"), force: true) } != nil)
         #expect(try await fixture.pair().reason == nil)
     }
-}
-
-/// State directories as a kill at one moment or another would leave them.
-private final class Killed: Sendable {
-    private let moments = LockedList()
-
-    func snapshot(_ path: String, _ moment: String) {
-        guard let copy = try? TemporaryDirectory() else { return }
-        try? FileManager.default.copyItem(atPath: path, toPath: copy.file("state"))
-        moments.append((copy, moment))
-    }
-
-    func take() -> [(TemporaryDirectory, String)] { moments.takeAll() }
 }

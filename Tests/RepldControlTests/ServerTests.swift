@@ -76,6 +76,61 @@ import Testing
         }
     }
 
+    @Test func servesJobsPlansAndTheTable() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await withServer(fixture) { client in
+            let jobs: JobListReply = try await client.call(.get, "/v1/jobs")
+            #expect(jobs.jobs.map(\.id) == ["m1.1"])
+            let waited: JobReply = try await client.call(.get, "/v1/jobs/m1.1?wait=true&timeout=0")
+            #expect(waited.state == Enumerated(JobState.running))
+            let cancelled: JobReply = try await client.call(.post, "/v1/jobs/m1.1/Cancel")
+            #expect(cancelled.state == Enumerated(JobState.shuttingDown))
+            let plan: MethodReply = try await client.call(
+                .post,
+                "/v1/pairs/m1/SetReplicationRelationship",
+                body: SetReplicationRelationshipRequest(operation: .number(16), plan: true)
+            )
+            #expect(plan.plan?.resultingCopyState == Enumerated(CopyState.synchronized))
+            let table: CapabilitiesReply = try await client.call(.get, "/v1/capabilities")
+            #expect(table == CapabilitiesReply())
+            let path = "/v1/capabilities/GetSupportedOperations?copyState="
+            let operations: SupportedOperationsReply = try await client.call(.get, path + "suspended")
+            #expect(operations == SupportedOperationsReply(.suspended))
+            let byNumber: SupportedOperationsReply = try await client.call(.get, path + "9")
+            #expect(byNumber == operations)
+            let states: SupportedCopyStatesReply = try await client.call(
+                .get,
+                "/v1/capabilities/GetSupportedCopyStates?operation=resyncreplica"
+            )
+            #expect(states == SupportedCopyStatesReply(.resyncReplica))
+            let live: PairOperationsReply = try await client.call(.get, "/v1/pairs/m1/GetSupportedOperations")
+            #expect(live.copyState == Enumerated(CopyState.suspended))
+            let aspects: AspectListReply = try await client.call(.get, "/v1/aspects")
+            #expect(aspects.aspects.isEmpty)
+            let metrics = String(decoding: try await client.bytes(.get, "/metrics"), as: UTF8.self)
+            #expect(metrics.contains("\nrepld_jobs{state=\"ShuttingDown\"} 1\n"))
+            #expect(metrics.contains("repld_pair_operation{pair=\"m1\",volume=\"db1\"} 0\n"))
+        }
+    }
+
+    @Test(
+        arguments: [
+            ("/v1/capabilities/GetSupportedOperations", "copyState: missing"),
+            ("/v1/capabilities/GetSupportedOperations?copyState=split2", "copyState: 'split2' is no copy state"),
+            ("/v1/capabilities/GetSupportedCopyStates?operation=1", "'1' is no operation"),
+            ("/v1/jobs/m1.1?wait=true&timeout=-1", "timeout: found '-1'"),
+            ("/v1/jobs/m1.1?wait=yes", "wait: found 'yes'"),
+        ]
+    )
+    func refusesTheQuery(path: String, words: String) async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await withServer(fixture) { client in
+            let error = await #expect(throws: ClientError.self) { _ = try await client.bytes(.get, path) }
+            #expect(error?.reply?.returnCode == Enumerated(ReturnCode.invalidParameter))
+            #expect(error?.message.contains(words) == true, "\(String(describing: error))")
+        }
+    }
+
     @Test func onlyItsOwnerMayConnect() async throws {
         let fixture = try ServiceFixture()
         try await withServer(fixture) { client in

@@ -61,6 +61,23 @@ struct ServiceFixture {
         return fixture
     }
 
+    /// A service over a copy of the state directory as it is now: what a kill at this moment would leave.
+    func afterKill() throws -> ServiceFixture {
+        let copy = try TemporaryDirectory()
+        try FileManager.default.copyItem(atPath: directory.file("state"), toPath: copy.file("state"))
+        return try ServiceFixture(in: copy)
+    }
+
+    /// Runs `body` while the service takes note of what the plane tells, and returns when it has noted everything.
+    ///
+    /// The service is stopped afterwards, and still shows what it knows.
+    func following(_ body: () async throws -> Void) async throws {
+        let follower = Task { await service.followDataPlane() }
+        try await body()
+        await service.stop()
+        await follower.value
+    }
+
     func set(
         _ operation: NumberOrName,
         force: Bool = false,
@@ -125,4 +142,17 @@ final class LockedList: Sendable {
             return items
         }
     }
+}
+
+/// State directories as a kill at one moment or another would leave them.
+final class Killed: Sendable {
+    private let moments = LockedList()
+
+    func snapshot(_ path: String, _ moment: String) {
+        guard let copy = try? TemporaryDirectory() else { return }
+        try? FileManager.default.copyItem(atPath: path, toPath: copy.file("state"))
+        moments.append((copy, moment))
+    }
+
+    func take() -> [(TemporaryDirectory, String)] { moments.takeAll() }
 }
