@@ -37,6 +37,8 @@ extension ReplicationService {
         if now.copyState.number == Int(wanted.rawValue) { return true }
         let facts = try await situation(of: entry).facts
         let state = facts.copyState
+        // It may have come there between the two looks.
+        if state == wanted { return true }
         guard facts.operation == nil, state != .unsynchronized, state != .skewed else { return false }
         var error = ControlError(
             .copyStateNotReached,
