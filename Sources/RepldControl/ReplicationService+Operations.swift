@@ -1,4 +1,4 @@
-internal import Foundation
+internal import Logging
 package import RepldControlAPI
 internal import RepldDataPlane
 internal import RepldEngine
@@ -20,7 +20,16 @@ extension ReplicationService {
             try Self.copyState(text, field: "waitForCopyState")
         }
         let deadline = try Self.deadline(request.timeoutSeconds)
-        let reply = try await carryOut(operation, on: entry, request, caller)
+        let reply: MethodReply
+        do {
+            reply = try await carryOut(operation, on: entry, request, caller)
+        } catch {
+            logger.info(
+                "\(operation.name) is refused or failed",
+                metadata: ["pair": "\(name)", "code": "\(error.code.word)", "reason": "\(error.message)"]
+            )
+            throw error
+        }
         guard let wanted, registry.content.pair(entry.id) != nil, reply.plan == nil else { return reply }
         try await wait(for: wanted, of: entry, until: deadline, job: reply.job)
         return MethodReply(returnCode: .success, job: reply.job, extendedStatus: reply.extendedStatus)
