@@ -118,7 +118,6 @@ extension VolumeMachine {
     private mutating func passGate() {
         let index = gate.pair
         if let failure = gate.primaryFailure, !gate.purpose.leavesPrimaryBehind {
-            sourceFlushFailed()
             return failGate(.flushFailed(failure))
         }
         if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
@@ -136,6 +135,7 @@ extension VolumeMachine {
     /// The operation that closed the gate has failed, with nothing changed; what flows goes on.
     mutating func failGate(_ failure: OperationFailure) {
         let index = gate.pair
+        if let failure = gate.primaryFailure { ownFlushOfPrimaryFailed(failure) }
         gate.stage = .open
         if gate.isPrimaryGivenUp { failHeldAnswers() }
         switch gate.purpose {
@@ -240,6 +240,8 @@ extension VolumeMachine {
             spreadDifferences(of: index, to: other)
         }
         pairs[index].isSecondPrimary.toggle()
+        // What the element that is left behind has lost, hosts do not miss.
+        owedFlushFailure = nil
         markRecordCritical(index)
         effects.append(.swapLegs(pair: index))
     }

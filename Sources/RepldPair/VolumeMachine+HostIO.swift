@@ -143,6 +143,10 @@ extension VolumeMachine {
         let isPrimaryMissing = slots[id].abandonedLegs & 1 != 0 && slots[id].sourceFailure == nil
         let waitsForFailover = isPrimaryMissing && gate.isClosed && gate.isPrimaryGivenUp
         if isPrimaryMissing, !waitsForFailover { slots[id].sourceFailure = .timedOut }
+        if slots[id].purpose == .hostFlush, slots[id].sourceFailure == nil, !isPrimaryMissing {
+            slots[id].sourceFailure = owedFlushFailure
+            owedFlushFailure = nil
+        }
         let failure = slots[id].sourceFailure
         if slots[id].purpose == .hostWrite {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
@@ -175,6 +179,12 @@ extension VolumeMachine {
             pairs[index].comparesFirst = true
             copyAgain(index)
         }
+    }
+
+    /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.
+    mutating func ownFlushOfPrimaryFailed(_ failure: IOFailure) {
+        sourceFlushFailed()
+        owedFlushFailure = failure
     }
 
     /// A pair that was in sync has something to copy; one that flows finds it by itself.

@@ -68,6 +68,8 @@ package struct VolumeMachine: ~Copyable {
     var isClosing = false
     var closeStage = CloseStage.open
     var gate = Gate()
+    /// The primary failed a flush of the machine's own, and no host has heard of it.
+    var owedFlushFailure: IOFailure?
 
     enum CloseStage: UInt8 { case open, draining, flushing, recording, closed }
 
@@ -225,6 +227,8 @@ package struct VolumeMachine: ~Copyable {
         case .abandoned, .answerHeld:
             if leg > 0, isFlush(slots[id].purpose) {
                 lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
+            } else if let failure = outcome.failure, isFlush(slots[id].purpose), closeStage == .open {
+                ownFlushOfPrimaryFailed(failure)
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
         case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
