@@ -33,6 +33,8 @@ extension VolumeMachine {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
         if closesGate(operation, index), isTargetBusy(index, facts) { return .refused(.elementBusy) }
+        // A restore that is given up before it began must not begin when its gate is passed.
+        leaveGate(index, .superseded(by: operation))
         endOperation(index, .superseded(by: operation))
         pairs[index].wantsStart = false
         closeTargetExport(index)
