@@ -225,6 +225,8 @@ extension VolumeMachine {
         if isPlaced { swapLegs(index) }
         // What the old source changed alone is what the new target changed alone.
         pairs[index].swapSides()
+        // Where nothing is known, each may lack what the other has.
+        if pairs[index].comparesFirst { pairs[index].shareChanges() }
         // An old source that is half overwritten is no usable image as a target.
         if pairs[index].isSourceInconsistent { pairs[index].isTargetConsistent = false }
         pairs[index].isSourceAhead = false
