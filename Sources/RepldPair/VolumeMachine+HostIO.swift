@@ -152,7 +152,7 @@ extension VolumeMachine {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
             let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
-            unlock(id)
+            if slots[id].pendingLegs & 1 == 0 { unlock(id) } else { slots[id].keepsLock = true }
         }
         if holdsForRecord || waitsForFailover {
             hold(id, .answerHeld)
@@ -209,6 +209,7 @@ extension VolumeMachine {
     /// Releases an answered request's slot when its last operation is over.
     mutating func releaseIfUnused(_ id: SlotID) {
         guard slots[id].pendingLegs == 0 else { return }
+        if slots[id].keepsLock { unlock(id) }
         recycleBuffers(id)
         slots.release(id)
     }
@@ -288,13 +289,16 @@ extension VolumeMachine {
                 return answer(id, slots[id].sourceFailure)
             }
             readsServedByTarget += 1
+            if gate.isClosed, gate.isPrimaryGivenUp { return endRedirect(id, isRepaired: false) }
             slots[id].stage = .redirectRepairing
             return issue(id, leg: 0, .write, isDurable: true)
         }
-        let isRepaired = failure == nil
-        effects.append(
-            .announce(.sourceReadServedByTarget(pair: pairs[index].id, extent, isRepaired: isRepaired))
-        )
+        endRedirect(id, isRepaired: failure == nil)
+    }
+
+    private mutating func endRedirect(_ id: SlotID, isRepaired: Bool) {
+        let pair = pairs[Int(slots[id].pair)].id
+        effects.append(.announce(.sourceReadServedByTarget(pair: pair, slots[id].host.extent, isRepaired: isRepaired)))
         unlock(id)
         answer(id, nil)
     }
