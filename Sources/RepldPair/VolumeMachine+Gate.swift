@@ -121,6 +121,11 @@ extension VolumeMachine {
             return failGate(.flushFailed(failure))
         }
         if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        if pairs[index].isFlowingBack, !pairs[index].dirty.isClean {
+            // A write that ended meanwhile has failed: the copy goes on.
+            gate.stage = .open
+            return openGate()
+        }
         if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
         if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
             // Of the element that is left behind nobody knows what it has lost.
