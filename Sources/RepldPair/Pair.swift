@@ -132,6 +132,12 @@ package struct Pair: ~Copyable {
         swap(&dirty, &targetChanged)
     }
 
+    /// Nobody knows on which side a difference is: it is on both.
+    mutating func shareChanges() {
+        dirty.formUnion(targetChanged)
+        targetChanged.formUnion(dirty)
+    }
+
     /// Before anything is copied: what either side changed is what differs.
     mutating func joinChanges() {
         dirty.formUnion(targetChanged)

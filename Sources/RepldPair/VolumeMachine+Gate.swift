@@ -118,10 +118,14 @@ extension VolumeMachine {
     private mutating func passGate() {
         let index = gate.pair
         if let failure = gate.primaryFailure, !gate.purpose.leavesPrimaryBehind {
-            sourceFlushFailed()
             return failGate(.flushFailed(failure))
         }
         if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        if pairs[index].isFlowingBack, !pairs[index].dirty.isClean {
+            // A write that ended meanwhile has failed: the copy goes on.
+            gate.stage = .open
+            return openGate()
+        }
         if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
         if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
             // Of the element that is left behind nobody knows what it has lost.
@@ -136,6 +140,7 @@ extension VolumeMachine {
     /// The operation that closed the gate has failed, with nothing changed; what flows goes on.
     mutating func failGate(_ failure: OperationFailure) {
         let index = gate.pair
+        if let failure = gate.primaryFailure { ownFlushOfPrimaryFailed(failure) }
         gate.stage = .open
         if gate.isPrimaryGivenUp { failHeldAnswers() }
         switch gate.purpose {
@@ -196,6 +201,7 @@ extension VolumeMachine {
     /// What the target has completed is answered when the target serves, and not before: if the failover fails after all,
     /// the source would be asked for what it may never have written.
     private mutating func abandonPrimary() {
+        sendBackWaiting()
         let bit: UInt8 = 1 << leg(ofPair: gate.pair)
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index), slots[id].pendingLegs & 1 != 0 else { continue }
@@ -211,7 +217,7 @@ extension VolumeMachine {
             case (.hostRead, .running):
                 answer(id, .timedOut)
             case (.hostRead, .redirectRepairing):
-                unlock(id)
+                slots[id].keepsLock = true
                 answer(id, nil)
             case (.copy, .copyReading):
                 slots[id].stage = .abandoned
@@ -220,6 +226,42 @@ extension VolumeMachine {
             default:
                 break
             }
+        }
+    }
+
+    /// What waits for a lock or a record would go to the element that does not answer: it waits for the gate instead.
+    private mutating func sendBackWaiting() {
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index) else { continue }
+            switch (slots[id].purpose, slots[id].stage) {
+            case (.hostWrite, .waitingForLock):
+                locks.release(owner: id, granted: &granted)
+                hold(id, .waitingForGate)
+            case (.hostWrite, .waitingForRecord):
+                locks.release(owner: id, granted: &granted)
+                slots[id].stage = .waitingForGate
+            case (.hostRead, .redirectWaiting):
+                locks.release(owner: id, granted: &granted)
+                answer(id, slots[id].sourceFailure)
+            case (.copy, .waitingForLock):
+                locks.release(owner: id, granted: &granted)
+                pairs[Int(slots[id].pair)].copiesInFlight -= 1
+                recycleBuffers(id)
+                slots.release(id)
+            default:
+                break
+            }
+        }
+        // Whoever was granted a lock by this has given it back since.
+        granted.removeAll()
+    }
+
+    /// Locks that were kept for what the element that is left behind may still do.
+    private mutating func releaseKeptLocks() {
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].keepsLock else { continue }
+            slots[id].keepsLock = false
+            unlock(id)
         }
     }
 
@@ -240,6 +282,9 @@ extension VolumeMachine {
             spreadDifferences(of: index, to: other)
         }
         pairs[index].isSecondPrimary.toggle()
+        // What the element that is left behind has lost, hosts do not miss.
+        owedFlushFailure = nil
+        releaseKeptLocks()
         markRecordCritical(index)
         effects.append(.swapLegs(pair: index))
     }

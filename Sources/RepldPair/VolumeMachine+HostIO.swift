@@ -143,12 +143,16 @@ extension VolumeMachine {
         let isPrimaryMissing = slots[id].abandonedLegs & 1 != 0 && slots[id].sourceFailure == nil
         let waitsForFailover = isPrimaryMissing && gate.isClosed && gate.isPrimaryGivenUp
         if isPrimaryMissing, !waitsForFailover { slots[id].sourceFailure = .timedOut }
+        if slots[id].purpose == .hostFlush, slots[id].sourceFailure == nil, !isPrimaryMissing {
+            slots[id].sourceFailure = owedFlushFailure
+            owedFlushFailure = nil
+        }
         let failure = slots[id].sourceFailure
         if slots[id].purpose == .hostWrite {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
             let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
-            unlock(id)
+            if slots[id].pendingLegs & 1 == 0 { unlock(id) } else { slots[id].keepsLock = true }
         }
         if holdsForRecord || waitsForFailover {
             hold(id, .answerHeld)
@@ -177,6 +181,12 @@ extension VolumeMachine {
         }
     }
 
+    /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.
+    mutating func ownFlushOfPrimaryFailed(_ failure: IOFailure) {
+        sourceFlushFailed()
+        owedFlushFailure = failure
+    }
+
     /// A pair that was in sync has something to copy; one that flows finds it by itself.
     ///
     /// The target has all that was acknowledged, and whatever the source has of the rest may be there as well: it stays a
@@ -199,6 +209,7 @@ extension VolumeMachine {
     /// Releases an answered request's slot when its last operation is over.
     mutating func releaseIfUnused(_ id: SlotID) {
         guard slots[id].pendingLegs == 0 else { return }
+        if slots[id].keepsLock { unlock(id) }
         recycleBuffers(id)
         slots.release(id)
     }
@@ -278,13 +289,16 @@ extension VolumeMachine {
                 return answer(id, slots[id].sourceFailure)
             }
             readsServedByTarget += 1
+            if gate.isClosed, gate.isPrimaryGivenUp { return endRedirect(id, isRepaired: false) }
             slots[id].stage = .redirectRepairing
             return issue(id, leg: 0, .write, isDurable: true)
         }
-        let isRepaired = failure == nil
-        effects.append(
-            .announce(.sourceReadServedByTarget(pair: pairs[index].id, extent, isRepaired: isRepaired))
-        )
+        endRedirect(id, isRepaired: failure == nil)
+    }
+
+    private mutating func endRedirect(_ id: SlotID, isRepaired: Bool) {
+        let pair = pairs[Int(slots[id].pair)].id
+        effects.append(.announce(.sourceReadServedByTarget(pair: pair, slots[id].host.extent, isRepaired: isRepaired)))
         unlock(id)
         answer(id, nil)
     }

@@ -33,6 +33,8 @@ extension VolumeMachine {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
         if closesGate(operation, index), isTargetBusy(index, facts) { return .refused(.elementBusy) }
+        // A restore that is given up before it began must not begin when its gate is passed.
+        leaveGate(index, .superseded(by: operation))
         endOperation(index, .superseded(by: operation))
         pairs[index].wantsStart = false
         closeTargetExport(index)
@@ -121,13 +123,26 @@ extension VolumeMachine {
         facts.isTargetConsistent = pairs[index].isTargetConsistent
         facts.isSourceAhead = pairs[index].isSourceAhead
         facts.isSourceInconsistent = pairs[index].isSourceInconsistent
-        facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount, byteCount)
+        facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount + waitingByteCount(index), byteCount)
         facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             if pairs[other].isMirroring || pairs[other].isSecondPrimary { facts.doesOtherPairFlow = true }
         }
         return facts
+    }
+
+    /// Bytes of host writes that the target will lack, and that are not marked yet because they wait for a lock or a record.
+    private func waitingByteCount(_ index: Int) -> UInt64 {
+        guard !pairs[index].isMirroring else { return 0 }
+        var count: UInt64 = 0
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
+            if slots[id].stage == .waitingForLock || slots[id].stage == .waitingForRecord {
+                count += slots[id].host.extent.length
+            }
+        }
+        return count
     }
 
     // MARK: - Steps
@@ -223,6 +238,8 @@ extension VolumeMachine {
         if isPlaced { swapLegs(index) }
         // What the old source changed alone is what the new target changed alone.
         pairs[index].swapSides()
+        // Where nothing is known, each may lack what the other has.
+        if pairs[index].comparesFirst { pairs[index].shareChanges() }
         // An old source that is half overwritten is no usable image as a target.
         if pairs[index].isSourceInconsistent { pairs[index].isTargetConsistent = false }
         pairs[index].isSourceAhead = false

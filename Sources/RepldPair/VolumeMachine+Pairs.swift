@@ -341,6 +341,9 @@ extension VolumeMachine {
     /// Without one, writes are refused, because a restart could believe an old record that says "in sync".
     private mutating func recordFailed(_ index: Int, _ failure: IOFailure) {
         pairs[index].recordAttempts += 1
+        // The next one goes into the same block: the other is the only whole one, and what is owed to both is not written
+        // twice into one.
+        pairs[index].recordSequence -= 1
         if pairs[index].recordAttempts < Self.recordAttemptLimit {
             pairs[index].isRecordWanted = true
             return

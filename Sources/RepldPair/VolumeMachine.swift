@@ -68,6 +68,8 @@ package struct VolumeMachine: ~Copyable {
     var isClosing = false
     var closeStage = CloseStage.open
     var gate = Gate()
+    /// The primary failed a flush of the machine's own, and no host has heard of it.
+    var owedFlushFailure: IOFailure?
 
     enum CloseStage: UInt8 { case open, draining, flushing, recording, closed }
 
@@ -99,6 +101,8 @@ package struct VolumeMachine: ~Copyable {
         var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
+        /// Answered with a write to leg 0 still in flight: it keeps its lock, because that write may undo a later one.
+        var keepsLock = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.
@@ -225,6 +229,8 @@ package struct VolumeMachine: ~Copyable {
         case .abandoned, .answerHeld:
             if leg > 0, isFlush(slots[id].purpose) {
                 lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
+            } else if let failure = outcome.failure, isFlush(slots[id].purpose), closeStage == .open {
+                ownFlushOfPrimaryFailed(failure)
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
         case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
