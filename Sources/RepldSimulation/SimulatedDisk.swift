@@ -8,10 +8,10 @@ internal import RepldEngine
 /// (SQLite's pager quantifies over the same subsets).
 ///
 /// Faults injected: failing everything, failing at a rate, latent sector errors (a read fails until the sector is
-/// written), hanging until told otherwise, and not knowing how to zero. A flush that fails loses unflushed writes, in one
-/// of two ways: reads find the old data from then on (a device that lost its cache), or they find the new data until
-/// power goes (a kernel that drops dirty pages after an error). Not injected here: bit flips and misdirected writes of
-/// hosts' data, because without checksums of its own no replicator can see them.
+/// written), hanging until told otherwise, and not knowing how to zero. A flush that fails loses unflushed writes: reads find
+/// the old data from then on, as of a device that lost its cache. Not injected here: a kernel that drops dirty pages and goes
+/// on showing them, because elements here are direct; bit flips and misdirected writes of hosts' data, because without
+/// checksums of its own no replicator can see them.
 package final class SimulatedDisk {
     package static var sectorByteCount: Int { 512 }
 
@@ -121,19 +121,13 @@ package final class SimulatedDisk {
 
     /// A flush failed: of what it was to make durable, some is durable, and the rest never will be.
     private func loseCache(random: inout RandomSource) {
-        let isVisible = random.chance(oneIn: 2)
         for write in unflushed {
             let sectors = write.offset / Self.sectorByteCount..<(write.offset + write.bytes.count) / Self.sectorByteCount
             for sector in sectors { lostSectors[sector] = true }
             hasLostSectors = true
             if random.chance(oneIn: 2) { keep(write) }
         }
-        if isVisible {
-            for sector in lostSectors.indices where lostSectors[sector] {
-                let range = sector * Self.sectorByteCount..<(sector + 1) * Self.sectorByteCount
-                contents.replaceSubrange(range, with: stable[range])
-            }
-        }
+        contents = stable
         unflushed.removeAll()
     }
 
@@ -155,24 +149,24 @@ package final class SimulatedDisk {
         }
         if isDurable {
             // Older unflushed writes to the same place cannot come back over a durable one.
-            settleUnflushed(overlapping: offset..<offset + bytes.count)
+            cutUnflushed(offset..<offset + bytes.count)
             stable.replaceSubrange(offset..<offset + bytes.count, with: bytes)
         } else {
             unflushed.append(UnflushedWrite(offset: offset, bytes: bytes))
         }
     }
 
-    private func settleUnflushed(overlapping range: Range<Int>) {
-        var kept: [UnflushedWrite] = []
-        for write in unflushed {
-            let writeRange = write.offset..<write.offset + write.bytes.count
-            if writeRange.overlaps(range) {
-                stable.replaceSubrange(writeRange, with: write.bytes)
-            } else {
-                kept.append(write)
+    private func cutUnflushed(_ range: Range<Int>) {
+        unflushed = unflushed.flatMap { write -> [UnflushedWrite] in
+            let written = write.offset..<write.offset + write.bytes.count
+            guard written.overlaps(range) else { return [write] }
+            let before = written.lowerBound..<max(written.lowerBound, range.lowerBound)
+            let after = min(written.upperBound, range.upperBound)..<written.upperBound
+            return [before, after].filter { !$0.isEmpty }.map { part in
+                let start = part.lowerBound - write.offset
+                return UnflushedWrite(offset: part.lowerBound, bytes: Array(write.bytes[start..<start + part.count]))
             }
         }
-        unflushed = kept
     }
 
     /// Power is lost: each unflushed write is lost, kept, or torn, as the dice fall.

@@ -45,6 +45,10 @@ extension Simulation {
         /// What the source was when mirroring stopped: what a target that counts as usable must hold.
         var image: WriteHistory?
         /// The image before something began to flow, and how many writes the target had seen then.
+        /// While a copy runs to a target that stays usable: what it may hold besides what the source has now.
+        ///
+        /// After a crash in Synchronized, or a failure of the source, the two differ in what was not made durable.
+        var imageInFlow: WriteHistory?
         var imageBeforeFlow: (image: WriteHistory, writeCount: UInt64)?
         var undo: Undo?
     }

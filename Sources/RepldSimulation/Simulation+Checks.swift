@@ -52,6 +52,7 @@ extension Simulation {
             guard let next = pairs.indices.first(where: { pairs[$0].state != .synchronized }) else { break }
             try lead(next)
         }
+        try drainHost()
         for index in pairs.indices {
             guard pairs[index].state == .synchronized else {
                 let state = pairs[index].state?.name ?? "gone"

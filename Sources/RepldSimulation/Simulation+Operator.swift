@@ -201,9 +201,15 @@ extension Simulation {
             _ = try ask(pair, .reverseRoles, isForced: true)
         case .fractured, .split, .broken, .aborted, .skewed, .partitioned, .invalid:
             _ = try ask(pair, .resyncReplica, isForced: true)
-        case .unsynchronized where pairs[pair].accepted == nil:
-            throw failure("pair \(pair) copies, and no operation is under way")
-        case .unsynchronized, .synchronized, .mixed, nil: break
+        case .unsynchronized:
+            // After a start no operation may be under way, and the copy goes on all the same.
+            var turns = 0
+            while pairs[pair].state == .unsynchronized {
+                try turn()
+                turns += 1
+                guard turns < 200_000 else { throw failure("the copy of pair \(pair) never ends in a healthy world") }
+            }
+        case .synchronized, .mixed, nil: break
         }
     }
 }

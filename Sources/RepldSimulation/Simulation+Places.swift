@@ -54,8 +54,21 @@ extension Simulation {
     }
 
     private func stateChanged(_ index: Int, from before: CopyState, to state: CopyState) throws(SimulationFailure) {
-        if before == .synchronized, pairs[index].image == nil { pairs[index].image = history }
-        if state == .unsynchronized || state == .synchronized { dropImage(index) }
+        switch (before, state) {
+        case (.synchronized, .unsynchronized):
+            pairs[index].imageInFlow = history
+        case (_, .unsynchronized), (_, .synchronized):
+            dropImage(index)
+        case (.synchronized, _):
+            pairs[index].image = pairs[index].image ?? history
+        case (.unsynchronized, _):
+            if var image = pairs[index].imageInFlow {
+                image.widen(by: history)
+                pairs[index].image = image
+            }
+        default:
+            break
+        }
         if state == .split {
             // Drained, flushed, and no write before the record is durable.
             guard primary.contents == other(index).contents, primary.isStable, other(index).isStable else {
@@ -70,6 +83,7 @@ extension Simulation {
             pairs[index].imageBeforeFlow = (image, other(index).writeCount)
         }
         pairs[index].image = nil
+        pairs[index].imageInFlow = nil
     }
 
     /// What hosts may do with the target.
@@ -145,8 +159,9 @@ extension Simulation {
         pairs[index].isSecondSource = isSecondSource
         pairs[index].targetHistory = state == .split && isSecondSource != undo.isSecondSource ? undo.history : nil
         pairs[index].isTargetWritten = pairs[index].targetHistory != nil
-        pairs[index].image = undo.history
+        pairs[index].image = state == .synchronized ? nil : undo.history
         pairs[index].imageBeforeFlow = nil
+        pairs[index].imageInFlow = nil
         excuseRequests()
     }
 
@@ -239,6 +254,7 @@ extension Simulation.SimulatedPair {
         isTargetWritten = false
         image = nil
         imageBeforeFlow = nil
+        imageInFlow = nil
         undo = nil
     }
 }

@@ -111,6 +111,7 @@ extension Simulation {
         if let saved = pairs[index].imageBeforeFlow, pairs[index].image == nil {
             if other(index).writeCount == saved.writeCount { pairs[index].image = saved.image }
         }
+        if pairs[index].image == nil { pairs[index].image = pairs[index].imageInFlow }
         let isFlowing = state == .unsynchronized || state == .synchronized
         let isMisplaced = pairs[index].isSecondPrimary != pairs[index].isSecondSource
         if !isFlowing && !isMisplaced { try checkImage(index) }
@@ -139,6 +140,12 @@ extension Simulation {
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
         try choosePrimary()
+        for index in pairs.indices where pairs[index].isAttached {
+            guard var image = pairs[index].imageInFlow ?? pairs[index].image ?? (wasSynchronized[index] ? history : nil)
+            else { continue }
+            image.widen(by: history)
+            pairs[index].imageInFlow = image
+        }
         try checkHistories(after: "the crash", wasSynchronized) { $0.survivors($1) }
         try attachAll(isFirst: false)
     }

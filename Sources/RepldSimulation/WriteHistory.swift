@@ -87,6 +87,15 @@ struct WriteHistory {
         }
     }
 
+    /// Adds what another history allows, for one that only says what may survive.
+    mutating func widen(by other: WriteHistory) {
+        for sector in sectors.indices {
+            let known = survivors(sector)
+            let added = other.sectors[sector].filter { !known.contains($0.value) }
+            sectors[sector].append(contentsOf: added)
+        }
+    }
+
     var sectorCount: Int { sectors.count }
 
     /// After a crash, what is there is the past.
