@@ -203,7 +203,7 @@ extension Simulation {
             let pending = inFlight.compactMap { host -> (number: UInt64, value: UInt64)? in
                 guard let host, host.pair == nil, host.sectors.contains(sector) else { return nil }
                 return host.written.map { (host.number, $0) }
-            }
+            }.sorted { $0.number < $1.number }
             if let own = pairs[index].targetHistory {
                 history.takeOver(sector, from: own, pending: pending)
             } else {

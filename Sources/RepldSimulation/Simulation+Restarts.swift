@@ -108,13 +108,16 @@ extension Simulation {
         if pairs[index].isTargetWritten, state != .fractured, state != .split {
             throw failure("hosts have written on the target of pair \(index), which starts as \(state.name)")
         }
+        guard state != .unsynchronized, state != .synchronized else {
+            pairs[index].image = nil
+            return
+        }
         if let saved = pairs[index].imageBeforeFlow, pairs[index].image == nil {
             if other(index).writeCount == saved.writeCount { pairs[index].image = saved.image }
         }
         if pairs[index].image == nil { pairs[index].image = pairs[index].imageInFlow }
-        let isFlowing = state == .unsynchronized || state == .synchronized
         let isMisplaced = pairs[index].isSecondPrimary != pairs[index].isSecondSource
-        if !isFlowing && !isMisplaced { try checkImage(index) }
+        if !isMisplaced { try checkImage(index) }
     }
 
     // MARK: - Crashes
