@@ -50,7 +50,7 @@ extension Simulation {
         for _ in 0..<20 * pairs.count {
             try finishOperations()
             guard let next = pairs.indices.first(where: { pairs[$0].state != .synchronized }) else { break }
-            try lead(next)
+            try lead(next, waits: true)
         }
         try drainHost()
         for index in pairs.indices {

@@ -12,10 +12,8 @@ extension Simulation {
         }
     }
 
-    /// Operations that lead on from most states: asked for more often, so that pairs get somewhere.
-    private static var common: [ReplicationOperation] {
-        [.activate, .resume, .resyncReplica, .failover, .failback, .split, .restoreFromReplica, .reverseRoles]
-    }
+    /// Operations that give up what has been reached: asked for less often, so that pairs get somewhere.
+    private static var givingUp: [ReplicationOperation] { [.prepare, .unprepare, .abort, .deactivate] }
 
     func operate() throws(SimulationFailure) {
         let pair = pick()
@@ -24,15 +22,25 @@ extension Simulation {
         switch world.random.below(40) {
         case 0: try endAssociation(pair, .detach, isForced: isForced)
         case 1: try endAssociation(pair, .dissolve, isForced: isForced)
-        case 2...4: try cancel(pair)
-        case 5...8: try finishOperations()
-        case 9...28:
-            let choices = Self.common
-            _ = try ask(pair, choices[Int(world.random.below(UInt64(choices.count)))], isForced: isForced)
+        case 2...3: try cancel(pair)
+        case 4...9: try finishOperations()
+        case 10...15: try lead(pair, waits: false)
+        case 16...31: _ = try ask(pair, usefulOperation(pair), isForced: isForced)
         default:
             let choices = Self.isDataPlaneOperation
             _ = try ask(pair, choices[Int(world.random.below(UInt64(choices.count)))], isForced: isForced)
         }
+    }
+
+    /// One that the table accepts in the pair's copy state, force and conditions aside.
+    private func usefulOperation(_ pair: Int) -> ReplicationOperation {
+        let state = pairs[pair].state ?? .initialized
+        let isGivenUp = world.random.chance(oneIn: 8)
+        let choices = Self.isDataPlaneOperation.filter {
+            OperationTable.rule(of: $0).acceptedFrom.contains(state) && (isGivenUp || !Self.givingUp.contains($0))
+        }
+        guard !choices.isEmpty else { return .suspend }
+        return choices[Int(world.random.below(UInt64(choices.count)))]
     }
 
     /// Asks for an operation and compares the verdict with the table's; whether the operation has begun, or held already.
@@ -191,7 +199,9 @@ extension Simulation {
     }
 
     /// Asks for whatever leads a pair on towards Synchronized.
-    func lead(_ pair: Int) throws(SimulationFailure) {
+    ///
+    /// `waits` for a copy that goes on without one.
+    func lead(_ pair: Int, waits: Bool) throws(SimulationFailure) {
         switch pairs[pair].state {
         case .initialized, .prepared, .inactive: _ = try ask(pair, .activate, isForced: false)
         case .suspended, .restored: _ = try ask(pair, .resume, isForced: false)
@@ -201,7 +211,7 @@ extension Simulation {
             _ = try ask(pair, .reverseRoles, isForced: true)
         case .fractured, .split, .broken, .aborted, .skewed, .partitioned, .invalid:
             _ = try ask(pair, .resyncReplica, isForced: true)
-        case .unsynchronized:
+        case .unsynchronized where waits:
             // After a start no operation may be under way, and the copy goes on all the same.
             var turns = 0
             while pairs[pair].state == .unsynchronized {
@@ -209,7 +219,7 @@ extension Simulation {
                 turns += 1
                 guard turns < 200_000 else { throw failure("the copy of pair \(pair) never ends in a healthy world") }
             }
-        case .synchronized, .mixed, nil: break
+        case .unsynchronized, .synchronized, .mixed, nil: break
         }
     }
 }

@@ -33,7 +33,7 @@ package struct SimulationOptions: Sendable {
         func pick<Value>(_ values: [Value]) -> Value { values[Int(random.below(UInt64(values.count)))] }
         self.seed = seed
         volumeByteCount = pick([64 << 10, 256 << 10, 1 << 20])
-        stepCount = pick([200, 500, 1000])
+        stepCount = pick([300, 500, 1000])
         depth = pick([1, 4, 16, 40, 256])
         granuleByteCount = pick([4096, 16384, 65536])
         copyDepth = pick([1, 2, 4, 16])
@@ -46,7 +46,7 @@ package struct SimulationOptions: Sendable {
         sourceBadSectorOneIn = pick([0, 0, 20])
         sourceFlakyOneIn = pick([0, 0, 0, 200])
         metadataFailureOneIn = pick([0, 0, 0, 100])
-        operatorOneIn = pick([8, 20, 100])
+        operatorOneIn = pick([8, 20, 50])
         restOneIn = pick([20, 100])
         sourceStuckOneIn = pick([0, 0, 200])
         stuckFailoverOneIn = pick([0, 100])
