@@ -50,6 +50,9 @@ extension Simulation {
         /// After a crash in Synchronized, or a failure of the source, the two differ in what was not made durable.
         var imageInFlow: WriteHistory?
         var imageBeforeFlow: (image: WriteHistory, writeCount: UInt64)?
+        /// What its own hosts may have found, had the last operation not taken the target from them: as long as that is not
+        /// durable, a crash gives it back.
+        var ownBeforeFlow: WriteHistory?
         var undo: Undo?
     }
 

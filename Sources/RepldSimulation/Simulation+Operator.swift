@@ -175,7 +175,7 @@ extension Simulation {
         guard !pairs.contains(where: { $0.isAttached && $0.accepted != nil }) else { return }
         guard engine.facts(of: pairs[pair].id)?.doesOtherPairFlow == false else { return }
         guard other(pair).faults.failure == nil, other(pair).faults.failsOneIn == 0 else { return }
-        other(pair).faults.isStuck = false
+        for disk in disks { disk.faults.isStuck = false }
         note("\(primary.name) hangs; pair \(pair) is to fail over")
         for _ in 0..<world.random.below(20) { submit() }
         primary.faults.isStuck = true

@@ -102,6 +102,14 @@ extension Simulation {
         }
     }
 
+    private func isDamaged(_ index: Int) -> Bool {
+        for start in [0, PairRecord.blockByteCount] {
+            let bytes = pairs[index].metadata.bytes(start..<start + PairRecord.blockByteCount)
+            if (try? unsafe PairRecord.decode(bytes.span.bytes)) == nil { return true }
+        }
+        return false
+    }
+
     /// A pair goes on as it was recorded: its target is not taken from its hosts, and is usable if it says so.
     private func checkRestarted(_ index: Int) throws(SimulationFailure) {
         guard let state = engine.copyState(of: pairs[index].id) else { throw failure("pair \(index) is gone") }
@@ -134,8 +142,9 @@ extension Simulation {
         var wasSynchronized = pairs.map { $0.isAttached && $0.state == .synchronized }
         // What a record of this life calls Synchronized must not lack what was acknowledged.
         for index in pairs.indices where pairs[index].isAttached && !pairs[index].hasMetadataFailed {
+            // Of two blocks, one of which is damaged, the other one may be older than what the pair became.
             let record = recover(index)
-            guard record.sequence > pairs[index].sequenceAtStart else { continue }
+            guard !isDamaged(index), record.sequence > pairs[index].sequenceAtStart else { continue }
             let isInPlace = record.isSecondPrimary == pairs[index].isSecondPrimary
             let isTheirs = pairs[index].targetHistory != nil || pairs[index].state == .split
             if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs { wasSynchronized[index] = true }
@@ -179,6 +188,9 @@ extension Simulation {
                 pairs[index].image = undo.image
                 pairs[index].isSecondPrimary = undo.isSecondPrimary
             }
+            let isOwn = record.copyState == CopyState.fractured.rawValue || record.copyState == CopyState.split.rawValue
+            if pairs[index].targetHistory == nil, isOwn { pairs[index].targetHistory = pairs[index].ownBeforeFlow }
+            pairs[index].ownBeforeFlow = nil
             pairs[index].isSecondSource = record.isSecondSource
             pairs[index].undo = nil
         }
