@@ -35,6 +35,8 @@ extension Engine where P: ~Copyable {
                 announce(event, volume: volume)
             case .swapLegs(let pair):
                 volumes[volume].swapLegs(pair: pair)
+            case .disconnectHosts:
+                disconnectClients(of: volume, because: .servedByOtherElement)
             case .closeTargetExport(let pair):
                 disconnectClients(of: volume, side: UInt8(pair + 1))
             case .pairDetached(let pair):

@@ -165,6 +165,7 @@ enum NBDEndReason: BitwiseCopyable {
     case lastRepliesTimedOut
     case volumeRemoved
     case targetClosed
+    case servedByOtherElement
     case tooManyClients
 
     /// Words for the event; `nil` when there is nothing to explain.
@@ -180,6 +181,7 @@ enum NBDEndReason: BitwiseCopyable {
         case .heldBuffersTooLong: "the client neither read nor wrote while others waited for its buffers"
         case .lastRepliesTimedOut: "the client did not take its last replies"
         case .volumeRemoved: "the volume was removed"
+        case .servedByOtherElement: "the volume is served by another element now, whose data is not the same"
         case .targetClosed: "the target is no longer the hosts' to use"
         case .tooManyClients: "there are too many clients"
         }

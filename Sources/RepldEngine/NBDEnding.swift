@@ -144,11 +144,11 @@ extension Engine where P: ~Copyable {
 
     /// Ends all connections to an export that goes away: a volume's, or the own one of a target; its requests in flight
     /// are still answered.
-    mutating func disconnectClients(of volume: Int, side: UInt8 = 0) {
+    mutating func disconnectClients(of volume: Int, side: UInt8 = 0, because reason: NBDEndReason? = nil) {
         for connection in 0..<NBDServer.connectionLimit where nbd.connections[connection].stage == .transmission {
             guard nbd.connections[connection].volume == volume else { continue }
             guard nbd.connections[connection].side == side else { continue }
-            endAbruptly(connection, side == 0 ? .volumeRemoved : .targetClosed)
+            endAbruptly(connection, reason ?? (side == 0 ? .volumeRemoved : .targetClosed))
         }
     }
 

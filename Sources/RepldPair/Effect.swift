@@ -56,6 +56,8 @@ package enum Effect: Sendable, BitwiseCopyable {
     case announce(VolumeEvent)
     /// The primary of the volume and the other element of a pair change places: leg 0 and the pair's leg.
     case swapLegs(pair: Int)
+    /// The volume's hosts are served by an element with other data: its clients are to be disconnected.
+    case disconnectHosts
     /// The target's own export closes: its clients are to be disconnected.
     case closeTargetExport(pair: Int)
     /// Nothing is in flight to the pair's target any more, and the machine has forgotten the pair.

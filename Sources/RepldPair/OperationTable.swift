@@ -150,9 +150,12 @@ package enum OperationTable {
             .failover,
             "let the target serve the hosts",
             [
-                OperationEdge(from: [.synchronized, .split], to: .failedover),
+                OperationEdge(from: [.synchronized], to: .failedover),
+                // Unsynchronized after an error of the source, or a crash: the target may have all that was acknowledged.
                 OperationEdge(
-                    from: [.partitioned, .broken, .suspended, .inactive, .skewed, .fractured],
+                    from: [
+                        .unsynchronized, .partitioned, .broken, .suspended, .inactive, .skewed, .fractured, .split,
+                    ],
                     to: .failedover,
                     .usableTargetAndForceIfItLacksWrites
                 ),
@@ -195,7 +198,8 @@ package enum OperationTable {
             .restoreFromReplica,
             "overwrite the source with the target, wherever the two may differ",
             [
-                OperationEdge(from: [.fractured, .split, .suspended, .inactive], to: .restored, .usableTarget),
+                // Aborted: a restore was given up in the middle; any other aborted copy has left no usable target.
+                OperationEdge(from: [.fractured, .split, .suspended, .inactive, .aborted], to: .restored, .usableTarget),
                 OperationEdge(from: [.invalid], to: .restored, .forceForHistory),
             ],
             holdsIn: [.restored],

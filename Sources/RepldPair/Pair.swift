@@ -98,6 +98,8 @@ package struct Pair: ~Copyable {
 
     var wantsStart = false
     var wantsDetach = false
+    /// The elements keep their places: the pair is about to be detached.
+    var isPlaceHeld = false
 
     /// Makes a place for a pair, with maps of the given size (0 for a place that is not in use).
     init(volumeByteCount: UInt64, granuleByteCount: UInt64) {

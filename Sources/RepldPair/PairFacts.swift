@@ -63,6 +63,8 @@ package enum ForceReason: Hashable, Sendable, BitwiseCopyable {
     case sourceChangesLost(byteCount: UInt64)
     /// A pair that is in sync is copied from the start.
     case syncLost
+    /// The source is half restored, and would overwrite the target, which is whole.
+    case sourceInconsistent
     /// Both elements were written since they parted.
     case historiesDiffer(byteCount: UInt64)
     /// Clients are disconnected, and find other data when they come back.
@@ -81,6 +83,8 @@ package enum OperationRefusal: Hashable, Sendable, BitwiseCopyable {
     case otherPairFlows
     /// The element that is to serve does not answer: operations on it are still in flight.
     case elementBusy
+    /// The pair's metadata does not answer: what the operation changes could not be made durable.
+    case metadataStuck
     case notSupported(OperationSupport)
 }
 
@@ -107,6 +111,7 @@ extension OperationTable {
         if rule.holdsIn.contains(facts.copyState) { return .holds }
         guard let edge = rule.edge(from: facts.copyState) else { return .refused(.state) }
         if movesPrimary(operation, from: facts.copyState), facts.doesOtherPairFlow { return .refused(.otherPairFlows) }
+        if facts.isSourceInconsistent, copiesForward(operation), !isForced { return .needsForce(.sourceInconsistent) }
         switch need(of: edge.condition, facts) {
         case .nothing: return .accepted(to: edge.to)
         case .refused(let refusal): return .refused(refusal)
@@ -145,6 +150,11 @@ extension OperationTable {
         case .reverseRoles: state != .failedover
         default: false
         }
+    }
+
+    private static func copiesForward(_ operation: ReplicationOperation) -> Bool {
+        operation == .resyncReplica || operation == .activate || operation == .resume || operation == .prepare
+            || operation == .unprepare
     }
 
     private enum Need { case nothing, force(ForceReason), refused(OperationRefusal) }

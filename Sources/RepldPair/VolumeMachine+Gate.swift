@@ -16,9 +16,10 @@ enum GatePurpose: UInt8, BitwiseCopyable {
 /// one step, and the gate opens; host writes still wait until the change is durable (`holdsForRecord`).
 ///
 /// It always opens again: a drain or a flush that takes longer than the pair's time limit ends the operation with nothing
-/// changed. Only a failover leaves a source behind that does not answer. What hosts wait for there ends: a write or a flush
-/// that the target has completed succeeds, once the target serves; anything else fails. What may still happen to the
-/// source is remembered as different.
+/// changed. Only a failover leaves a source behind that does not answer. Until the target serves, nothing is decided about
+/// what hosts wait for there: if the failover fails after all, they simply go on waiting. When the target serves, a write
+/// or a flush that it has completed succeeds, and anything else that was asked of the old primary fails. What may still
+/// happen to that one is remembered as different.
 struct Gate: BitwiseCopyable {
     enum Stage: UInt8, BitwiseCopyable { case open, draining, flushing }
 
@@ -78,12 +79,22 @@ extension VolumeMachine {
             guard let id = slots.taken(at: index) else { continue }
             switch slots[id].stage {
             case .waitingForGate: continue
-            case .abandoned, .answerHeld: if slots[id].pendingLegs & legs != 0 { return false }
-            default: if !isElsewhere(id) { return false }
+            case .waitingForLock, .waitingForRecord, .redirectWaiting:
+                // Behind what a primary that is given up holds on to: the new primary is asked.
+                let isAskedLater = gate.isPrimaryGivenUp && slots[id].host.side == 0
+                if !isAskedLater && !isElsewhere(id) { return false }
+            case .abandoned, .answerHeld:
+                if slots[id].pendingLegs & legs != 0 { return false }
+            default:
+                let isLeftBehind = gate.isPrimaryGivenUp && slots[id].pendingLegs == 1
+                if !isLeftBehind && !isElsewhere(id) { return false }
             }
         }
         return true
     }
+
+    /// Leg 0 is given up, and the other element has not taken its place yet: nothing new is asked of it.
+    var isPrimaryLeftAlone: Bool { gate.isClosed && gate.isPrimaryGivenUp }
 
     /// Requests on the own export of another pair's target do not concern the gate.
     private func isElsewhere(_ id: SlotID) -> Bool {
@@ -131,6 +142,7 @@ extension VolumeMachine {
             // Of the element that is left behind nobody knows what it has lost.
             pairs[index].dirty.markAll()
             pairs[index].comparesFirst = true
+            if gate.purpose == .failover { pairs[index].isSourceInconsistent = true }
         }
         gate.stage = .open
         makeChange(gate.purpose, index)
@@ -142,7 +154,7 @@ extension VolumeMachine {
         let index = gate.pair
         if let failure = gate.primaryFailure { ownFlushOfPrimaryFailed(failure) }
         gate.stage = .open
-        if gate.isPrimaryGivenUp { failHeldAnswers() }
+        gate.isPrimaryGivenUp = false
         switch gate.purpose {
         case .endRestore, .endFailback:
             // The copy has not failed: it tries again when it next finds nothing to do.
@@ -173,7 +185,7 @@ extension VolumeMachine {
                 slots[gate.flush].stage = .abandoned
                 return passGate()
             }
-            return abandonPrimary()
+            return
         }
         leaveGate(gate.pair, .drainTimedOut)
     }
@@ -188,80 +200,43 @@ extension VolumeMachine {
     /// The pair whose target is about to take over from a primary that does not answer, or fails.
     func leavesPrimary(_ index: Int) -> Bool { gate.isClosed && gate.pair == index && gate.purpose == .failover }
 
-    /// The failover did not come about: what the source has not answered has failed.
-    private mutating func failHeldAnswers() {
-        for index in 0..<slots.capacity {
-            guard let id = slots.taken(at: index), slots[id].stage == .answerHeld else { continue }
-            if slots[id].abandonedLegs & 1 != 0 { slots[id].sourceFailure = .timedOut }
-        }
-    }
-
-    /// Leg 0 does not answer: nobody waits for it any more.
+    /// What was asked of the old primary, and is now the pair's leg, is not waited for any more.
     ///
-    /// What the target has completed is answered when the target serves, and not before: if the failover fails after all,
-    /// the source would be asked for what it may never have written.
-    private mutating func abandonPrimary() {
-        sendBackWaiting()
-        let bit: UInt8 = 1 << leg(ofPair: gate.pair)
-        for index in 0..<slots.capacity {
-            guard let id = slots.taken(at: index), slots[id].pendingLegs & 1 != 0 else { continue }
-            slots[id].abandonedLegs |= 1
-            guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
-            if slots[id].purpose == .hostWrite { pairs[gate.pair].dirty.mark(touching: slots[id].host.extent) }
-            guard slots[id].awaitedLegs == 0 else { continue }
-            let isOnTarget = slots[id].issuedLegs & bit != 0 && pairs[gate.pair].isMirroring
-            slots[id].sourceFailure = isOnTarget ? nil : .timedOut
-            switch (slots[id].purpose, slots[id].stage) {
-            case (.hostWrite, .running), (.hostFlush, .running):
-                settle(id)
-            case (.hostRead, .running):
-                answer(id, .timedOut)
-            case (.hostRead, .redirectRepairing):
-                slots[id].keepsLock = true
-                answer(id, nil)
-            case (.copy, .copyReading):
-                slots[id].stage = .abandoned
-                pairs[Int(slots[id].pair)].copiesInFlight -= 1
-                unlock(id)
-            default:
-                break
-            }
-        }
-    }
-
-    /// What waits for a lock or a record would go to the element that does not answer: it waits for the gate instead.
-    private mutating func sendBackWaiting() {
-        for index in 0..<slots.capacity {
-            guard let id = slots.taken(at: index) else { continue }
-            switch (slots[id].purpose, slots[id].stage) {
-            case (.hostWrite, .waitingForLock):
-                locks.release(owner: id, granted: &granted)
-                hold(id, .waitingForGate)
-            case (.hostWrite, .waitingForRecord):
-                locks.release(owner: id, granted: &granted)
-                slots[id].stage = .waitingForGate
-            case (.hostRead, .redirectWaiting):
-                locks.release(owner: id, granted: &granted)
-                answer(id, slots[id].sourceFailure)
-            case (.copy, .waitingForLock):
-                locks.release(owner: id, granted: &granted)
-                pairs[Int(slots[id].pair)].copiesInFlight -= 1
-                recycleBuffers(id)
-                slots.release(id)
-            default:
-                break
-            }
-        }
-        // Whoever was granted a lock by this has given it back since.
-        granted.removeAll()
-    }
-
-    /// Locks that were kept for what the element that is left behind may still do.
-    private mutating func releaseKeptLocks() {
-        for index in 0..<slots.capacity {
-            guard let id = slots.taken(at: index), slots[id].keepsLock else { continue }
-            slots[id].keepsLock = false
+    /// What the target has completed succeeds: it serves. The rest fails; of a read, the memory stays taken, because the old
+    /// primary may still write to it, or read from it what was to repair a bad sector.
+    private mutating func leaveBehind(_ id: SlotID, isMirrored: Bool) {
+        switch (slots[id].purpose, slots[id].stage) {
+        case (.hostWrite, .running), (.hostFlush, .running):
+            slots[id].sourceFailure = isMirrored ? nil : .timedOut
+            settle(id)
+        case (.hostRead, .running):
+            answer(id, .timedOut)
+        case (.hostRead, .redirectRepairing):
             unlock(id)
+            answer(id, .timedOut)
+        case (.copy, .copyReading):
+            slots[id].stage = .abandoned
+            pairs[Int(slots[id].pair)].copiesInFlight -= 1
+            unlock(id)
+        default:
+            invariant(slots[id].stage == .abandoned || slots[id].stage == .answerHeld, "the gate has drained the rest")
+        }
+    }
+
+    /// Hosts would go on with other data than they have read and written: they are disconnected, and what they asked for
+    /// meanwhile is not carried out.
+    mutating func turnHostsAway() {
+        effects.append(.disconnectHosts)
+        while let id = gateWaiters.popFirst() {
+            heldCount -= 1
+            answer(id, .cancelled)
+        }
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].host.side == 0 else { continue }
+            switch (slots[id].purpose, slots[id].stage) {
+            case (.hostWrite, .waitingForLock), (.hostWrite, .waitingForRecord): slots[id].sourceFailure = .cancelled
+            default: break
+            }
         }
     }
 
@@ -271,10 +246,7 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].pendingLegs & 1 != 0 else { continue }
-            let isOver = slots[id].stage == .abandoned || slots[id].stage == .answerHeld
-            invariant(isOver, "the gate has drained what hosts wait for")
             slots[id].pendingLegs = slots[id].pendingLegs & ~1 | bit
-            slots[id].issuedLegs |= bit
             slots[id].abandonedLegs = slots[id].abandonedLegs & ~1 | bit
             pairs[index].operationsInFlight += 1
         }
@@ -284,9 +256,20 @@ extension VolumeMachine {
         pairs[index].isSecondPrimary.toggle()
         // What the element that is left behind has lost, hosts do not miss.
         owedFlushFailure = nil
-        releaseKeptLocks()
         markRecordCritical(index)
         effects.append(.swapLegs(pair: index))
+    }
+
+    /// After a failover: whoever waits for the old primary is told how that ended.
+    mutating func leavePrimaryBehind(_ index: Int, wasMirroring: Bool) {
+        let bit: UInt8 = 1 << leg(ofPair: index)
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].abandonedLegs & bit != 0 else { continue }
+            guard slots[id].pendingLegs & bit != 0 else { continue }
+            let isMirrored = wasMirroring && slots[id].issuedLegs & bit != 0
+            slots[id].issuedLegs |= bit
+            leaveBehind(id, isMirrored: isMirrored)
+        }
     }
 
     /// Other pairs compare with leg 0: where that changes, they may differ.

@@ -4,7 +4,11 @@ internal import RepldCore
 extension VolumeMachine {
     /// The write holds its lock: issues it to every copy that takes it, or holds it while a record is pending.
     mutating func startWrite(_ id: SlotID) {
-        if holdsForRecord { return hold(id, .waitingForRecord) }
+        if slots[id].sourceFailure != nil {
+            slots[id].stage = .running
+            return settle(id)
+        }
+        if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
         if isWritingRefused {
             slots[id].stage = .running
             slots[id].sourceFailure = .inputOutput
@@ -45,7 +49,11 @@ extension VolumeMachine {
 
     /// A pair's metadata cannot be written and does not say that the pair is open: no write may happen at all.
     var isWritingRefused: Bool {
-        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordImpossible { return true }
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            if pairs[index].isRecordImpossible || (pairs[index].isRecordStuck && pairs[index].isRecordCritical) {
+                return true
+            }
+        }
         return false
     }
 
@@ -53,6 +61,11 @@ extension VolumeMachine {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
         for index in 0..<pairs.count where pairs[index].isMirroring { issueTargetFlush(id, pair: index) }
+        guard slots[id].purpose == .closeFlush else { return }
+        // A target that has hosts of its own is flushed for them, as the source is for those of the volume.
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
+            if Self.isHostsOwn(pairs[index].copyState) { issueTargetFlush(id, pair: index) }
+        }
     }
 
     /// Flushes a target; the first flush in flight covers all writes that the target has completed so far.
@@ -140,10 +153,7 @@ extension VolumeMachine {
 
     /// Every leg has ended or was given up: the outcome is decided.
     mutating func settle(_ id: SlotID) {
-        let isPrimaryMissing = slots[id].abandonedLegs & 1 != 0 && slots[id].sourceFailure == nil
-        let waitsForFailover = isPrimaryMissing && gate.isClosed && gate.isPrimaryGivenUp
-        if isPrimaryMissing, !waitsForFailover { slots[id].sourceFailure = .timedOut }
-        if slots[id].purpose == .hostFlush, slots[id].sourceFailure == nil, !isPrimaryMissing {
+        if slots[id].purpose == .hostFlush, slots[id].sourceFailure == nil {
             slots[id].sourceFailure = owedFlushFailure
             owedFlushFailure = nil
         }
@@ -152,9 +162,9 @@ extension VolumeMachine {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
             let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
-            if slots[id].pendingLegs & 1 == 0 { unlock(id) } else { slots[id].keepsLock = true }
+            unlock(id)
         }
-        if holdsForRecord || waitsForFailover {
+        if holdsForRecord {
             hold(id, .answerHeld)
         } else {
             answer(id, failure)
@@ -209,7 +219,6 @@ extension VolumeMachine {
     /// Releases an answered request's slot when its last operation is over.
     mutating func releaseIfUnused(_ id: SlotID) {
         guard slots[id].pendingLegs == 0 else { return }
-        if slots[id].keepsLock { unlock(id) }
         recycleBuffers(id)
         slots.release(id)
     }
@@ -227,11 +236,18 @@ extension VolumeMachine {
     }
 
     private mutating func releaseHeld() {
+        // Writes among them wait for a record by themselves: no later request may take its lock before them.
+        while !gate.isClosed, let id = gateWaiters.popFirst() {
+            heldCount -= 1
+            start(id)
+        }
         guard heldCount > 0, !holdsForRecord else { return }
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
             if slots[id].stage == .answerHeld {
-                if gate.isClosed, gate.isPrimaryGivenUp { continue }
+                // Only the target has it, and a start would not know that the target serves.
+                let isInDoubt = isWritingRefused && slots[id].abandonedLegs != 0
+                if isInDoubt, slots[id].sourceFailure == nil { slots[id].sourceFailure = .timedOut }
                 heldCount -= 1
                 answer(id, slots[id].sourceFailure)
             } else if slots[id].stage == .waitingForRecord {
@@ -242,9 +258,6 @@ extension VolumeMachine {
                 case .targetWrite: startTargetWrite(id)
                 default: startWrite(id)
                 }
-            } else if slots[id].stage == .waitingForGate, !gate.isClosed {
-                heldCount -= 1
-                start(id)
             }
         }
     }
@@ -289,7 +302,7 @@ extension VolumeMachine {
                 return answer(id, slots[id].sourceFailure)
             }
             readsServedByTarget += 1
-            if gate.isClosed, gate.isPrimaryGivenUp { return endRedirect(id, isRepaired: false) }
+            if isPrimaryLeftAlone { return endRedirect(id, isRepaired: false) }
             slots[id].stage = .redirectRepairing
             return issue(id, leg: 0, .write, isDurable: true)
         }

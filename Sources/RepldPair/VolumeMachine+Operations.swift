@@ -29,6 +29,10 @@ extension VolumeMachine {
         if let refusal = refusalNow(index) { return .refused(refusal) }
         let verdict = OperationTable.verdict(operation, facts, isForced: isForced)
         guard case .accepted = verdict else { return verdict }
+        if pairs[index].isRecordStuck, closesGate(operation, index) || operation == .fracture {
+            return .refused(.metadataStuck)
+        }
+        if pairs[index].isPlaceHeld { return .refused(.underWay(.detach)) }
         if gate.isClosed, closesGate(operation, index) {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
@@ -98,10 +102,10 @@ extension VolumeMachine {
             pairs[index].wantsStart = false
             if pairs[index].copyState == .unsynchronized { stopMirroring(index, to: .suspended) }
             endOperation(index, .cancelled)
-        case .split where !gate.isClosed:
+        case .split where !closesOwnGate(index):
             endOperation(index, .cancelled)
             wantRecord(index)
-        case .failback where !gate.isClosed:
+        case .failback where !closesOwnGate(index):
             pairs[index].wantsStart = false
             if pairs[index].isFlowingBack { stopFlowingBack(index) }
             endOperation(index, .cancelled)
@@ -114,6 +118,19 @@ extension VolumeMachine {
         }
         finishEvent()
         return true
+    }
+
+    private func closesOwnGate(_ index: Int) -> Bool { gate.isClosed && gate.pair == index }
+
+    /// Keeps the place of the pair's elements as it is, so that the control plane can write down which one serves before it
+    /// detaches the pair: a drain that would move it is given up.
+    package mutating func holdPlace(_ index: Int, _ isHeld: Bool) {
+        pairs[index].isPlaceHeld = isHeld
+        if isHeld { leaveGate(index, .superseded(by: .detach)) }
+        if isHeld, pairs[index].operation == .failover || pairs[index].operation == .reverseRoles {
+            endOperation(index, .superseded(by: .detach))
+        }
+        finishEvent()
     }
 
     /// What the operations table is asked about a pair, as far as this machine knows it.
@@ -210,6 +227,7 @@ extension VolumeMachine {
         case .reverseRoles:
             endsWell(index) { $0.reverseRoles(index) }
         case .beginRestore:
+            if differs(index) { turnHostsAway() }
             pairs[index].joinChanges()
             swapLegs(index)
             // What the source alone had is given up: that is what a restore is for.
@@ -219,23 +237,36 @@ extension VolumeMachine {
             endsWell(index) { $0.endFlowingBack(index, to: purpose == .endRestore ? .restored : .synchronized) }
         case .abortRestore:
             endsWell(index) { machine in
+                // The target served, and is complete; the source is not.
+                machine.turnHostsAway()
                 machine.swapLegs(index)
-                machine.pairs[index].isTargetConsistent = false
                 machine.changeState(index, to: .aborted)
             }
         }
     }
 
+    /// Whether hosts would find other data on the pair's other element.
+    private func differs(_ index: Int) -> Bool {
+        !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean
+    }
+
     private mutating func failOver(_ index: Int) {
-        if pairs[index].isMirroring { rememberUnproven(index) }
+        let wasMirroring = pairs[index].isMirroring
+        if wasMirroring { rememberUnproven(index) }
+        pairs[index].copied.removeAll()
+        if pairs[index].isSourceAhead || !pairs[index].targetChanged.isClean { turnHostsAway() }
         swapLegs(index)
         changeState(index, to: .failedover)
+        leavePrimaryBehind(index, wasMirroring: wasMirroring)
     }
 
     private mutating func reverseRoles(_ index: Int) {
         let isPlaced = !pairs[index].isMisplaced
         pairs[index].isSecondSource.toggle()
-        if isPlaced { swapLegs(index) }
+        if isPlaced {
+            if differs(index) { turnHostsAway() }
+            swapLegs(index)
+        }
         // What the old source changed alone is what the new target changed alone.
         pairs[index].swapSides()
         // Where nothing is known, each may lack what the other has.
@@ -275,6 +306,7 @@ extension VolumeMachine {
         pairs[index].operation = nil
         change(&self)
         if !pairs[index].isRecordPending { wantRecord(index) }
+        if pairs[index].isRecordStuck { tellEnd(index, .recordFailed(.timedOut)) }
     }
 
     /// The operation under way, if there is one, has failed.

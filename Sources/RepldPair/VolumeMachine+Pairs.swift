@@ -136,7 +136,11 @@ extension VolumeMachine {
         pairs[index].joinChanges()
         pairs[index].isSourceAhead = false
         pairs[index].isSourceInconsistent = false
-        if !pairs[index].dirty.isClean, !keepsImage { pairs[index].isTargetConsistent = false }
+        if !pairs[index].dirty.isClean, !keepsImage, pairs[index].isTargetConsistent {
+            pairs[index].isTargetConsistent = false
+            // One damaged block must not bring back a record that calls a half-copied target a usable image.
+            markRecordCritical(index)
+        }
         resetCopyCounters(index)
         changeState(index, to: .unsynchronized)
         pumpCopies(index)
@@ -155,7 +159,7 @@ extension VolumeMachine {
     mutating func finishCopying(_ index: Int) {
         invariant(pairs[index].dirty.isClean, "a copy is over when nothing is dirty")
         if pairs[index].isFlowingBack {
-            guard !gate.isClosed else { return }
+            guard !gate.isClosed, !pairs[index].isPlaceHeld else { return }
             return closeGate(index, pairs[index].operation == .failback ? .endFailback : .endRestore)
         }
         pairs[index].comparesFirst = false

@@ -61,6 +61,8 @@ package struct VolumeMachine: ~Copyable {
     var targetRequestCounts: FixedArray<Int>
     /// Requests in `waitingForGate`, `waitingForRecord` or `answerHeld`.
     var heldCount = 0
+    /// Requests in `waitingForGate`, in the order of asking: overlapping writes are applied in it.
+    var gateWaiters: BoundedQueue<SlotID>
     /// A record that held requests back is no longer pending.
     var mayReleaseHeld = false
     /// A host has written since the machine was made: a pair that comes now has missed it.
@@ -101,8 +103,6 @@ package struct VolumeMachine: ~Copyable {
         var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
-        /// Answered with a write to leg 0 still in flight: it keeps its lock, because that write may undo a later one.
-        var keepsLock = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.
@@ -133,6 +133,7 @@ package struct VolumeMachine: ~Copyable {
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
+        gateWaiters = BoundedQueue(capacity: hostSlotLimit, blank: SlotID(index: 0, generation: 0))
         effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
         pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, granuleByteCount: 4096) }
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
@@ -180,6 +181,7 @@ package struct VolumeMachine: ~Copyable {
         hostRequestCount += 1
         if gate.isClosed {
             hold(id, .waitingForGate)
+            gateWaiters.append(id)
         } else {
             start(id)
         }
