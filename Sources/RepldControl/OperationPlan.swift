@@ -77,10 +77,20 @@ package enum OperationPlan {
         to result: CopyState?,
         _ facts: PairFacts
     ) -> Int {
+        let volumeClients = turnsHostsAway(operation, facts) ? Int(facts.volumeClientCount) : 0
         let hasExport = facts.copyState == .fractured || facts.copyState == .split
-        guard hasExport, operation != .resetToSync, operation != .resetToAsync else { return 0 }
-        if operation == .reverseRoles { return Int(facts.volumeClientCount) + Int(facts.targetClientCount) }
-        let keepsExport = !ends(operation) && (result == .fractured || result == .split)
-        return keepsExport ? 0 : Int(facts.targetClientCount)
+        guard hasExport, operation != .resetToSync, operation != .resetToAsync else { return volumeClients }
+        let keepsExport = !ends(operation) && (result == .fractured || result == .split) && operation != .reverseRoles
+        return volumeClients + (keepsExport ? 0 : Int(facts.targetClientCount))
+    }
+
+    /// Hosts of the volume would be served by an element with other data.
+    private static func turnsHostsAway(_ operation: ReplicationOperation, _ facts: PairFacts) -> Bool {
+        switch operation {
+        case .failover, .restoreFromReplica: facts.differingByteCount > 0
+        case .reverseRoles: facts.copyState != .failedover && facts.differingByteCount > 0
+        case .abort: facts.operation == .restoreFromReplica
+        default: false
+        }
     }
 }

@@ -95,6 +95,12 @@ package enum OperationWords {
                 "\(what) is refused: the element that is to serve does not answer, operations on it are still in flight",
                 suggestion: "try again when the device has given them back"
             )
+        case .metadataStuck:
+            error = ControlError(
+                .elementUnavailable,
+                "\(what) is refused: the pair's metadata file does not answer, and nothing could be made durable",
+                suggestion: "mend the file system of the state directory"
+            )
         case .notSupported(let support):
             error = ControlError(
                 .notSupported,
@@ -153,6 +159,14 @@ package enum OperationWords {
                     """,
                 byteCount: count
             )
+        case .sourceInconsistent:
+            return Stake(
+                words: """
+                    the source \(pair.sourcePath) is half restored, a mixture of two points in time, and would overwrite \
+                    the target \(pair.targetPath), which is whole
+                    """,
+                byteCount: facts.differingByteCount
+            )
         case .syncLost:
             return Stake(
                 words: "the pair is in sync, and all \(bytes(pair.byteCount)) of it would count as out of sync",
@@ -181,6 +195,7 @@ package enum OperationWords {
             facts.operation == nil ? nil : "wait until it is Synchronized"
         case .sourceLeftInconsistent: "wait until it has come to its end"
         case .clientsConnected: "disconnect them"
+        case .sourceInconsistent: "use RestoreFromReplica"
         case .sourceChangesLost, .syncLost, .historiesDiffer: nil
         }
     }

@@ -99,8 +99,7 @@ extension ReplicationService {
         if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
         switch operation {
         case .detach, .dissolve:
-            let steady = try await holdingStill(entry, before, for: operation)
-            try await detach(entry, of: volume, steady, leavesAspect: operation == .dissolve)
+            try await detachHeldStill(entry, of: volume, before, leavesAspect: operation == .dissolve)
             return MethodReply(returnCode: .success)
         case .resetToSync:
             return try setMode(.synchronous, of: entry)
@@ -112,26 +111,28 @@ extension ReplicationService {
         }
     }
 
-    /// Gives up what could still make another element the one that serves, because a Detach writes down which it is.
-    private func holdingStill(
+    /// Detaches a pair whose elements keep their places meanwhile, because a Detach writes down which one serves.
+    private func detachHeldStill(
         _ entry: PairEntry,
+        of volume: VolumeEntry,
         _ before: PairSituation,
-        for operation: ReplicationOperation
-    ) async throws(ControlError) -> PairSituation {
-        let moves: [ReplicationOperation] = [.failover, .failback, .reverseRoles]
-        guard let current = before.facts.operation, moves.contains(current) else { return before }
+        leavesAspect: Bool
+    ) async throws(ControlError) {
+        guard before.isAttached else {
+            return try await detach(entry, of: volume, before, leavesAspect: leavesAspect)
+        }
         do {
-            try await plane.cancelOperation(entry.id)
+            _ = try await plane.holdPlace(entry.id, isHeld: true)
         } catch {
-            throw Self.controlError(error, "\(operation.name) of pair '\(entry.name)' failed")
+            throw Self.controlError(error, "cannot detach pair '\(entry.name)'")
         }
-        let now = try await situation(of: entry)
-        guard now.facts.operation == nil else {
-            let verdict = OperationVerdict.refused(.underWay(current))
-            throw OperationWords.refusal(of: operation, verdict, now.facts, now.words)
-                ?? ControlError(.operationUnderWay, "\(current.name) does not end")
+        do {
+            try await detach(entry, of: volume, try await situation(of: entry), leavesAspect: leavesAspect)
+        } catch {
+            // Where the pair is gone all the same, nothing is held any more.
+            _ = try? await plane.holdPlace(entry.id, isHeld: false)
+            throw error
         }
-        return now
     }
 
     /// ResetToSync and ResetToAsync.

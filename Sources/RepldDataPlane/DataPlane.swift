@@ -144,6 +144,11 @@ package protocol DataPlane: Sendable {
         _ operation: ReplicationOperation,
         isForced: Bool
     ) async throws(DataPlaneError) -> OperationStart
+    /// Keeps the places of the pair's elements as they are, so that it can be written down which one serves before the pair
+    /// is detached, or lets them move again.
+    ///
+    /// What would move them is given up. Answers whether the second element serves.
+    func holdPlace(_ id: PairID, isHeld: Bool) async throws(DataPlaneError) -> Bool
     /// Gives up the operation that is under way; `operationEnded` follows.
     ///
     /// A forward copy ends Suspended, a failback Failedover, a Split that waits leaves the copy running. A restore cannot

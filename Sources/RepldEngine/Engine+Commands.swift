@@ -20,6 +20,7 @@ extension Engine where P: ~Copyable {
         case .operate(let id, let operation, let isForced, let answer):
             operate(id, operation, isForced: isForced, answer)
         case .cancelOperation(let id, let answer): answer(cancelOperation(id))
+        case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .status(let answer): answer(status())
@@ -36,6 +37,7 @@ extension Engine where P: ~Copyable {
             .detachPair(_, let answer), .cancelOperation(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
+        case .holdPlace(_, _, let answer): answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
         }
@@ -188,6 +190,13 @@ extension Engine where P: ~Copyable {
         case .needsForce, .refused: answer(.failure(.operationRefused(verdict, facts)))
         }
         carryOut(volume)
+    }
+
+    private mutating func holdPlace(_ id: PairID, _ isHeld: Bool) -> Result<Bool, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        volumes[volume].machine.holdPlace(pair, isHeld)
+        carryOut(volume)
+        return .success(volumes[volume].machine.withPair(pair) { $0.isSecondPrimary } ?? false)
     }
 
     private mutating func cancelOperation(_ id: PairID) -> Result<Void, EngineRefusal> {

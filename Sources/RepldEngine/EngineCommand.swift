@@ -129,6 +129,8 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
         isForced: Bool,
         answer: @Sendable (Result<OperationStart, EngineRefusal>) -> Void
     )
+    /// Keeps the places of the pair's elements as they are, or lets them move again; answers whether the second serves.
+    case holdPlace(PairID, isHeld: Bool, answer: @Sendable (Result<Bool, EngineRefusal>) -> Void)
     /// Gives up the operation that is under way.
     case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)

@@ -199,7 +199,11 @@ package enum OperationTable {
             "overwrite the source with the target, wherever the two may differ",
             [
                 // Aborted: a restore was given up in the middle; any other aborted copy has left no usable target.
-                OperationEdge(from: [.fractured, .split, .suspended, .inactive, .aborted], to: .restored, .usableTarget),
+                OperationEdge(
+                    from: [.fractured, .split, .suspended, .inactive, .aborted],
+                    to: .restored,
+                    .usableTarget
+                ),
                 OperationEdge(from: [.invalid], to: .restored, .forceForHistory),
             ],
             holdsIn: [.restored],

@@ -147,7 +147,9 @@ extension Simulation {
             guard !isDamaged(index), record.sequence > pairs[index].sequenceAtStart else { continue }
             let isInPlace = record.isSecondPrimary == pairs[index].isSecondPrimary
             let isTheirs = pairs[index].targetHistory != nil || pairs[index].state == .split
-            if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs { wasSynchronized[index] = true }
+            if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs {
+                wasSynchronized[index] = true
+            }
         }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)

@@ -173,6 +173,10 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .operate(id, operation, isForced: isForced, answer: $0) }
     }
 
+    package func holdPlace(_ id: PairID, isHeld: Bool) async throws(DataPlaneError) -> Bool {
+        try await ask("pair \(id)") { .holdPlace(id, isHeld: isHeld, answer: $0) }
+    }
+
     package func cancelOperation(_ id: PairID) async throws(DataPlaneError) {
         try await ask("pair \(id)") { .cancelOperation(id, answer: $0) }
     }

@@ -13,7 +13,7 @@ final class FakeDataPlane: DataPlane {
     /// One call, as the test sees it.
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
-        case operate(ReplicationOperation), cancelOperation
+        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool)
         case listen(FrontEndAddress)
     }
 
@@ -128,6 +128,21 @@ final class FakeDataPlane: DataPlane {
         case .success(let start): return start
         case .failure(let refusal): throw DataPlaneError(.refused, "refused", refusal: refusal)
         }
+    }
+
+    func holdPlace(_ id: PairID, isHeld: Bool) async throws(DataPlaneError) -> Bool {
+        note(.holdPlace(isHeld))
+        let (isSecond, events) = try state.withLock { state throws(DataPlaneError) in
+            guard let pair = state.pairs[id] else {
+                throw DataPlaneError(.refused, "refused", refusal: .noSuchPair)
+            }
+            let moves: [ReplicationOperation] = [.failover, .reverseRoles]
+            let isMoving = pair.status.facts.operation.map { moves.contains($0) } ?? false
+            let events = isHeld && isMoving ? cancel(id, &state).1 : []
+            return (pair.status.isSecondPrimary, events)
+        }
+        for event in events { continuation.yield(event) }
+        return isSecond
     }
 
     func cancelOperation(_ id: PairID) async throws(DataPlaneError) {

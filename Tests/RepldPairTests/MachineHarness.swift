@@ -16,6 +16,7 @@ final class MachineHarness {
     var ended: [(operation: ReplicationOperation, failure: OperationFailure?)] = []
     var swapped: [Int] = []
     var closedExports: [Int] = []
+    var disconnections = 0
     var isClosed = false
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
@@ -45,6 +46,7 @@ final class MachineHarness {
                 events.append(event)
             case .swapLegs(let pair): swapped.append(pair)
             case .closeTargetExport(let pair): closedExports.append(pair)
+            case .disconnectHosts: disconnections += 1
             case .pairDetached(let pair): detached.append(pair)
             case .closed: isClosed = true
             }

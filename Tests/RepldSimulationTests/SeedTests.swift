@@ -7,7 +7,7 @@ import Testing
     func fixedSeedFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
-        #expect(simulation.coverage.comparisonsAtRest > 0)
+        #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
     /// Seeds that found something, and what.
@@ -20,7 +20,7 @@ import Testing
     func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
-        #expect(simulation.coverage.comparisonsAtRest > 0)
+        #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
     @Test func sameSeedSameRun() throws {
