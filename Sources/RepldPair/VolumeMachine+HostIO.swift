@@ -179,6 +179,11 @@ extension VolumeMachine {
             pairs[index].comparesFirst = true
             copyAgain(index)
         }
+        // What chunks in flight have read may be what is lost now.
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].purpose == .copy else { continue }
+            slots[id].isStale = true
+        }
     }
 
     /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.
@@ -231,7 +236,7 @@ extension VolumeMachine {
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
             if slots[id].stage == .answerHeld {
-                if gate.isClosed, gate.isPrimaryGivenUp { continue }
+                if gate.isClosed, gate.isPrimaryGivenUp, slots[id].abandonedLegs & 1 != 0 { continue }
                 heldCount -= 1
                 answer(id, slots[id].sourceFailure)
             } else if slots[id].stage == .waitingForRecord {

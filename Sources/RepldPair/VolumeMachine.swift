@@ -101,6 +101,8 @@ package struct VolumeMachine: ~Copyable {
         var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
+        /// A chunk that may have read what the source has lost since: it proves nothing.
+        var isStale = false
         /// Answered with a write to leg 0 still in flight: it keeps its lock, because that write may undo a later one.
         var keepsLock = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
