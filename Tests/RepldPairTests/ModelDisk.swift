@@ -124,6 +124,9 @@ struct HostHistory {
             pendingReads[read]?.acceptable.formUnion(allowed[pending.granule])
         }
         flushesInLoss = Set(flushCandidates.keys)
+        for flush in flushCandidates.keys {
+            for granule in allowed.indices { flushCandidates[flush]?[granule].formUnion(afterPowerLoss[granule]) }
+        }
         // What was being written may have been in that cache, and is acknowledged only now.
         maybeLost.formUnion(pendingWrites.keys)
     }

@@ -239,6 +239,10 @@ final class PairWorld {
         if outcome != .failed { apply(ending) }
         if outcome == .lostCache {
             disks[ending.element].loseCache()
+            // What is lost cannot become durable any more.
+            for other in inFlight.indices where inFlight[other].element == ending.element {
+                inFlight[other].snapshot = disks[ending.element].cached
+            }
             if leg == 0 { history.allowLossOfCache(isHostTold: machine.slots[operation.slot].purpose == .hostFlush) }
         }
         let failure: IOFailure? = outcome == .done ? nil : .inputOutput
