@@ -125,7 +125,7 @@ extension VolumeMachine {
     private mutating func endChunk(_ id: SlotID, isCopied: Bool) {
         let index = Int(slots[id].pair)
         invariant(slots[id].pendingLegs == 0, "a chunk ends when its operation is over")
-        if isCopied {
+        if isCopied, !slots[id].isStale {
             pairs[index].copied.append(slots[id].host.extent)
             pairs[index].copyDoneByteCount += slots[id].host.extent.length
         }

@@ -189,6 +189,11 @@ extension VolumeMachine {
             pairs[index].comparesFirst = true
             copyAgain(index)
         }
+        // What chunks in flight have read may be what is lost now.
+        for slot in 0..<slots.capacity {
+            guard let id = slots.taken(at: slot), slots[id].purpose == .copy else { continue }
+            slots[id].isStale = true
+        }
     }
 
     /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.

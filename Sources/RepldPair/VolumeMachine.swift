@@ -103,6 +103,8 @@ package struct VolumeMachine: ~Copyable {
         var abandonedLegs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
+        /// A chunk that may have read what the source has lost since: it proves nothing.
+        var isStale = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.

@@ -260,7 +260,7 @@ import Testing
         let error = await refusal { try await fixture.set(.name("Detach")) }
         #expect(error?.code == .needsForce)
         _ = try await fixture.set(.name("Detach"), force: true)
-        #expect(fixture.plane.calls.suffix(2) == [.cancelOperation, .detachPair])
+        #expect(fixture.plane.calls.suffix(2) == [.holdPlace(true), .detachPair])
         #expect(try await fixture.service.volume(named: "db1").elementPath == target(fixture))
     }
 

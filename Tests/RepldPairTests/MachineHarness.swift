@@ -44,7 +44,9 @@ final class MachineHarness {
             case .announce(let event):
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
                 events.append(event)
-            case .swapLegs(let pair): swapped.append(pair)
+            case .swapLegs(let pair):
+                swapped.append(pair)
+                moveOperations(betweenLegsOf: pair)
             case .closeTargetExport(let pair): closedExports.append(pair)
             case .disconnectHosts: disconnections += 1
             case .pairDetached(let pair): detached.append(pair)
@@ -52,6 +54,18 @@ final class MachineHarness {
             }
         }
         machine.checkInvariants()
+    }
+
+    /// What is in flight to an element goes with it when its leg changes.
+    private func moveOperations(betweenLegsOf pair: Int) {
+        let leg = UInt8(pair + 1)
+        for index in operations.indices {
+            if operations[index].leg == 0 {
+                operations[index].leg = leg
+            } else if operations[index].leg == leg {
+                operations[index].leg = 0
+            }
+        }
     }
 
     /// Asks for an operation of the table, with what the machine knows of the pair.

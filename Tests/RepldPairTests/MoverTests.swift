@@ -74,6 +74,23 @@ import Testing
         #expect(harness.state == .synchronized)
     }
 
+    /// Found by the search: what the chunk had read was lost by the source before it was written to the target.
+    @Test func chunkInFlightWhenTheSourceFailsAFlushIsCopiedAgain() {
+        let harness = MachineHarness()
+        _ = harness.addNewPair(settings(depth: 1))
+        harness.start(0)
+        harness.complete(leg: 0)
+        #expect(harness.operations.map(\.kind) == [.write])
+        _ = harness.request(.flush, 1)
+        harness.complete(leg: 0, .inputOutput)
+        harness.complete(leg: 1)
+        harness.complete(leg: 1)
+        // Chunk and flush are over, and nothing of it is proven.
+        #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
+
     @Test func zeroesArePunchedAndNotWritten() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 1))
