@@ -246,6 +246,8 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].pendingLegs & 1 != 0 else { continue }
+            slots[id].wasMirrored = slots[id].issuedLegs & bit != 0
+            slots[id].issuedLegs |= bit
             slots[id].pendingLegs = slots[id].pendingLegs & ~1 | bit
             slots[id].abandonedLegs = slots[id].abandonedLegs & ~1 | bit
             pairs[index].operationsInFlight += 1
@@ -266,9 +268,7 @@ extension VolumeMachine {
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].abandonedLegs & bit != 0 else { continue }
             guard slots[id].pendingLegs & bit != 0 else { continue }
-            let isMirrored = wasMirroring && slots[id].issuedLegs & bit != 0
-            slots[id].issuedLegs |= bit
-            leaveBehind(id, isMirrored: isMirrored)
+            leaveBehind(id, isMirrored: wasMirroring && slots[id].wasMirrored)
         }
     }
 
@@ -277,13 +277,14 @@ extension VolumeMachine {
         guard !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean else { return }
         var run = pairs[index].dirty.nextDirtyRun(from: 0, limit: .max)
         while let found = run {
-            pairs[other].dirty.mark(touching: pairs[index].dirty.extent(of: found))
+            pairs[other].markAgain(pairs[index].dirty.extent(of: found))
             run = pairs[index].dirty.nextDirtyRun(from: found.upperBound, limit: .max)
         }
         run = pairs[index].targetChanged.nextDirtyRun(from: 0, limit: .max)
         while let found = run {
-            pairs[other].dirty.mark(touching: pairs[index].targetChanged.extent(of: found))
+            pairs[other].markAgain(pairs[index].targetChanged.extent(of: found))
             run = pairs[index].targetChanged.nextDirtyRun(from: found.upperBound, limit: .max)
         }
+        if pairs[other].copyState == .synchronized, !pairs[other].wantsDetach { beginCopying(other) }
     }
 }

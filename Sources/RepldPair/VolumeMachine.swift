@@ -105,6 +105,8 @@ package struct VolumeMachine: ~Copyable {
         var isMatch = false
         /// A chunk that may have read what the source has lost since: it proves nothing.
         var isStale = false
+        /// What a primary that was left behind has not completed was issued to the target as well.
+        var wasMirrored = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
         /// The pair of a copy, of a target flush, or the one that serves a redirected read.

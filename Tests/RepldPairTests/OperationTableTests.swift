@@ -69,7 +69,10 @@ import Testing
             isJob: true,
             holds: [.failedover],
             edges: from(
-                [.synchronized, .split, .partitioned, .broken, .suspended, .inactive, .skewed, .fractured],
+                [
+                    .unsynchronized, .synchronized, .split, .partitioned, .broken, .suspended, .inactive, .skewed,
+                    .fractured,
+                ],
                 .failedover
             )
         ),
@@ -106,7 +109,7 @@ import Testing
             progress: .restoring,
             isJob: true,
             holds: [.restored],
-            edges: from([.fractured, .split, .suspended, .inactive, .invalid], .restored)
+            edges: from([.fractured, .split, .suspended, .inactive, .invalid, .aborted], .restored)
         ),
         Row(
             number: 16,
@@ -215,6 +218,8 @@ import Testing
         guard let to = row.edges[facts.copyState] else { return .refused }
         let moves = [10, 11, 15].contains(row.number) || (row.number == 20 && facts.copyState != .failedover)
         if moves, facts.doesOtherPairFlow { return .refused }
+        // A half restored source overwrites a whole target only by force.
+        if facts.isSourceInconsistent, [4, 14, 16, 23, 24].contains(row.number), !isForced { return .needsForce }
         switch condition(row.number, facts) {
         case .never: return .refused
         case .force: return isForced ? .accepted(to) : .needsForce
@@ -230,7 +235,7 @@ import Testing
         case (8, .initialized), (8, .prepared): return .free
         case (8, .unsynchronized), (8, .aborted): return .force
         case (8, _): return facts.isTargetConsistent ? .free : .force
-        case (10, .synchronized), (10, .split): return .free
+        case (10, .synchronized): return .free
         case (10, _), (20, .suspended): return facts.isTargetConsistent ? lacksWrites : .never
         case (11, _), (20, .failedover): return facts.isSourceAhead ? .force : .free
         case (14, .invalid), (15, .invalid): return .force
@@ -247,7 +252,7 @@ import Testing
             nil, .activate, .resyncReplica, .resume, .split, .failover, .failback, .restoreFromReplica, .reverseRoles,
         ]
         return underWay.flatMap { operation in
-            (0..<64).map { bits in
+            (0..<128).map { bits in
                 var facts = PairFacts(copyState: state, operation: operation)
                 facts.isTargetConsistent = bits & 1 != 0
                 facts.isSourceAhead = bits & 2 != 0
@@ -255,6 +260,7 @@ import Testing
                 facts.volumeClientCount = bits & 8 != 0 ? 1 : 0
                 facts.targetClientCount = bits & 16 != 0 ? 2 : 0
                 facts.doesOtherPairFlow = bits & 32 != 0
+                facts.isSourceInconsistent = bits & 64 != 0
                 return facts
             }
         }

@@ -162,7 +162,7 @@ final class PairWorld {
                 if shape.writesRecordsAtOnce { recordEnds(pair, isWritten: true) }
             case .announce(let event): announced(event)
             case .swapLegs(let pair): swapLegs(pair)
-            case .closeTargetExport: break
+            case .closeTargetExport, .disconnectHosts: break
             case .pairDetached(let pair): pairs[pair].isGone = true
             case .closed: isClosed = true
             }
