@@ -50,7 +50,7 @@ extension Simulation {
         pairs[index].state = state
         if let before, before != state { try stateChanged(index, from: before, to: state) }
         try observeTarget(index, state)
-        if pairs[index].undo != nil, isMoveDurable(index) { pairs[index].undo = nil }
+        forgetWhatIsDurable(index)
     }
 
     private func stateChanged(_ index: Int, from before: CopyState, to state: CopyState) throws(SimulationFailure) {
@@ -118,6 +118,8 @@ extension Simulation {
         guard let facts = engine.facts(of: pairs[index].id), facts.isTargetConsistent else { return }
         guard pairs[index].targetHistory == nil else { return }
         guard let image = pairs[index].image else {
+            // A record that could not be written leaves an older one behind.
+            if pairs[index].hasMetadataFailed { return }
             throw failure("\(other(index).name) counts as a usable image in \(facts.copyState.name), and is none")
         }
         for (sector, values) in other(index).survivors().enumerated() {
@@ -236,15 +238,22 @@ extension Simulation {
         )
     }
 
-    /// Whether each block of the area, alone, says where the primary is.
-    private func isMoveDurable(_ index: Int) -> Bool {
-        for block in 0..<2 {
+    /// What each block of the area, alone, says.
+    func blocks(_ index: Int) -> [PairRecord?] {
+        (0..<2).map { block in
             let start = block * PairRecord.blockByteCount
             let bytes = pairs[index].metadata.bytes(start..<start + PairRecord.blockByteCount)
-            guard let record = try? unsafe PairRecord.decode(bytes.span.bytes) else { return false }
-            guard record.isSecondPrimary == pairs[index].isSecondPrimary else { return false }
+            return try? unsafe PairRecord.decode(bytes.span.bytes)
         }
-        return true
+    }
+
+    /// What has become durable cannot be taken back by a crash, nor by a damaged block.
+    private func forgetWhatIsDurable(_ index: Int) {
+        guard pairs[index].undo != nil || pairs[index].ownBeforeFlow != nil else { return }
+        let records = blocks(index)
+        if records.allSatisfy({ $0?.isSecondPrimary == pairs[index].isSecondPrimary }) { pairs[index].undo = nil }
+        let states = records.map { $0.flatMap { CopyState(rawValue: $0.copyState) } }
+        if states.allSatisfy({ $0 != nil && $0 != .fractured && $0 != .split }) { pairs[index].ownBeforeFlow = nil }
     }
 }
 

@@ -102,14 +102,6 @@ extension Simulation {
         }
     }
 
-    private func isDamaged(_ index: Int) -> Bool {
-        for start in [0, PairRecord.blockByteCount] {
-            let bytes = pairs[index].metadata.bytes(start..<start + PairRecord.blockByteCount)
-            if (try? unsafe PairRecord.decode(bytes.span.bytes)) == nil { return true }
-        }
-        return false
-    }
-
     /// A pair goes on as it was recorded: its target is not taken from its hosts, and is usable if it says so.
     private func checkRestarted(_ index: Int) throws(SimulationFailure) {
         guard let state = engine.copyState(of: pairs[index].id) else { throw failure("pair \(index) is gone") }
@@ -144,7 +136,7 @@ extension Simulation {
         for index in pairs.indices where pairs[index].isAttached && !pairs[index].hasMetadataFailed {
             // Of two blocks, one of which is damaged, the other one may be older than what the pair became.
             let record = recover(index)
-            guard !isDamaged(index), record.sequence > pairs[index].sequenceAtStart else { continue }
+            guard !blocks(index).contains(nil), record.sequence > pairs[index].sequenceAtStart else { continue }
             let isInPlace = record.isSecondPrimary == pairs[index].isSecondPrimary
             let isTheirs = pairs[index].targetHistory != nil || pairs[index].state == .split
             if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs { wasSynchronized[index] = true }
