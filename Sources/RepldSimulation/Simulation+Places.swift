@@ -58,7 +58,13 @@ extension Simulation {
         case (.synchronized, .unsynchronized):
             pairs[index].imageInFlow = history
         case (_, .unsynchronized), (_, .synchronized):
+            let image = pairs[index].image
             dropImage(index)
+            // Nothing differs, and the target is what it was: a copy has nothing to do.
+            if state == .unsynchronized, engine.facts(of: pairs[index].id)?.differingByteCount == 0 {
+                pairs[index].imageInFlow = history
+                if let image { pairs[index].imageInFlow?.widen(by: image) }
+            }
         case (.synchronized, _):
             pairs[index].image = pairs[index].image ?? history
         case (.unsynchronized, _):
@@ -104,13 +110,24 @@ extension Simulation {
         note("the target of pair \(index) is its hosts'")
         try checkImage(index)
         pairs[index].ownBeforeFlow = nil
-        pairs[index].targetHistory = historyOfDisk(other(index))
+        pairs[index].targetHistory = historyOfTarget(index)
     }
 
-    private func historyOfDisk(_ disk: SimulatedDisk) -> WriteHistory {
-        var found = WriteHistory(sectorCount: disk.sectorCount)
-        for (sector, values) in disk.survivors().enumerated() { found.rebase(sector, on: values, pending: []) }
+    /// What is there, and the requests on the target that are still in flight.
+    private func historyOfTarget(_ index: Int) -> WriteHistory {
+        var found = WriteHistory(sectorCount: other(index).sectorCount)
+        for (sector, values) in other(index).survivors().enumerated() {
+            found.rebase(sector, on: values, pending: pending(at: sector, of: index))
+        }
         return found
+    }
+
+    /// The requests in flight that write a sector: of the volume, or of a target's own export.
+    private func pending(at sector: Int, of pair: Int?) -> [(number: UInt64, value: UInt64)] {
+        inFlight.compactMap { host -> (number: UInt64, value: UInt64)? in
+            guard let host, host.pair == pair, host.sectors.contains(sector) else { return nil }
+            return host.written.map { (host.number, $0) }
+        }.sorted { $0.number < $1.number }
     }
 
     /// A target that counts as usable holds what the source was when mirroring stopped.
@@ -162,7 +179,8 @@ extension Simulation {
         pairs[index].undo = undo
         pairs[index].isSecondPrimary.toggle()
         pairs[index].isSecondSource = isSecondSource
-        pairs[index].targetHistory = state == .split && isSecondSource != undo.isSecondSource ? undo.history : nil
+        let isReversed = state == .split && isSecondSource != undo.isSecondSource
+        pairs[index].targetHistory = isReversed ? undo.history.withoutRequests() : nil
         pairs[index].isTargetWritten = pairs[index].targetHistory != nil
         pairs[index].image = state == .synchronized ? nil : undo.history
         pairs[index].imageBeforeFlow = nil
@@ -207,10 +225,7 @@ extension Simulation {
                 }
                 continue
             }
-            let pending = inFlight.compactMap { host -> (number: UInt64, value: UInt64)? in
-                guard let host, host.pair == nil, host.sectors.contains(sector) else { return nil }
-                return host.written.map { (host.number, $0) }
-            }.sorted { $0.number < $1.number }
+            let pending = pending(at: sector, of: nil)
             if let own = pairs[index].targetHistory {
                 history.takeOver(sector, from: own, pending: pending)
             } else {

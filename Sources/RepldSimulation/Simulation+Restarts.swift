@@ -230,6 +230,10 @@ extension Simulation {
         let stuck = world.random.chance(oneIn: 3) ? disks.map(\.faults.isStuck) : []
         healAll()
         for (disk, isStuck) in zip(disks, stuck) { disk.faults.isStuck = isStuck }
+        // What is its hosts' is to be flushed.
+        for index in pairs.indices where pairs[index].state == .fractured || pairs[index].state == .split {
+            other(index).faults.isStuck = false
+        }
         try drainHost()
         note("clean stop")
         let box = AnswerBox<Bool>()
