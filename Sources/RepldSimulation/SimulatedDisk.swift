@@ -122,7 +122,8 @@ package final class SimulatedDisk {
     /// A flush failed: of what it was to make durable, some is durable, and the rest never will be.
     private func loseCache(random: inout RandomSource) {
         for write in unflushed {
-            let sectors = write.offset / Self.sectorByteCount..<(write.offset + write.bytes.count) / Self.sectorByteCount
+            let sectors =
+                write.offset / Self.sectorByteCount..<(write.offset + write.bytes.count) / Self.sectorByteCount
             for sector in sectors { lostSectors[sector] = true }
             hasLostSectors = true
             if random.chance(oneIn: 2) { keep(write) }

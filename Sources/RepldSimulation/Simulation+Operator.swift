@@ -113,7 +113,9 @@ extension Simulation {
         case (.refused(.underWay), _):
             // The machine's own: an end that is not durable yet, or another pair's gate.
             let isAnyUnderWay = pairs.contains { $0.isAttached && ($0.accepted != nil) }
-            guard isAnyUnderWay else { throw failure("\(operation.name) is refused (\(verdict)); nothing is under way") }
+            guard isAnyUnderWay else {
+                throw failure("\(operation.name) is refused (\(verdict)); nothing is under way")
+            }
         case (.refused(.elementBusy), .accepted):
             break
         default:
@@ -188,7 +190,9 @@ extension Simulation {
         }
         coverage[.stuckFailovers] += 1
         let limit = world.now + 2 * options.targetTimeoutNanoseconds + 10_000_000_000
-        while pairs[pair].accepted != nil || inFlight.contains(where: { $0.map { waiting.contains($0.number) } == true }) {
+        while pairs[pair].accepted != nil
+            || inFlight.contains(where: { $0.map { waiting.contains($0.number) } == true })
+        {
             try turn()
             if world.random.chance(oneIn: 8) { submit() }
             guard world.now < limit else { throw failure("failing over from a source that hangs takes too long") }

@@ -199,17 +199,23 @@ extension Simulation {
     private func checkNothingIsLost(_ index: Int, _ new: SimulatedDisk) throws(SimulationFailure) {
         for (sector, values) in new.survivors().enumerated() {
             guard let value = values.last, history.readable(sector).contains(value) else {
-                throw failure("\(new.name) takes over: sector \(sector) holds \(values), not \(history.readable(sector))")
+                throw failure(
+                    "\(new.name) takes over: sector \(sector) holds \(values), not \(history.readable(sector))"
+                )
             }
             for value in values where !history.survivors(sector).contains(value) {
-                throw failure("\(new.name) takes over, and a loss of power would bring \(value) back in sector \(sector)")
+                throw failure(
+                    "\(new.name) takes over, and a loss of power would bring \(value) back in sector \(sector)"
+                )
             }
         }
     }
 
     /// What the two do not have in common is the new primary's from here on, and nothing else is.
     private func takeOver(_ index: Int, _ new: SimulatedDisk) throws(SimulationFailure) {
-        if pairs[index].accepted?.operation != .abort, pairs[index].targetHistory == nil { try checkOldImage(index, new) }
+        if pairs[index].accepted?.operation != .abort, pairs[index].targetHistory == nil {
+            try checkOldImage(index, new)
+        }
         for (sector, values) in new.survivors().enumerated() {
             guard let value = values.last else { continue }
             if let own = pairs[index].targetHistory, !own.readable(sector).contains(value) {

@@ -139,7 +139,9 @@ extension Simulation {
             guard !blocks(index).contains(nil), record.sequence > pairs[index].sequenceAtStart else { continue }
             let isInPlace = record.isSecondPrimary == pairs[index].isSecondPrimary
             let isTheirs = pairs[index].targetHistory != nil || pairs[index].state == .split
-            if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs { wasSynchronized[index] = true }
+            if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs {
+                wasSynchronized[index] = true
+            }
         }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
@@ -211,10 +213,12 @@ extension Simulation {
                     )
                 }
                 guard let own = pairs[index].targetHistory else { continue }
-                guard allowed(own, sector).contains(copy) else {
+                // What its hosts have not written is what it was found to be, flushed or not.
+                let ownAllowed = pairs[index].isTargetWritten ? allowed(own, sector) : own.survivors(sector)
+                guard ownAllowed.contains(copy) else {
                     throw failure(
                         "after \(event), \(other(index).name), its hosts' own, holds \(copy) in sector \(sector), "
-                            + "not \(allowed(own, sector))"
+                            + "not \(ownAllowed)"
                     )
                 }
                 pairs[index].targetHistory?.settle(copy, sector)
