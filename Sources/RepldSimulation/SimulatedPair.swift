@@ -44,7 +44,9 @@ extension Simulation {
         var isTargetWritten = false
         /// What the source was when mirroring stopped: what a target that counts as usable must hold.
         var image: WriteHistory?
-        /// The image before something began to flow, and how many writes the target had seen then.
+        /// The image before something began to flow.
+        ///
+        /// With the number of writes that the target had seen then: after a crash it holds if there were no more.
         /// While a copy runs to a target that stays usable: what it may hold besides what the source has now.
         ///
         /// After a crash in Synchronized, or a failure of the source, the two differ in what was not made durable.

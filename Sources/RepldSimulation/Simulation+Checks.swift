@@ -7,12 +7,12 @@ extension Simulation {
     private var isHostIdle: Bool { inFlight.allSatisfy { $0 == nil } }
 
     func drainHost() throws(SimulationFailure) {
-        releaseHosts()
         for _ in 0..<200_000 {
+            releaseHosts()
             if isHostIdle { return }
             try turn()
         }
-        throw failure("host requests never end: \(inFlight.compactMap { $0 })")
+        throw failure("host requests never end: \(inFlight.compactMap { $0 }.map { "\($0.operation) \($0.number)" })")
     }
 
     func rest() throws(SimulationFailure) {

@@ -50,7 +50,7 @@ extension Simulation {
         pairs[index].state = state
         if let before, before != state { try stateChanged(index, from: before, to: state) }
         try observeTarget(index, state)
-        if pairs[index].undo != nil, isMoveDurable(index) { pairs[index].undo = nil }
+        forgetWhatIsDurable(index)
     }
 
     private func stateChanged(_ index: Int, from before: CopyState, to state: CopyState) throws(SimulationFailure) {
@@ -58,7 +58,13 @@ extension Simulation {
         case (.synchronized, .unsynchronized):
             pairs[index].imageInFlow = history
         case (_, .unsynchronized), (_, .synchronized):
+            let image = pairs[index].image
             dropImage(index)
+            // Nothing differs, and the target is what it was: a copy has nothing to do.
+            if state == .unsynchronized, engine.facts(of: pairs[index].id)?.differingByteCount == 0 {
+                pairs[index].imageInFlow = history
+                if let image { pairs[index].imageInFlow?.widen(by: image) }
+            }
         case (.synchronized, _):
             pairs[index].image = pairs[index].image ?? history
         case (.unsynchronized, _):
@@ -104,13 +110,24 @@ extension Simulation {
         note("the target of pair \(index) is its hosts'")
         try checkImage(index)
         pairs[index].ownBeforeFlow = nil
-        pairs[index].targetHistory = historyOfDisk(other(index))
+        pairs[index].targetHistory = historyOfTarget(index)
     }
 
-    private func historyOfDisk(_ disk: SimulatedDisk) -> WriteHistory {
-        var found = WriteHistory(sectorCount: disk.sectorCount)
-        for (sector, values) in disk.survivors().enumerated() { found.rebase(sector, on: values, pending: []) }
+    /// What is there, and the requests on the target that are still in flight.
+    private func historyOfTarget(_ index: Int) -> WriteHistory {
+        var found = WriteHistory(sectorCount: other(index).sectorCount)
+        for (sector, values) in other(index).survivors().enumerated() {
+            found.rebase(sector, on: values, pending: pending(at: sector, of: index))
+        }
         return found
+    }
+
+    /// The requests in flight that write a sector: of the volume, or of a target's own export.
+    private func pending(at sector: Int, of pair: Int?) -> [(number: UInt64, value: UInt64)] {
+        inFlight.compactMap { host -> (number: UInt64, value: UInt64)? in
+            guard let host, host.pair == pair, host.sectors.contains(sector) else { return nil }
+            return host.written.map { (host.number, $0) }
+        }.sorted { $0.number < $1.number }
     }
 
     /// A target that counts as usable holds what the source was when mirroring stopped.
@@ -118,6 +135,8 @@ extension Simulation {
         guard let facts = engine.facts(of: pairs[index].id), facts.isTargetConsistent else { return }
         guard pairs[index].targetHistory == nil else { return }
         guard let image = pairs[index].image else {
+            // A record that could not be written leaves an older one behind.
+            if pairs[index].hasMetadataFailed { return }
             throw failure("\(other(index).name) counts as a usable image in \(facts.copyState.name), and is none")
         }
         for (sector, values) in other(index).survivors().enumerated() {
@@ -160,7 +179,8 @@ extension Simulation {
         pairs[index].undo = undo
         pairs[index].isSecondPrimary.toggle()
         pairs[index].isSecondSource = isSecondSource
-        pairs[index].targetHistory = state == .split && isSecondSource != undo.isSecondSource ? undo.history : nil
+        let isReversed = state == .split && isSecondSource != undo.isSecondSource
+        pairs[index].targetHistory = isReversed ? undo.history.withoutRequests() : nil
         pairs[index].isTargetWritten = pairs[index].targetHistory != nil
         pairs[index].image = state == .synchronized ? nil : undo.history
         pairs[index].imageBeforeFlow = nil
@@ -211,10 +231,7 @@ extension Simulation {
                 }
                 continue
             }
-            let pending = inFlight.compactMap { host -> (number: UInt64, value: UInt64)? in
-                guard let host, host.pair == nil, host.sectors.contains(sector) else { return nil }
-                return host.written.map { (host.number, $0) }
-            }.sorted { $0.number < $1.number }
+            let pending = pending(at: sector, of: nil)
             if let own = pairs[index].targetHistory {
                 history.takeOver(sector, from: own, pending: pending)
             } else {
@@ -242,15 +259,22 @@ extension Simulation {
         )
     }
 
-    /// Whether each block of the area, alone, says where the primary is.
-    private func isMoveDurable(_ index: Int) -> Bool {
-        for block in 0..<2 {
+    /// What each block of the area, alone, says.
+    func blocks(_ index: Int) -> [PairRecord?] {
+        (0..<2).map { block in
             let start = block * PairRecord.blockByteCount
             let bytes = pairs[index].metadata.bytes(start..<start + PairRecord.blockByteCount)
-            guard let record = try? unsafe PairRecord.decode(bytes.span.bytes) else { return false }
-            guard record.isSecondPrimary == pairs[index].isSecondPrimary else { return false }
+            return try? unsafe PairRecord.decode(bytes.span.bytes)
         }
-        return true
+    }
+
+    /// What has become durable cannot be taken back by a crash, nor by a damaged block.
+    private func forgetWhatIsDurable(_ index: Int) {
+        guard pairs[index].undo != nil || pairs[index].ownBeforeFlow != nil else { return }
+        let records = blocks(index)
+        if records.allSatisfy({ $0?.isSecondPrimary == pairs[index].isSecondPrimary }) { pairs[index].undo = nil }
+        let states = records.map { $0.flatMap { CopyState(rawValue: $0.copyState) } }
+        if states.allSatisfy({ $0 != nil && $0 != .fractured && $0 != .split }) { pairs[index].ownBeforeFlow = nil }
     }
 }
 

@@ -102,14 +102,6 @@ extension Simulation {
         }
     }
 
-    private func isDamaged(_ index: Int) -> Bool {
-        for start in [0, PairRecord.blockByteCount] {
-            let bytes = pairs[index].metadata.bytes(start..<start + PairRecord.blockByteCount)
-            if (try? unsafe PairRecord.decode(bytes.span.bytes)) == nil { return true }
-        }
-        return false
-    }
-
     /// A pair goes on as it was recorded: its target is not taken from its hosts, and is usable if it says so.
     private func checkRestarted(_ index: Int) throws(SimulationFailure) {
         guard let state = engine.copyState(of: pairs[index].id) else { throw failure("pair \(index) is gone") }
@@ -144,7 +136,7 @@ extension Simulation {
         for index in pairs.indices where pairs[index].isAttached && !pairs[index].hasMetadataFailed {
             // Of two blocks, one of which is damaged, the other one may be older than what the pair became.
             let record = recover(index)
-            guard !isDamaged(index), record.sequence > pairs[index].sequenceAtStart else { continue }
+            guard !blocks(index).contains(nil), record.sequence > pairs[index].sequenceAtStart else { continue }
             let isInPlace = record.isSecondPrimary == pairs[index].isSecondPrimary
             let isTheirs = pairs[index].targetHistory != nil || pairs[index].state == .split
             if record.copyState == CopyState.synchronized.rawValue, isInPlace, !isTheirs {
@@ -221,10 +213,12 @@ extension Simulation {
                     )
                 }
                 guard let own = pairs[index].targetHistory else { continue }
-                guard allowed(own, sector).contains(copy) else {
+                // What its hosts have not written is what it was found to be, flushed or not.
+                let ownAllowed = pairs[index].isTargetWritten ? allowed(own, sector) : own.survivors(sector)
+                guard ownAllowed.contains(copy) else {
                     throw failure(
                         "after \(event), \(other(index).name), its hosts' own, holds \(copy) in sector \(sector), "
-                            + "not \(allowed(own, sector))"
+                            + "not \(ownAllowed)"
                     )
                 }
                 pairs[index].targetHistory?.settle(copy, sector)
@@ -240,6 +234,10 @@ extension Simulation {
         let stuck = world.random.chance(oneIn: 3) ? disks.map(\.faults.isStuck) : []
         healAll()
         for (disk, isStuck) in zip(disks, stuck) { disk.faults.isStuck = isStuck }
+        // What is its hosts' is to be flushed.
+        for index in pairs.indices where pairs[index].state == .fractured || pairs[index].state == .split {
+            other(index).faults.isStuck = false
+        }
         try drainHost()
         note("clean stop")
         let box = AnswerBox<Bool>()

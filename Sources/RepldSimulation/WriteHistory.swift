@@ -87,6 +87,17 @@ struct WriteHistory {
         }
     }
 
+    /// The same image, left behind by its hosts: no answer is about it from now on.
+    func withoutRequests() -> WriteHistory {
+        var left = self
+        for sector in left.sectors.indices {
+            for index in left.sectors[sector].indices where !left.sectors[sector][index].isAcknowledged {
+                left.sectors[sector][index].number = 0
+            }
+        }
+        return left
+    }
+
     /// Adds what another history allows, for one that only says what may survive.
     mutating func widen(by other: WriteHistory) {
         for sector in sectors.indices {
