@@ -251,7 +251,7 @@ extension VolumeMachine {
             guard let id = slots.taken(at: index) else { continue }
             if slots[id].stage == .answerHeld {
                 // Only the target has it, and a start would not know that the target serves.
-                let isInDoubt = isWritingRefused && slots[id].abandonedLegs != 0
+                let isInDoubt = isWritingRefused && slots[id].wasMirrored
                 if isInDoubt, slots[id].sourceFailure == nil { slots[id].sourceFailure = .timedOut }
                 heldCount -= 1
                 answer(id, slots[id].sourceFailure)
