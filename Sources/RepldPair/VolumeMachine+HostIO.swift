@@ -53,6 +53,11 @@ extension VolumeMachine {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
         for index in 0..<pairs.count where pairs[index].isMirroring { issueTargetFlush(id, pair: index) }
+        guard slots[id].purpose == .closeFlush else { return }
+        // A target that has hosts of its own is flushed for them, as the source is for those of the volume.
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
+            if Self.isHostsOwn(pairs[index].copyState) { issueTargetFlush(id, pair: index) }
+        }
     }
 
     /// Flushes a target; the first flush in flight covers all writes that the target has completed so far.
@@ -216,6 +221,11 @@ extension VolumeMachine {
     }
 
     private mutating func releaseHeld() {
+        // Writes among them wait for a record by themselves: no later request may take its lock before them.
+        while !gate.isClosed, let id = gateWaiters.popFirst() {
+            heldCount -= 1
+            start(id)
+        }
         guard heldCount > 0, !holdsForRecord else { return }
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
@@ -231,9 +241,6 @@ extension VolumeMachine {
                 case .targetWrite: startTargetWrite(id)
                 default: startWrite(id)
                 }
-            } else if slots[id].stage == .waitingForGate, !gate.isClosed {
-                heldCount -= 1
-                start(id)
             }
         }
     }

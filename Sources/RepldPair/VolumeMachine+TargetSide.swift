@@ -13,8 +13,11 @@ extension VolumeMachine {
         guard !pairs[index].isRecordCritical else { return false }
         // A copy that was in flight when the pair was fractured would overwrite what hosts write here.
         guard pairs[index].isTargetQuiet else { return false }
-        return pairs[index].copyState == .fractured || pairs[index].copyState == .split
+        return Self.isHostsOwn(pairs[index].copyState)
     }
+
+    /// The states in which the target has hosts of its own.
+    static func isHostsOwn(_ state: CopyState) -> Bool { state == .fractured || state == .split }
 
     mutating func beginOnTarget(_ host: HostRequest) {
         let index = Int(host.side) - 1

@@ -61,6 +61,8 @@ package struct VolumeMachine: ~Copyable {
     var targetRequestCounts: FixedArray<Int>
     /// Requests in `waitingForGate`, `waitingForRecord` or `answerHeld`.
     var heldCount = 0
+    /// Requests in `waitingForGate`, in the order of asking: overlapping writes are applied in it.
+    var gateWaiters: BoundedQueue<SlotID>
     /// A record that held requests back is no longer pending.
     var mayReleaseHeld = false
     /// A host has written since the machine was made: a pair that comes now has missed it.
@@ -129,6 +131,7 @@ package struct VolumeMachine: ~Copyable {
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
+        gateWaiters = BoundedQueue(capacity: hostSlotLimit, blank: SlotID(index: 0, generation: 0))
         effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
         pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, granuleByteCount: 4096) }
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
@@ -176,6 +179,7 @@ package struct VolumeMachine: ~Copyable {
         hostRequestCount += 1
         if gate.isClosed {
             hold(id, .waitingForGate)
+            gateWaiters.append(id)
         } else {
             start(id)
         }
