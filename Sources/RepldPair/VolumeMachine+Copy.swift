@@ -59,7 +59,7 @@ extension VolumeMachine {
     mutating func startCopy(_ id: SlotID) {
         let index = Int(slots[id].pair)
         guard isCopying(index) else { return endChunk(id, isCopied: false) }
-        if holdsForRecord { return hold(id, .waitingForRecord) }
+        if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
         slots[id].stage = .copyReading
         slots[id].startedAt = now
         issue(id, leg: 0, .readAndCheckZero)

@@ -78,12 +78,19 @@ extension VolumeMachine {
             guard let id = slots.taken(at: index) else { continue }
             switch slots[id].stage {
             case .waitingForGate: continue
+            case .waitingForLock, .waitingForRecord, .redirectWaiting:
+                // Behind what a primary that is given up holds on to: the new primary is asked.
+                let isAskedLater = gate.isPrimaryGivenUp && slots[id].host.side == 0
+                if !isAskedLater && !isElsewhere(id) { return false }
             case .abandoned, .answerHeld: if slots[id].pendingLegs & legs != 0 { return false }
             default: if !isElsewhere(id) { return false }
             }
         }
         return true
     }
+
+    /// Leg 0 is given up, and the other element has not taken its place yet: nothing new is asked of it.
+    var isPrimaryLeftAlone: Bool { gate.isClosed && gate.isPrimaryGivenUp }
 
     /// Requests on the own export of another pair's target do not concern the gate.
     private func isElsewhere(_ id: SlotID) -> Bool {

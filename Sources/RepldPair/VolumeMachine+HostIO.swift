@@ -4,7 +4,7 @@ internal import RepldCore
 extension VolumeMachine {
     /// The write holds its lock: issues it to every copy that takes it, or holds it while a record is pending.
     mutating func startWrite(_ id: SlotID) {
-        if holdsForRecord { return hold(id, .waitingForRecord) }
+        if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
         if isWritingRefused {
             slots[id].stage = .running
             slots[id].sourceFailure = .inputOutput
@@ -285,6 +285,11 @@ extension VolumeMachine {
                 return answer(id, slots[id].sourceFailure)
             }
             readsServedByTarget += 1
+            if isPrimaryLeftAlone {
+                // Nobody waits for what the primary does any more.
+                unlock(id)
+                return answer(id, nil)
+            }
             slots[id].stage = .redirectRepairing
             return issue(id, leg: 0, .write, isDurable: true)
         }
