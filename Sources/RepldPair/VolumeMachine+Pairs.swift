@@ -136,7 +136,11 @@ extension VolumeMachine {
         pairs[index].joinChanges()
         pairs[index].isSourceAhead = false
         pairs[index].isSourceInconsistent = false
-        if !pairs[index].dirty.isClean, !keepsImage { pairs[index].isTargetConsistent = false }
+        if !pairs[index].dirty.isClean, !keepsImage, pairs[index].isTargetConsistent {
+            pairs[index].isTargetConsistent = false
+            // One damaged block must not bring back a record that calls a half-copied target a usable image.
+            markRecordCritical(index)
+        }
         resetCopyCounters(index)
         changeState(index, to: .unsynchronized)
         pumpCopies(index)
