@@ -25,6 +25,8 @@ extension Engine where P: ~Copyable {
             case .recycle(let buffer):
                 releaseBuffer(buffer)
             case .needBuffers(let slot, let byteCount, let isPair):
+                // The copy may have been dropped by the event that began it.
+                guard volumes[volume].machine.awaitsBuffers(slot) else { continue }
                 let waiter = BufferWaiter(volume: volume, slot: slot, byteCount: Int(byteCount), isPair: isPair)
                 if bufferWaiters.count * 2 > bufferWaiters.capacity { dropStaleBufferWaiters() }
                 // Behind those who wait already: each mover gets its turn.

@@ -59,7 +59,7 @@ extension VolumeMachine {
             if !pairs[index].dirty.isClean { copyAgain(index) }
             startIfPossible(index)
             let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized
-            if waitsForSplit, !gate.isClosed { closeGate(index, .split) }
+            if waitsForSplit, !gate.isClosed, !isClosing { closeGate(index, .split) }
         }
     }
 

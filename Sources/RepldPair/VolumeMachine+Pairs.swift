@@ -116,6 +116,9 @@ extension VolumeMachine {
         effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
         pairs[index].isTargetQuiet = pairs[index].operationsInFlight == 0
         if Self.mustNotBeForgotten(before) || Self.mustNotBeForgotten(state) { markRecordCritical(index) }
+        // A start that believed the record before this one would take a target that has stayed behind for a usable image
+        // while it is copied to: both blocks are to have this one.
+        if before == .synchronized && !pairs[index].isMirroring { pairs[index].recordCopiesOwed = 1 }
         wantRecord(index)
     }
 
@@ -356,8 +359,8 @@ extension VolumeMachine {
     /// The caller has no host requests in flight any more, or waits for them: closing goes on when they have ended.
     package mutating func close() {
         guard !isClosing else { return }
-        if gate.isClosed { leaveGate(gate.pair, .cancelled) }
         isClosing = true
+        if gate.isClosed { leaveGate(gate.pair, .cancelled) }
         closeStage = .draining
         for index in 0..<pairs.count where pairs[index].isInUse { dropWaitingChunks(index) }
         finishEvent()
