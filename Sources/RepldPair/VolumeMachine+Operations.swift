@@ -125,9 +125,19 @@ extension VolumeMachine {
         facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
-            if pairs[other].isMirroring || pairs[other].isSecondPrimary { facts.doesOtherPairFlow = true }
+            if pairs[other].isMirroring || pairs[other].isSecondPrimary || pairs[other].isMisplaced || isMoving(other) {
+                facts.doesOtherPairFlow = true
+            }
         }
         return facts
+    }
+
+    /// The primary is about to become another element by an operation of the pair.
+    private func isMoving(_ index: Int) -> Bool {
+        switch pairs[index].operation {
+        case .failover, .failback, .restoreFromReplica, .reverseRoles: true
+        default: false
+        }
     }
 
     // MARK: - Steps

@@ -118,7 +118,8 @@ extension VolumeMachine {
         if Self.mustNotBeForgotten(before) || Self.mustNotBeForgotten(state) { markRecordCritical(index) }
         // A start that believed the record before this one would take a target that has stayed behind for a usable image
         // while it is copied to: both blocks are to have this one.
-        if before == .synchronized && !pairs[index].isMirroring { pairs[index].recordCopiesOwed = 1 }
+        let wasUsable = before == .synchronized || before == .unsynchronized && pairs[index].isTargetConsistent
+        if wasUsable && !pairs[index].isMirroring { pairs[index].recordCopiesOwed = 1 }
         wantRecord(index)
     }
 
