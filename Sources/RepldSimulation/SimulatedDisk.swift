@@ -8,8 +8,10 @@ internal import RepldEngine
 /// (SQLite's pager quantifies over the same subsets).
 ///
 /// Faults injected: failing everything, failing at a rate, latent sector errors (a read fails until the sector is
-/// written), hanging until told otherwise, and not knowing how to zero. Not injected here: bit flips and misdirected
-/// writes, because without checksums of its own no replicator can see them.
+/// written), hanging until told otherwise, and not knowing how to zero. A flush that fails loses unflushed writes: reads find
+/// the old data from then on, as of a device that lost its cache. Not injected here: a kernel that drops dirty pages and goes
+/// on showing them, because elements here are direct; bit flips and misdirected writes of hosts' data, because without
+/// checksums of its own no replicator can see them.
 package final class SimulatedDisk {
     package static var sectorByteCount: Int { 512 }
 
@@ -36,6 +38,11 @@ package final class SimulatedDisk {
     private var stable: [UInt8]
     private var unflushed: [UnflushedWrite] = []
     private var badSectors: [Bool]
+    /// Sectors in which a failed flush lost something since a checker last asked.
+    private var lostSectors: [Bool]
+    private var hasLostSectors = false
+    /// Writes and zeroings that took effect, in this life or an earlier one.
+    package private(set) var writeCount: UInt64 = 0
     package var faults = Faults()
 
     /// Makes a disk of zeroes.
@@ -44,8 +51,10 @@ package final class SimulatedDisk {
         contents = Array(repeating: 0, count: byteCount)
         stable = contents
         badSectors = Array(repeating: false, count: byteCount / Self.sectorByteCount)
+        lostSectors = badSectors
     }
 
+    package var sectorCount: Int { badSectors.count }
     package var byteCount: Int { contents.count }
 
     package var geometry: ElementGeometry {
@@ -66,10 +75,17 @@ package final class SimulatedDisk {
     /// Makes a bad sector readable again, as it was.
     package func heal(sector: Int) { badSectors[sector] = false }
 
+    /// Whether a read of any of these sectors would fail.
+    package func isBad(_ sectors: Range<Int>) -> Bool { badSectors[sectors].contains(true) }
+
     /// Makes an operation take effect; the failure it ends with, if any.
     func apply(_ operation: SimulatedOperation, random: inout RandomSource) -> IOFailure? {
-        if let failure = faults.failure { return failure }
+        if let failure = faults.failure {
+            if case .flush = operation.kind { loseCache(random: &random) }
+            return failure
+        }
         if random.chance(oneIn: faults.failsOneIn) {
+            if case .flush = operation.kind { loseCache(random: &random) }
             // A write that fails may have done part of its work.
             if case .write(let offset, let memory, _) = operation.kind {
                 let sectors = UInt64(memory.count / Self.sectorByteCount)
@@ -91,38 +107,67 @@ package final class SimulatedDisk {
             if faults.lacksZeroing { return .notSupported }
             write(Array(repeating: 0, count: Int(extent.length)), at: Int(extent.offset), isDurable: isDurable)
         case .flush:
-            stable = contents
+            for write in unflushed { keep(write) }
             unflushed.removeAll()
+        case .queryAllocation:
+            break
         }
         return nil
     }
 
+    private func keep(_ write: UnflushedWrite) {
+        stable.replaceSubrange(write.offset..<write.offset + write.bytes.count, with: write.bytes)
+    }
+
+    /// A flush failed: of what it was to make durable, some is durable, and the rest never will be.
+    private func loseCache(random: inout RandomSource) {
+        for write in unflushed {
+            let sectors =
+                write.offset / Self.sectorByteCount..<(write.offset + write.bytes.count) / Self.sectorByteCount
+            for sector in sectors { lostSectors[sector] = true }
+            hasLostSectors = true
+            if random.chance(oneIn: 2) { keep(write) }
+        }
+        contents = stable
+        unflushed.removeAll()
+    }
+
+    /// The sectors in which failed flushes lost something since the last call.
+    package func takeLostSectors() -> [Int] {
+        guard hasLostSectors else { return [] }
+        hasLostSectors = false
+        let lost = lostSectors.indices.filter { lostSectors[$0] }
+        for sector in lost { lostSectors[sector] = false }
+        return lost
+    }
+
     private func write(_ bytes: [UInt8], at offset: Int, isDurable: Bool) {
         guard !bytes.isEmpty else { return }
+        writeCount += 1
         contents.replaceSubrange(offset..<offset + bytes.count, with: bytes)
         for sector in offset / Self.sectorByteCount..<(offset + bytes.count) / Self.sectorByteCount {
             badSectors[sector] = false
         }
         if isDurable {
             // Older unflushed writes to the same place cannot come back over a durable one.
-            settleUnflushed(overlapping: offset..<offset + bytes.count)
+            cutUnflushed(offset..<offset + bytes.count)
             stable.replaceSubrange(offset..<offset + bytes.count, with: bytes)
         } else {
             unflushed.append(UnflushedWrite(offset: offset, bytes: bytes))
         }
     }
 
-    private func settleUnflushed(overlapping range: Range<Int>) {
-        var kept: [UnflushedWrite] = []
-        for write in unflushed {
-            let writeRange = write.offset..<write.offset + write.bytes.count
-            if writeRange.overlaps(range) {
-                stable.replaceSubrange(writeRange, with: write.bytes)
-            } else {
-                kept.append(write)
+    private func cutUnflushed(_ range: Range<Int>) {
+        unflushed = unflushed.flatMap { write -> [UnflushedWrite] in
+            let written = write.offset..<write.offset + write.bytes.count
+            guard written.overlaps(range) else { return [write] }
+            let before = written.lowerBound..<max(written.lowerBound, range.lowerBound)
+            let after = min(written.upperBound, range.upperBound)..<written.upperBound
+            return [before, after].filter { !$0.isEmpty }.map { part in
+                let start = part.lowerBound - write.offset
+                return UnflushedWrite(offset: part.lowerBound, bytes: Array(write.bytes[start..<start + part.count]))
             }
         }
-        unflushed = kept
     }
 
     /// Power is lost: each unflushed write is lost, kept, or torn, as the dice fall.
@@ -166,6 +211,33 @@ package final class SimulatedDisk {
         return found
     }
 
+    /// Whether nothing is left to lose: what is read is what a loss of power leaves.
+    package var isStable: Bool { contents == stable }
+
+    /// The first word of each sector as it may be after a loss of power, oldest first; the last one is what is read now.
+    package func survivors() -> [[UInt64]] {
+        func word(_ bytes: [UInt8], _ offset: Int) -> UInt64 {
+            unsafe bytes.withUnsafeBytes { unsafe $0.loadUnaligned(fromByteOffset: offset, as: UInt64.self) }
+        }
+        var found = (0..<sectorCount).map { [word(stable, $0 * Self.sectorByteCount)] }
+        for write in unflushed {
+            for offset in stride(from: 0, to: write.bytes.count, by: Self.sectorByteCount) {
+                found[(write.offset + offset) / Self.sectorByteCount].append(word(write.bytes, offset))
+            }
+        }
+        for sector in 0..<sectorCount {
+            let value = word(contents, sector * Self.sectorByteCount)
+            if found[sector].last != value { found[sector].append(value) }
+        }
+        return found
+    }
+
+    /// Damages a byte for good.
+    package func rot(at offset: Int) {
+        contents[offset] ^= 0x40
+        stable[offset] ^= 0x40
+    }
+
     /// Reads without an operation, as recovery does at start.
     package func bytes(_ range: Range<Int>) -> [UInt8] { Array(contents[range]) }
 }
@@ -179,6 +251,7 @@ struct SimulatedOperation {
         case write(Int, UnsafeRawBufferPointer, isDurable: Bool)
         case zero(Extent, isDurable: Bool)
         case flush
+        case queryAllocation
     }
 
     var disk: SimulatedDisk

@@ -167,7 +167,7 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         token: Token
     ) {
         unsafe memory[0] = AllocationRun(end: extent.end, isHole: false)
-        world.start(disk(element), .flush, byteCount: 1, token: token)
+        world.start(disk(element), .queryAllocation, byteCount: 1, token: token)
     }
 
     package mutating func startAccepting(_ listener: Never, token: Token) {}

@@ -15,6 +15,9 @@ package struct SimulationOptions: Sendable {
     package var restartOneIn: UInt64
     package var targetFailureOneIn: UInt64
     package var targetStuckOneIn: UInt64
+    package var sourceStuckOneIn: UInt64
+    package var stuckFailoverOneIn: UInt64
+    package var damagedBlockOneIn: UInt64
     package var sourceBadSectorOneIn: UInt64
     package var sourceFlakyOneIn: UInt64
     package var metadataFailureOneIn: UInt64
@@ -30,8 +33,8 @@ package struct SimulationOptions: Sendable {
         func pick<Value>(_ values: [Value]) -> Value { values[Int(random.below(UInt64(values.count)))] }
         self.seed = seed
         volumeByteCount = pick([64 << 10, 256 << 10, 1 << 20])
-        stepCount = pick([200, 500, 1000])
-        depth = pick([1, 4, 16, 40])
+        stepCount = pick([300, 500, 1000])
+        depth = pick([1, 4, 16, 40, 256])
         granuleByteCount = pick([4096, 16384, 65536])
         copyDepth = pick([1, 2, 4, 16])
         copyChunkByteCount = max(granuleByteCount, pick([4096, 65536]))
@@ -43,8 +46,11 @@ package struct SimulationOptions: Sendable {
         sourceBadSectorOneIn = pick([0, 0, 20])
         sourceFlakyOneIn = pick([0, 0, 0, 200])
         metadataFailureOneIn = pick([0, 0, 0, 100])
-        operatorOneIn = pick([0, 20, 100])
+        operatorOneIn = pick([8, 20, 50])
         restOneIn = pick([20, 100])
+        sourceStuckOneIn = pick([0, 0, 200])
+        stuckFailoverOneIn = pick([0, 100])
+        damagedBlockOneIn = pick([0, 3])
         targetLacksZeroing = random.chance(oneIn: 4)
         sourceLacksZeroing = random.chance(oneIn: 4)
         pairCount = pick([1, 1, 2, 3])

@@ -59,6 +59,56 @@ struct WriteHistory {
     /// The values that a sector may hold after a crash.
     func survivors(_ sector: Int) -> [UInt64] { sectors[sector].map(\.value) }
 
+    /// Takes over what another history says of a sector, and the requests that are in flight there.
+    mutating func takeOver(_ sector: Int, from other: WriteHistory, pending: [(number: UInt64, value: UInt64)]) {
+        sectors[sector] = other.sectors[sector]
+        append(pending, to: sector)
+    }
+
+    /// The image is another from here on: what may survive there (the last value is what is read now), and the requests
+    /// that are in flight.
+    mutating func rebase(_ sector: Int, on values: [UInt64], pending: [(number: UInt64, value: UInt64)]) {
+        let last = values.count - 1
+        sectors[sector] = values.enumerated().map { Entry(number: 0, value: $1, isAcknowledged: $0 == last) }
+        append(pending, to: sector)
+    }
+
+    private mutating func append(_ pending: [(number: UInt64, value: UInt64)], to sector: Int) {
+        for write in pending where !sectors[sector].contains(where: { $0.number == write.number }) {
+            sectors[sector].append(Entry(number: write.number, value: write.value, isAcknowledged: false))
+        }
+    }
+
+    /// A failed flush lost something here: any of the values since the last durable one may be read from now on, and no later
+    /// flush brings the lost ones back.
+    mutating func unsettle(_ sector: Int) {
+        sectors[sector] = sectors[sector].enumerated().map {
+            Entry(number: 0, value: $1.value, isAcknowledged: $0 == 0)
+        }
+    }
+
+    /// The same image, left behind by its hosts: no answer is about it from now on.
+    func withoutRequests() -> WriteHistory {
+        var left = self
+        for sector in left.sectors.indices {
+            for index in left.sectors[sector].indices where !left.sectors[sector][index].isAcknowledged {
+                left.sectors[sector][index].number = 0
+            }
+        }
+        return left
+    }
+
+    /// Adds what another history allows, for one that only says what may survive.
+    mutating func widen(by other: WriteHistory) {
+        for sector in sectors.indices {
+            let known = survivors(sector)
+            let added = other.sectors[sector].filter { !known.contains($0.value) }
+            sectors[sector].append(contentsOf: added)
+        }
+    }
+
+    var sectorCount: Int { sectors.count }
+
     /// After a crash, what is there is the past.
     mutating func settle(_ value: UInt64, _ sector: Int) {
         sectors[sector] = [Entry(number: 0, value: value, isAcknowledged: true)]

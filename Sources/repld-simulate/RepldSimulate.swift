@@ -31,6 +31,8 @@ struct RepldSimulate: ParsableCommand {
     @Option(help: ArgumentHelp("For a range: run every so many seeds only.", visibility: .hidden))
     var stride: UInt64 = 1
 
+    private var isWorker: Bool { seed == nil }
+
     func validate() throws {
         guard (seed == nil) != (seeds == nil) else { throw ValidationError("give either --seed or --seeds") }
         guard jobs > 0, stride > 0 else { throw ValidationError("--jobs is at least 1") }
@@ -39,7 +41,7 @@ struct RepldSimulate: ParsableCommand {
     func run() throws {
         if let seed {
             try runHere([seed])
-        } else if let seeds, stride > 1 || jobs == 1 {
+        } else if let seeds, jobs == 1 {
             try runHere(Array(Swift.stride(from: seeds.first, through: seeds.last, by: Int(stride))))
         } else if let seeds {
             try SeedWorkers(seeds: seeds, jobs: jobs).run()
@@ -61,7 +63,11 @@ struct RepldSimulate: ParsableCommand {
             }
             total.add(simulation.coverage)
         }
-        for row in total.rows { say("covered \(row.count) \(row.name)") }
+        if isWorker {
+            for row in total.rows { say("covered \(row.count) \(row.name)") }
+        } else {
+            for line in total.table { say(line) }
+        }
         if failedCount > 0 { throw ExitCode(1) }
     }
 

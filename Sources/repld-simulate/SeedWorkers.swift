@@ -13,7 +13,7 @@ struct SeedWorkers {
         var seedCount = 0
         var lastSeed: UInt64?
         var failures: [String] = []
-        var covered: [String: Int] = [:]
+        var covered = SimulationCoverage()
     }
 
     func run() throws {
@@ -77,7 +77,7 @@ struct SeedWorkers {
                 outcome.failures.append(words[1])
             case "covered":
                 let parts = words[1].split(separator: " ", maxSplits: 1).map(String.init)
-                if parts.count == 2, let count = Int(parts[0]) { outcome.covered[parts[1], default: 0] += count }
+                if parts.count == 2, let count = Int(parts[0]) { outcome.covered.add(count, to: parts[1]) }
             default:
                 break
             }
@@ -88,10 +88,9 @@ struct SeedWorkers {
         let seedCount = outcomes.reduce(0) { $0 + $1.seedCount }
         let failures = outcomes.flatMap(\.failures)
         print("seeds \(seeds.first)..\(seeds.last): \(seedCount) run, \(Int(Double(seedCount) / seconds)) a second")
-        for row in SimulationCoverage().rows {
-            let count = outcomes.reduce(0) { $0 + ($1.covered[row.name] ?? 0) }
-            print(String(count).leftPadded(to: 12) + "  " + row.name)
-        }
+        var covered = SimulationCoverage()
+        for outcome in outcomes { covered.add(outcome.covered) }
+        for line in covered.table { print(line) }
         for failure in failures { print("FAILED \(failure)") }
         guard failures.isEmpty, seedCount > 0 else { throw ExitCode(1) }
     }
@@ -128,11 +127,5 @@ private final class ComplaintReader: @unchecked Sendable {
         return String(
             lines.first { $0.contains("invariant") || $0.contains("Fatal") } ?? lines.first ?? "died silently"
         )
-    }
-}
-
-extension String {
-    fileprivate func leftPadded(to width: Int) -> String {
-        String(repeating: " ", count: max(0, width - count)) + self
     }
 }

@@ -7,20 +7,21 @@ import Testing
     func fixedSeedFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
-        #expect(simulation.coverage.comparisonsAtRest > 0)
+        #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
-    /// Seeds that found something, and what.
+    /// Seeds that found something in the engine, and what.
     ///
-    /// 42: a write waited for two stuck targets and no time limit ended it. 94: chunks were begun and ended without end
-    /// while a record could not be written. 1234: a stuck operation came back after the last record. 1337: the metadata
-    /// area of another pair was believed. 1575: a copy that ended while a record was pending met itself again. 3458: the flush of a copy cleared what had been
-    /// marked again behind the copy.
-    @Test(arguments: [42, 94, 1234, 1337, 1575, 3458] as [UInt64])
+    /// 3: a clean stop did not flush a target that was its hosts'. 42: behind a hanging source, writes that waited for a lock
+    /// went to it after it was given up, and the failover failed. 188: one damaged block made a Suspended pair
+    /// Synchronized again. 276: one damaged block made a half-copied target usable again. 337: what the gate had held went on in
+    /// another order than it was asked for. 779: a clean stop asked for buffers for a copy that it had dropped. 1095: the
+    /// same as 188, from a copy to a usable target. 1195: two pairs moved the primary at the same time.
+    @Test(arguments: [3, 42, 188, 276, 337, 779, 1095, 1195] as [UInt64])
     func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
-        #expect(simulation.coverage.comparisonsAtRest > 0)
+        #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
     @Test func sameSeedSameRun() throws {

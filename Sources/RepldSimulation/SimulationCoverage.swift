@@ -1,0 +1,103 @@
+internal import RepldCore
+internal import RepldPair
+
+/// What a run did, for the table of what was covered.
+package struct SimulationCoverage: Sendable, Hashable {
+    /// What is counted by its name alone, in the order of the table.
+    package enum Count: String, Sendable, CaseIterable {
+        case writes = "host writes"
+        case reads = "host reads"
+        case flushes = "host flushes"
+        case zeroings = "host discards and write-zeroes"
+        case targetRequests = "requests on targets' own exports"
+        case failedRequests = "host requests that failed"
+        case crashes = "crashes with loss of power"
+        case crashesInGate = "crashes while an operation was under way"
+        case movesTakenBack = "crashes that took a move of the primary back"
+        case damagedBlocks = "metadata blocks damaged between lives"
+        case cleanRestarts = "clean restarts"
+        case pairsBroken = "pairs broken"
+        case synchronizations = "pairs that became Synchronized"
+        case readsServedByTarget = "reads served by a target"
+        case primaryMoves = "moves of the primary"
+        case stuckFailovers = "failovers from a source that hangs"
+        case refusals = "operations refused, as the table says"
+        case comparisonsAtRest = "comparisons of all copies at rest"
+    }
+
+    private var counts: [String: Int] = [:]
+
+    package init() {}
+
+    package subscript(_ count: Count) -> Int {
+        get { counts[count.rawValue] ?? 0 }
+        set { counts[count.rawValue] = newValue }
+    }
+
+    mutating func accepted(_ operation: ReplicationOperation, from state: CopyState) {
+        counts[Self.acceptedName(operation, state), default: 0] += 1
+    }
+
+    mutating func ended(_ failure: OperationFailure?) {
+        counts[Self.endedName(failure), default: 0] += 1
+    }
+
+    private static func acceptedName(_ operation: ReplicationOperation, _ state: CopyState) -> String {
+        "accepted \(operation.name) from \(state.name)"
+    }
+
+    private static func endedName(_ failure: OperationFailure?) -> String {
+        switch failure {
+        case nil: "operations ended: done"
+        case .pairBroken: "operations ended: the pair broke"
+        case .superseded: "operations ended: superseded"
+        case .cancelled: "operations ended: cancelled"
+        case .drainTimedOut: "operations ended: the drain took too long"
+        case .flushFailed: "operations ended: a flush failed"
+        case .recordFailed: "operations ended: no durable record"
+        }
+    }
+
+    private static var endedNames: [String] {
+        [
+            nil, .pairBroken, .superseded(by: .detach), .cancelled, .drainTimedOut, .flushFailed(.gone),
+            .recordFailed(.gone),
+        ].map(endedName)
+    }
+
+    /// Everything that was counted, in a fixed order.
+    package var rows: [(name: String, count: Int)] {
+        counts.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    }
+
+    package mutating func add(_ count: Int, to name: String) { counts[name, default: 0] += count }
+
+    package mutating func add(_ other: SimulationCoverage) {
+        for row in other.rows { add(row.count, to: row.name) }
+    }
+
+    /// The tables for people: the counts, the ends of operations, and the operations by the copy states in which they
+    /// were accepted (a dot where the table has no edge).
+    package var table: [String] {
+        func padded(_ text: String, _ width: Int) -> String {
+            String(repeating: " ", count: max(0, width - text.count)) + text
+        }
+        var lines: [String] = []
+        for name in Count.allCases.map(\.rawValue) + Self.endedNames {
+            lines.append(padded(String(counts[name] ?? 0), 12) + "  " + name)
+        }
+        let states = CopyState.allCases.filter { state in
+            state != .mixed && OperationTable.rules.contains { counts[Self.acceptedName($0.operation, state)] != nil }
+        }
+        lines.append("")
+        lines.append(padded("accepted from", 19) + states.map { padded(String($0.name.prefix(8)), 9) }.joined())
+        for rule in OperationTable.rules where rule.support == .mirror {
+            let cells = states.map { state in
+                let count = counts[Self.acceptedName(rule.operation, state)] ?? 0
+                return padded(rule.acceptedFrom.contains(state) || count > 0 ? String(count) : ".", 9)
+            }
+            lines.append(padded(rule.operation.name, 19) + cells.joined())
+        }
+        return lines
+    }
+}
