@@ -34,6 +34,8 @@ extension Simulation {
 
     /// One that the table accepts in the pair's copy state, force and conditions aside.
     private func usefulOperation(_ pair: Int) -> ReplicationOperation {
+        // Abort has nothing to do with the copy state while a restore runs.
+        if pairs[pair].accepted?.operation == .restoreFromReplica, world.random.chance(oneIn: 2) { return .abort }
         let state = pairs[pair].state ?? .initialized
         let isGivenUp = world.random.chance(oneIn: 8)
         let choices = Self.isDataPlaneOperation.filter {

@@ -133,10 +133,9 @@ extension Simulation {
     /// A target that counts as usable holds what the source was when mirroring stopped.
     func checkImage(_ index: Int) throws(SimulationFailure) {
         guard let facts = engine.facts(of: pairs[index].id), facts.isTargetConsistent else { return }
-        guard pairs[index].targetHistory == nil else { return }
+        // A record that could not be written leaves an older one behind.
+        guard pairs[index].targetHistory == nil, !pairs[index].hasMetadataFailed else { return }
         guard let image = pairs[index].image else {
-            // A record that could not be written leaves an older one behind.
-            if pairs[index].hasMetadataFailed { return }
             throw failure("\(other(index).name) counts as a usable image in \(facts.copyState.name), and is none")
         }
         for (sector, values) in other(index).survivors().enumerated() {
@@ -213,7 +212,9 @@ extension Simulation {
 
     /// What the two do not have in common is the new primary's from here on, and nothing else is.
     private func takeOver(_ index: Int, _ new: SimulatedDisk) throws(SimulationFailure) {
-        if pairs[index].accepted?.operation != .abort, pairs[index].targetHistory == nil {
+        if pairs[index].accepted?.operation != .abort, pairs[index].targetHistory == nil,
+            !pairs[index].hasMetadataFailed
+        {
             // While a pair that was in sync evens out what an error or a crash has left, its target has all that counts.
             if pairs[index].image == nil, var image = pairs[index].imageInFlow {
                 image.widen(by: history)
@@ -286,6 +287,7 @@ extension Simulation {
 extension Simulation.SimulatedPair {
     /// Nothing that was known of the association holds any more.
     mutating func forget() {
+        hasMetadataFailed = false
         state = nil
         isSecondPrimary = false
         isSecondSource = false

@@ -75,9 +75,13 @@ import Testing
         harness.complete(leg: 1, .noSpace)
         harness.complete(leg: 0)
         #expect(harness.answers.isEmpty)
-        #expect(harness.records.last?.record.copyState == CopyState.broken.rawValue)
-        harness.machine.recordWritten(pair: 0, nil)
-        harness.settle()
+        // In both blocks: one that is damaged must not make the pair Synchronized again.
+        for _ in 0..<2 {
+            #expect(harness.answers.isEmpty)
+            #expect(harness.records.last?.record.copyState == CopyState.broken.rawValue)
+            harness.machine.recordWritten(pair: 0, nil)
+            harness.settle()
+        }
         #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
     }
 
