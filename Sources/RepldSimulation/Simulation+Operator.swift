@@ -209,8 +209,8 @@ extension Simulation {
     /// `waits` for a copy that goes on without one.
     func lead(_ pair: Int, waits: Bool) throws(SimulationFailure) {
         switch pairs[pair].state {
-        case .initialized, .prepared, .inactive: _ = try ask(pair, .activate, isForced: false)
-        case .suspended, .restored: _ = try ask(pair, .resume, isForced: false)
+        case .initialized, .prepared, .inactive: _ = try ask(pair, .activate, isForced: true)
+        case .suspended, .restored: _ = try ask(pair, .resume, isForced: true)
         case .failedover:
             if try ask(pair, .failback, isForced: true) { return }
             // Another pair mirrors the element that serves.

@@ -181,6 +181,8 @@ extension Simulation {
                 pairs[index].targetHistory = undo.targetHistory
                 pairs[index].image = undo.image
                 pairs[index].isSecondPrimary = undo.isSecondPrimary
+                let wasInSync = undo.image == nil && record.copyState == CopyState.synchronized.rawValue
+                if wasInSync { pairs[index].imageInFlow = undo.history }
             }
             let isOwn = record.copyState == CopyState.fractured.rawValue || record.copyState == CopyState.split.rawValue
             if pairs[index].targetHistory == nil, isOwn { pairs[index].targetHistory = pairs[index].ownBeforeFlow }
