@@ -86,21 +86,11 @@ package enum OperationWords {
         case .otherPairFlows:
             error = ControlError(
                 .otherPairFlows,
-                "\(what) is refused: another pair of the volume copies or mirrors, and would copy from the wrong element",
+                "\(what) is refused: another pair of the volume copies, mirrors or serves, and would copy from the wrong element",
                 suggestion: "Suspend or Detach the other pair first"
             )
-        case .elementBusy:
-            error = ControlError(
-                .elementUnavailable,
-                "\(what) is refused: the element that is to serve does not answer, operations on it are still in flight",
-                suggestion: "try again when the device has given them back"
-            )
-        case .metadataStuck:
-            error = ControlError(
-                .elementUnavailable,
-                "\(what) is refused: the pair's metadata file does not answer, and nothing could be made durable",
-                suggestion: "mend the file system of the state directory"
-            )
+        case .elementBusy, .metadataStuck:
+            error = unanswered(what, isMetadata: refusal == .metadataStuck)
         case .notSupported(let support):
             error = ControlError(
                 .notSupported,
@@ -109,6 +99,21 @@ package enum OperationWords {
             )
         }
         return error
+    }
+
+    private static func unanswered(_ what: String, isMetadata: Bool) -> ControlError {
+        if isMetadata {
+            return ControlError(
+                .elementUnavailable,
+                "\(what) is refused: the pair's metadata file does not answer, and nothing could be made durable",
+                suggestion: "mend the file system of the state directory"
+            )
+        }
+        return ControlError(
+            .elementUnavailable,
+            "\(what) is refused: the element that is to serve does not answer, operations on it are still in flight",
+            suggestion: "try again when the device has given them back"
+        )
     }
 
     // MARK: - What force gives up
@@ -138,11 +143,9 @@ package enum OperationWords {
             )
         case .sourceLeftInconsistent:
             let count = facts.differingByteCount
-            return Stake(
-                words:
-                    "the source \(pair.sourcePath) is left half overwritten, up to \(bytes(count)) of it are still to come",
-                byteCount: count
-            )
+            let words =
+                "the source \(pair.sourcePath) is left half overwritten, up to \(bytes(count)) of it are to come"
+            return Stake(words: words, byteCount: count)
         case .targetLacksWrites(let count):
             return Stake(
                 words: """
@@ -160,13 +163,7 @@ package enum OperationWords {
                 byteCount: count
             )
         case .sourceInconsistent:
-            return Stake(
-                words: """
-                    the source \(pair.sourcePath) is half restored, a mixture of two points in time, and would overwrite \
-                    the target \(pair.targetPath), which is whole
-                    """,
-                byteCount: facts.differingByteCount
-            )
+            return Stake(words: halfRestored(pair), byteCount: facts.differingByteCount)
         case .syncLost:
             return Stake(
                 words: "the pair is in sync, and all \(bytes(pair.byteCount)) of it would count as out of sync",
@@ -186,6 +183,13 @@ package enum OperationWords {
                 byteCount: nil
             )
         }
+    }
+
+    private static func halfRestored(_ pair: PairWords) -> String {
+        """
+        the source \(pair.sourcePath) is half restored, a mixture of two points in time, and would overwrite the target \
+        \(pair.targetPath), which is whole
+        """
     }
 
     /// What to do instead of force.

@@ -168,6 +168,15 @@ extension Engine where P: ~Copyable {
         }
     }
 
+    /// A target that does not answer its own hosts must not keep the engine from closing every other pair cleanly.
+    private mutating func giveUpTargetRequests() {
+        for index in 0..<volumes.count where volumes[index].isInUse {
+            volumes[index].machine.advance(to: platform.now)
+            volumes[index].machine.giveUpTargetRequests()
+            carryOut(index)
+        }
+    }
+
     /// No connection and no listener is left.
     var isFrontendStopped: Bool {
         for listener in 0..<NBDServer.listenerLimit where nbd.isListening[listener] { return false }
@@ -177,6 +186,7 @@ extension Engine where P: ~Copyable {
     /// About a second has passed: ends the connections whose time is up.
     mutating func frontendTick() {
         let now = platform.now
+        if nbd.isStopping && now >= nbd.stopDeadline { giveUpTargetRequests() }
         let othersWait = (0..<nbd.waiterCount).contains { nbd.connections[Int(nbd.waiters[$0])].wait != .volume }
         for connection in 0..<NBDServer.connectionLimit where nbd.connections[connection].stage != .free {
             if nbd.isStopping && now >= nbd.stopDeadline || nbd.connections[connection].isStuckAtEnd(at: now) {

@@ -49,8 +49,12 @@ extension VolumeMachine {
 
     /// The write holds its lock.
     mutating func startTargetWrite(_ id: SlotID) {
-        if holdsForRecord { return hold(id, .waitingForRecord) }
         let index = Int(slots[id].host.side) - 1
+        if slots[id].sourceFailure != nil {
+            slots[id].stage = .running
+            return endTargetRequest(id)
+        }
+        if holdsForRecord { return hold(id, .waitingForRecord) }
         slots[id].stage = .running
         guard isTargetOpen(index), !isWritingRefused else {
             slots[id].sourceFailure = isWritingRefused ? .inputOutput : .cancelled
@@ -58,6 +62,29 @@ extension VolumeMachine {
         }
         pairs[index].targetChanged.mark(touching: slots[id].host.extent)
         issue(id, leg: slots[id].host.side, writeKind(of: id), isDurable: slots[id].host.isDurable)
+    }
+
+    /// The engine stops, and a target does not answer its own hosts: they are told that it did not, and the slots stay taken.
+    ///
+    /// Only what began longer ago than the pair's time limit.
+    package mutating func giveUpTargetRequests() {
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].host.side != 0 else { continue }
+            guard slots[id].stage == .waitingForLock || slots[id].stage == .waitingForRecord else { continue }
+            slots[id].sourceFailure = .cancelled
+        }
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index), slots[id].host.side != 0, slots[id].stage == .running else {
+                continue
+            }
+            let pair = Int(slots[id].host.side) - 1
+            let limit = pairs[pair].settings.targetTimeoutNanoseconds
+            guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
+            slots[id].sourceFailure = .timedOut
+            endTargetRequest(id)
+        }
+        if isClosing { advanceClosing() }
+        finishEvent()
     }
 
     mutating func endTargetRequest(_ id: SlotID) {

@@ -291,6 +291,7 @@ package struct VolumeMachine: ~Copyable {
         retryRecords()
         if isClosing { advanceClosing() }
         checkGateDeadline()
+        if isClosing { giveUpTargetRequests() }
         for index in 0..<pairs.count where pairs[index].isFlowingBack { pumpCopies(index) }
         finishEvent()
     }

@@ -8,6 +8,8 @@ final class MachineHarness {
 
     var machine = VolumeMachine(byteCount: MachineHarness.volumeByteCount, blockByteCount: 512, hostSlotLimit: 32)
     var operations: [ElementOperation] = []
+    /// Everything that was ever asked of an element.
+    var performed: [ElementOperation] = []
     var answers: [(request: UInt32, failure: IOFailure?)] = []
     var records: [(pair: Int, record: PairRecord)] = []
     var recycled: [BufferID] = []
@@ -27,7 +29,9 @@ final class MachineHarness {
     func settle() {
         while let effect = machine.nextEffect() {
             switch effect {
-            case .perform(let operation): operations.append(operation)
+            case .perform(let operation):
+                operations.append(operation)
+                performed.append(operation)
             case .answer(let origin, let failure): answers.append((origin.request, failure))
             case .recycle(let buffer): recycled.append(buffer)
             case .needBuffers(let slot, _, let isPair):

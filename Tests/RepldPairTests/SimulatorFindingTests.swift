@@ -95,6 +95,11 @@ import Testing
         harness.complete(leg: 1)
         #expect(harness.state == .failedover)
         #expect(harness.swapped == [0])
-        #expect(harness.operations.filter { $0.leg == 0 && $0.kind == .write }.count == 2)
+        let writes = harness.operations.filter { $0.kind == .write }
+        #expect(writes.filter { $0.leg == 0 }.map(\.buffer) == [BufferID(rawValue: 2)], "the second goes to the target")
+        #expect(
+            writes.filter { $0.leg == 1 }.map(\.buffer) == [BufferID(rawValue: 1)],
+            "the first is stuck on the source"
+        )
     }
 }
