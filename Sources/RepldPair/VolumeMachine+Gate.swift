@@ -252,16 +252,18 @@ extension VolumeMachine {
     }
 
     /// Other pairs compare with leg 0: where that changes, they may differ.
+    ///
+    /// One of them may be copying while a restore is aborted: what it has copied and not flushed counts again as well.
     private mutating func spreadDifferences(of index: Int, to other: Int) {
         guard !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean else { return }
         var run = pairs[index].dirty.nextDirtyRun(from: 0, limit: .max)
         while let found = run {
-            pairs[other].dirty.mark(touching: pairs[index].dirty.extent(of: found))
+            pairs[other].markAgain(pairs[index].dirty.extent(of: found))
             run = pairs[index].dirty.nextDirtyRun(from: found.upperBound, limit: .max)
         }
         run = pairs[index].targetChanged.nextDirtyRun(from: 0, limit: .max)
         while let found = run {
-            pairs[other].dirty.mark(touching: pairs[index].targetChanged.extent(of: found))
+            pairs[other].markAgain(pairs[index].targetChanged.extent(of: found))
             run = pairs[index].targetChanged.nextDirtyRun(from: found.upperBound, limit: .max)
         }
     }
