@@ -129,6 +129,11 @@ extension VolumeMachine {
             return failGate(.flushFailed(failure))
         }
         if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        let endsFlow = gate.purpose == .endRestore || gate.purpose == .endFailback
+        if endsFlow, !pairs[index].dirty.isClean {
+            // A write that failed while the gate was closed has left something to copy.
+            return failGate(.pairBroken)
+        }
         if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
         if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
             // Of the element that is left behind nobody knows what it has lost.
