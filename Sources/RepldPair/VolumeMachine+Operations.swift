@@ -33,6 +33,8 @@ extension VolumeMachine {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
         if closesGate(operation, index), isTargetBusy(index, facts) { return .refused(.elementBusy) }
+        // An abort before the restore has begun: what the gate was closed for must not happen any more.
+        leaveGate(index, .superseded(by: operation))
         endOperation(index, .superseded(by: operation))
         pairs[index].wantsStart = false
         closeTargetExport(index)
