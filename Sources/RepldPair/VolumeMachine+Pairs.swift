@@ -48,6 +48,8 @@ extension VolumeMachine {
             let flowsBack = operation == .failback || operation == .restoreFromReplica
             pairs[index].operation = flowsBack ? operation : nil
             pairs[index].isFlowingBack = flowsBack
+            // The record may be of the instant before the copy began.
+            if flowsBack { pairs[index].isSourceInconsistent = true }
             if operation != .restoreFromReplica { state = .failedover }
         } else if state == .unsynchronized || state == .synchronized {
             // What was in flight at the crash may be on either element. Both are images that the crash of a single one could

@@ -146,12 +146,7 @@ extension Simulation {
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
         try choosePrimary()
-        for index in pairs.indices where pairs[index].isAttached {
-            guard var image = pairs[index].imageInFlow ?? pairs[index].image ?? (wasSynchronized[index] ? history : nil)
-            else { continue }
-            image.widen(by: history)
-            pairs[index].imageInFlow = image
-        }
+        keepImages(wasSynchronized)
         try checkHistories(after: "the crash", wasSynchronized) { $0.survivors($1) }
         try attachAll(isFirst: false)
     }
@@ -192,6 +187,16 @@ extension Simulation {
         }
         let chosen = pairs.filter { $0.isAttached && $0.isSecondPrimary }
         guard chosen.count < 2 else { throw failure("two pairs say that hosts are served by their second elements") }
+    }
+
+    /// What a target that was usable may hold while it is copied to after the start.
+    private func keepImages(_ wasSynchronized: [Bool]) {
+        for index in pairs.indices where pairs[index].isAttached {
+            guard var image = pairs[index].imageInFlow ?? pairs[index].image ?? (wasSynchronized[index] ? history : nil)
+            else { continue }
+            image.widen(by: history)
+            pairs[index].imageInFlow = image
+        }
     }
 
     /// Every image holds what it may hold; from here on that is the past.
@@ -259,6 +264,7 @@ extension Simulation {
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
         try choosePrimary()
+        keepImages(pairs.map { $0.state == .synchronized })
         try checkHistories(after: "a clean stop", pairs.map { $0.state == .synchronized }) { $0.readable($1) }
         try attachAll(isFirst: false)
         try compareAtRest()

@@ -102,4 +102,33 @@ import Testing
             "the first is stuck on the source"
         )
     }
+
+    @Test func restoreThatIsAbortedBeforeItBeganDoesNotBegin() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        harness.ask(.suspend)
+        harness.ask(.restoreFromReplica)
+        harness.ask(.abort, isForced: true)
+        harness.completeAll()
+        #expect(harness.state == .aborted)
+        #expect(harness.swapped.isEmpty)
+        #expect(harness.ended.map(\.operation) == [.suspend, .restoreFromReplica, .abort])
+    }
+
+    @Test func failbackThatWasRecordedBeforeItBeganMakesTheSourceInconsistent() {
+        let harness = MachineHarness()
+        var record = PairRecord(
+            sequence: 9,
+            pair: PairID(high: 1, low: 1),
+            volumeByteCount: MachineHarness.volumeByteCount,
+            copyState: CopyState.failedover.rawValue,
+            isClosedCleanly: false
+        )
+        record.isSecondPrimary = true
+        record.isTargetConsistent = true
+        record.operation = ReplicationOperation.failback.rawValue
+        _ = harness.machine.addPair(record, isNew: false, settings: PairSettings(granuleByteCount: 4096))
+        harness.settle()
+        #expect(harness.machine.facts(of: 0).isSourceInconsistent)
+    }
 }

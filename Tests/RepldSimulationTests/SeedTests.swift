@@ -16,8 +16,9 @@ import Testing
     /// went to it after it was given up, and the failover failed. 188: one damaged block made a Suspended pair
     /// Synchronized again. 276: one damaged block made a half-copied target usable again. 337: what the gate had held went on in
     /// another order than it was asked for. 779: a clean stop asked for buffers for a copy that it had dropped. 1095: the
-    /// same as 188, from a copy to a usable target. 1195: two pairs moved the primary at the same time.
-    @Test(arguments: [3, 42, 188, 276, 337, 779, 1095, 1195] as [UInt64])
+    /// same as 188, from a copy to a usable target. 1195: two pairs moved the primary at the same time. 1389: an aborted
+    /// restore moved the primary under the copy of another pair, whose flush cleared what that had marked.
+    @Test(arguments: [3, 42, 188, 276, 337, 779, 1095, 1195, 1389] as [UInt64])
     func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
