@@ -144,6 +144,13 @@ extension Simulation {
         // The answer waits for what is stuck on either element, and for what hosts have in flight on the target.
         for disk in disks { disk.faults.isStuck = false }
         let id = pairs[pair].id
+        // The control plane writes down which element serves, and only then detaches.
+        let held = try ask { .holdPlace(id, isHeld: true, answer: $0) }
+        guard case .success(let isSecondPrimary) = held else { throw failure("pair \(pair) cannot be held: \(held)") }
+        guard isSecondPrimary == pairs[pair].isSecondPrimary else {
+            throw failure("the place of pair \(pair) is told wrongly")
+        }
+        pairs[pair].undo = nil
         let result = try ask { .detachPair(id, answer: $0) }
         guard case .success = result else { throw failure("pair \(pair) cannot be detached: \(result)") }
         if pairs[pair].isSecondPrimary { swap(&volumeDisk, &pairs[pair].second) }

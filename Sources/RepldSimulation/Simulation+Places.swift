@@ -65,6 +65,9 @@ extension Simulation {
                 pairs[index].imageInFlow = history
                 if let image { pairs[index].imageInFlow?.widen(by: image) }
             }
+        case (.fractured, .aborted), (.split, .aborted):
+            // A restore that was given up before it began: the target is what its hosts have made of it.
+            if let own = pairs[index].targetHistory ?? pairs[index].ownBeforeFlow { pairs[index].image = own }
         case (.synchronized, _):
             pairs[index].image = pairs[index].image ?? history
         case (.unsynchronized, _):
