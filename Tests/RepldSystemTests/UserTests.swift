@@ -77,6 +77,8 @@ extension SystemTests {
                 let script = """
                     import base64, os, socket, sys
                     path, user_id, login = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+                    # From inside: the folders above may be closed to that user.
+                    os.chdir(os.path.dirname(path))
                     if user_id:
                         os.setgroups([])
                         os.setgid(user_id)
@@ -85,7 +87,7 @@ extension SystemTests {
                     for text in login:
                         head += 'Authorization: Basic ' + base64.b64encode(text.encode()).decode() + '\\r\\n'
                     connection = socket.socket(socket.AF_UNIX)
-                    connection.connect(path)
+                    connection.connect(os.path.basename(path))
                     connection.sendall((head + '\\r\\n').encode())
                     answer = connection.makefile().read()
                     print(answer.split()[1], 'Basic realm="repld"' in answer)
