@@ -26,6 +26,9 @@ extension Engine where P: ~Copyable {
         return UInt8(index + 1)
     }
 
+    /// Whether an operation drains or flushes a volume now.
+    package func isGateClosed(volume: Int) -> Bool { volumes[volume].isInUse && volumes[volume].machine.isGateClosed }
+
     /// Where a pair's copy stands; `nil` for a pair that the engine does not have.
     package func copyState(of pair: PairID) -> CopyState? {
         for volume in 0..<volumes.count where volumes[volume].isInUse {

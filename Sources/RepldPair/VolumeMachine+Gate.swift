@@ -51,6 +51,9 @@ extension VolumeMachine {
         now.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
     }
 
+    /// Whether an operation drains or flushes now: what a flush of its own has found is acted upon at its end.
+    package var isGateClosed: Bool { gate.isClosed }
+
     mutating func openGate() {
         gate.stage = .open
         mayReleaseHeld = true

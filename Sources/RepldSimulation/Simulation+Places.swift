@@ -13,9 +13,11 @@ extension Simulation {
 
     /// A failed flush told hosts that writes may be lost: from then on older data may be found.
     private func noteLostSectors() {
+        hasUntoldLoss = false
         for disk in disks {
             let lost = disk.takeLostSectors()
             guard !lost.isEmpty else { continue }
+            hasUntoldLoss = true
             note("a failed flush of \(disk.name) lost \(lost.count) sectors")
             if disk === primary { for sector in lost { history.unsettle(sector) } }
             for index in pairs.indices where disk === other(index) {

@@ -41,6 +41,8 @@ package final class Simulation {
     var mailbox: Mailbox<SimulatedPlatform>
     /// What hosts of the volume may find.
     var history: WriteHistory
+    /// A disk lost its cache in the last turn, and the engine hears of it in the next.
+    var hasUntoldLoss = false
     var inFlight: [HostOperation?]
     var nextNumber: UInt64 = 1
     var step = 0
