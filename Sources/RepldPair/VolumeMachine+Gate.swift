@@ -67,11 +67,9 @@ extension VolumeMachine {
         }
     }
 
-    /// Goes on when what the gate waits for has ended; true when it has opened.
-    mutating func advanceGate() -> Bool {
-        guard gate.stage == .draining, isDrained else { return false }
-        startGateFlush()
-        return false
+    /// Goes on when what the gate waits for has ended.
+    mutating func advanceGate() {
+        if gate.stage == .draining, isDrained { startGateFlush() }
     }
 
     /// Nothing is in flight to the two elements, and no record is on its way.

@@ -232,12 +232,11 @@ extension VolumeMachine {
     ///
     /// Never inside an event: what is released may release others, and a slot would be met twice on the way.
     mutating func finishEvent() {
-        repeat {
-            while mayReleaseHeld {
-                mayReleaseHeld = false
-                releaseHeld()
-            }
-        } while advanceGate()
+        while mayReleaseHeld {
+            mayReleaseHeld = false
+            releaseHeld()
+        }
+        advanceGate()
     }
 
     private mutating func releaseHeld() {

@@ -196,9 +196,8 @@ extension VolumeMachine {
         pairs[index].dirty.markAll()
     }
 
-    private mutating func closeTargetExport(_ index: Int) {
-        guard pairs[index].copyState == .fractured || pairs[index].copyState == .split else { return }
-        effects.append(.closeTargetExport(pair: index))
+    mutating func closeTargetExport(_ index: Int) {
+        if Self.isHostsOwn(pairs[index].copyState) { effects.append(.closeTargetExport(pair: index)) }
     }
 
     private mutating func beginAbortOfRestore(_ index: Int) {

@@ -84,9 +84,7 @@ extension VolumeMachine {
     package mutating func detachPair(_ index: Int) {
         invariant(pairs[index].isInUse, "a pair that is detached exists")
         leaveGate(index, .superseded(by: .detach))
-        if pairs[index].copyState == .fractured || pairs[index].copyState == .split {
-            effects.append(.closeTargetExport(pair: index))
-        }
+        closeTargetExport(index)
         endOperation(index, .superseded(by: .detach))
         tellEnd(index, .superseded(by: .detach))
         pairs[index].wantsDetach = true
@@ -127,7 +125,7 @@ extension VolumeMachine {
 
     /// States in which the target is the hosts', or has been: a start that believed another would overwrite what they wrote.
     private static func mustNotBeForgotten(_ state: CopyState) -> Bool {
-        state == .fractured || state == .split || state == .failedover || state == .restored
+        isHostsOwn(state) || state == .failedover || state == .restored
     }
 
     mutating func markRecordCritical(_ index: Int) {
