@@ -25,12 +25,6 @@ package struct CopyStateSet: Hashable, Sendable, BitwiseCopyable, ExpressibleByA
         return result
     }
 
-    package func subtracting(_ other: CopyStateSet) -> CopyStateSet {
-        var result = self
-        result.bits &= ~other.bits
-        return result
-    }
-
     /// The states in the order of their numbers.
     package var states: [CopyState] { CopyState.allCases.filter { contains($0) } }
 }

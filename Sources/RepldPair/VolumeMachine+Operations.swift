@@ -29,9 +29,7 @@ extension VolumeMachine {
         if let refusal = refusalNow(index) { return .refused(refusal) }
         let verdict = OperationTable.verdict(operation, facts, isForced: isForced)
         guard case .accepted = verdict else { return verdict }
-        if pairs[index].isRecordStuck, closesGate(operation, index) || operation == .fracture {
-            return .refused(.metadataStuck)
-        }
+        if pairs[index].isRecordStuck, mustBeRecorded(operation, index) { return .refused(.metadataStuck) }
         if pairs[index].isPlaceHeld { return .refused(.underWay(.detach)) }
         if gate.isClosed, closesGate(operation, index) {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
@@ -52,6 +50,15 @@ extension VolumeMachine {
         if let finishing = pairs[index].finishingOperation { return .underWay(finishing) }
         if pairs[index].wantsDetach { return .underWay(.detach) }
         return isClosing ? .underWay(pairs[index].operation ?? .deactivate) : nil
+    }
+
+    /// What the operation begins may be forgotten by no crash: with a record that does not come back, hosts could not write.
+    private func mustBeRecorded(_ operation: ReplicationOperation, _ index: Int) -> Bool {
+        switch operation {
+        case .suspend, .deactivate, .prepare, .unprepare: false
+        case .abort: closesGate(operation, index)
+        default: true
+        }
     }
 
     private func closesGate(_ operation: ReplicationOperation, _ index: Int) -> Bool {
