@@ -63,6 +63,10 @@ package struct BoundedQueue<Element: BitwiseCopyable>: ~Copyable {
         ring[place] = element
     }
 
+    /// The oldest element; `nil` when the queue is empty.
+    @inlinable
+    package var first: Element? { count > 0 ? ring[head] : nil }
+
     @inlinable
     package mutating func removeAll() {
         head = 0

@@ -93,10 +93,12 @@ package struct DirtyMap: ~Copyable {
         return first < range.upperBound
     }
 
-    /// Marks every granule that the extent touches.
-    package mutating func mark(touching extent: Extent) {
+    /// Marks every granule that the extent touches; whether any was clean.
+    @discardableResult
+    package mutating func mark(touching extent: Extent) -> Bool {
         let range = granules(touching: extent)
         var granule = range.lowerBound
+        var isChanged = false
         while granule < range.upperBound {
             let upTo = min(range.upperBound, (granule | 63) + 1)
             let mask = Self.mask(granule..<upTo)
@@ -105,9 +107,11 @@ package struct DirtyMap: ~Copyable {
                 words[Int(granule >> 6)] = before | mask
                 dirtyGranuleCount += UInt64((mask & ~before).nonzeroBitCount)
                 if before == 0 { raise(word: Int(granule >> 6)) }
+                isChanged = true
             }
             granule = upTo
         }
+        return isChanged
     }
 
     /// Clears the granules that lie wholly inside the extent: a granule touched in part stays dirty.
@@ -125,6 +129,28 @@ package struct DirtyMap: ~Copyable {
             }
             granule = upTo
         }
+    }
+
+    /// Words of level 0: 64 granules each, the first in the lowest bit.
+    package var wordCount: Int { levelStarts[1] }
+
+    /// The word of level 0 at an index, as formats store it.
+    package func word(_ index: Int) -> UInt64 {
+        invariant(index < wordCount, "a word lies inside its level")
+        return words[index]
+    }
+
+    /// Marks the granules whose bits are set in a word, as formats store it; bits behind the end are ignored.
+    package mutating func mark(word index: Int, _ bits: UInt64) {
+        invariant(index < wordCount, "a word lies inside its level")
+        let first = UInt64(index) << 6
+        let mask = granuleCount - first >= 64 ? ~0 : (UInt64(1) << (granuleCount - first)) - 1
+        let before = words[index]
+        let added = bits & mask & ~before
+        guard added != 0 else { return }
+        words[index] = before | added
+        dirtyGranuleCount += UInt64(added.nonzeroBitCount)
+        if before == 0 { raise(word: index) }
     }
 
     package mutating func markAll() {

@@ -8,7 +8,7 @@ package import RepldCore
 ///
 ///     offset  size  field
 ///          0     8  magic "REPLPAIR"
-///          8     4  version, 2 (1 is read as well: its fields from 50 on are zero)
+///          8     4  version, 3 (1 and 2 are read as well: their fields from 50, and from 56 on, are zero)
 ///         12     4  CRC-32C of the 4096 bytes, with these four taken as zero
 ///         16     8  sequence, from 1
 ///         24    16  pair id (high, low)
@@ -17,14 +17,17 @@ package import RepldCore
 ///         49     1  flags: bit 0 closed cleanly, 1 second element is the source, 2 second element serves hosts,
 ///                   3 target is a usable image, 4 source is ahead, 5 source is inconsistent
 ///         50     1  operation under way, the standard's number; 0 for none
-///         51     1  zero
+///         51     1  how much the bitmaps can be relied on (`MapTrust`)
 ///         52     4  block size of the volume in bytes; 0 in version 1
-///         56    40  zero
-///         96  4000  zero
+///         56     4  generation of the activity log that counts
+///         60     1  log2 of the bitmaps' granule in bytes
+///         61     1  log2 of the activity log's extent in bytes
+///         62  4034  zero
 ///
 /// Meaning of "closed cleanly": everything acknowledged is durable on the source and, when the state is Synchronized, on
-/// the target, and nothing has been written to either since. Without it, and without a finer map, any byte of the pair
-/// may differ. So a pair that is opened first writes a record without the flag, and only then touches an element.
+/// the target, nothing has been written to either since, and the bitmaps say all that may differ. Without it, the extents of
+/// the activity log may differ as well. So a pair that is opened first writes a record without the flag, and only then touches
+/// an element.
 ///
 /// A pair has a first element, which was the volume's when the pair was made, and a second, which was its target. Roles and
 /// service may move between them; the record, and nothing else, says where they are. A record that moves them is written
@@ -50,6 +53,11 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     package var isSourceAhead = false
     /// The source is half restored.
     package var isSourceInconsistent = false
+    /// How much the bitmaps of the area can be relied on.
+    package var mapTrust = MapTrust.none
+    package var logGeneration: UInt32 = 0
+    package var granuleShift: UInt8 = 16
+    package var extentShift: UInt8 = 22
 
     package static var blockByteCount: Int { 4096 }
     package static var areaByteCount: Int { 2 * blockByteCount }
@@ -90,7 +98,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
         case .truncated(let byteCount): "only \(byteCount) of \(PairRecord.blockByteCount) bytes are there"
         case .blank: "never written"
         case .wrongMagic: "not a pair record (wrong magic)"
-        case .unknownVersion(let version): "format version \(version) is not known here; versions 1 and 2 are"
+        case .unknownVersion(let version): "format version \(version) is not known here; versions 1 to 3 are"
         case .wrongChecksum(let stored, let computed): "checksum is \(stored), but its bytes give \(computed)"
         case .impossible(let field): "impossible value in \(field)"
         }
@@ -99,7 +107,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
 
 extension PairRecord {
     private static var magic: UInt64 { 0x5249_4150_4C50_4552 }  // "REPLPAIR" read as a little-endian number
-    private static var version: UInt32 { 2 }
+    private static var version: UInt32 { 3 }
     private static var checksumOffset: Int { 12 }
     /// More records than any pair is ever written, and far enough from the end of the number for all that follow.
     private static var sequenceLimit: UInt64 { 1 << 62 }
@@ -117,7 +125,11 @@ extension PairRecord {
         block.storeLittleEndian(copyState, at: 48)
         block.storeLittleEndian(flags, at: 49)
         block.storeLittleEndian(operation, at: 50)
+        block.storeLittleEndian(mapTrust.rawValue, at: 51)
         block.storeLittleEndian(volumeBlockByteCount, at: 52)
+        block.storeLittleEndian(logGeneration, at: 56)
+        block.storeLittleEndian(granuleShift, at: 60)
+        block.storeLittleEndian(extentShift, at: 61)
         block.storeLittleEndian(Checksum.crc32c(block.bytes), at: Self.checksumOffset)
     }
 
@@ -166,7 +178,20 @@ extension PairRecord {
         record.isSourceAhead = flags & 16 != 0
         record.isSourceInconsistent = flags & 32 != 0
         guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
+        if foundVersion >= 3 { try decodeMaps(block, into: &record) }
         return record
+    }
+
+    private static func decodeMaps(_ block: RawSpan, into record: inout PairRecord) throws(PairRecordDamage) {
+        guard let trust = MapTrust(rawValue: block.loadLittleEndian(at: 51)) else { throw .impossible("trust") }
+        record.mapTrust = trust
+        record.logGeneration = block.loadLittleEndian(at: 56)
+        record.granuleShift = block.loadLittleEndian(at: 60)
+        record.extentShift = block.loadLittleEndian(at: 61)
+        guard (12...20).contains(record.granuleShift) else { throw .impossible("granule") }
+        guard (record.granuleShift...record.granuleShift + 10).contains(record.extentShift) else {
+            throw .impossible("extent of the activity log")
+        }
     }
 }
 
@@ -219,6 +244,8 @@ package enum PairRecordRecovery: Hashable, Sendable {
     private static func unclean(_ record: PairRecord) -> PairRecord {
         var record = record
         record.isClosedCleanly = false
+        // The record that cannot be read may have said that the bitmaps are not to be relied on.
+        record.mapTrust = .none
         return record
     }
 }
