@@ -15,15 +15,16 @@ extension PairMetadata {
         try DurableFile.replace(path, with: Data(area(with: record, insteadOf: path.string)))
     }
 
-    /// Takes back that the pair was closed cleanly: from here on every byte of it may differ.
+    /// Takes back that the pair was closed cleanly, and that its bitmaps can be relied on: from here on every byte may differ.
     ///
     /// The copy state stays. A file that holds no record does not say "clean" and is left alone.
     package static func forgetCleanClose(_ path: FilePath) throws {
         switch read(path.string) {
         case .found(var record), .older(var record, _):
-            guard record.isClosedCleanly else { return }
+            guard record.isClosedCleanly || record.mapTrust != .none else { return }
             record.sequence += 1
             record.isClosedCleanly = false
+            record.mapTrust = .none
             try write(record, to: path)
         case .blank, .lost:
             return

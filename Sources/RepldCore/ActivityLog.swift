@@ -151,11 +151,10 @@ package struct ActivityLog: ~Copyable {
         return leavingCount
     }
 
-    /// Calls `body` with the key and the epoch of each extent that is leaving.
-    package func forEachLeaving(_ body: (UInt32, UInt64) -> Void) {
-        guard leavingCount > 0 else { return }
-        for slot in 0..<slots.count where slots[slot].state == .leaving { body(slots[slot].key, slots[slot].epoch) }
-    }
+    package func isLeaving(_ slot: Int) -> Bool { slots[slot].state == .leaving }
+
+    /// The flush epoch in which the last mirrored write of a slot's extent ended; 0 for none.
+    package func epoch(inSlot slot: Int) -> UInt64 { slots[slot].epoch }
 
     /// What the leaving extents have is durable: the next record may replace them.
     package mutating func leavingIsDurable() {

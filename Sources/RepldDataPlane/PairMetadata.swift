@@ -5,7 +5,7 @@ package import RepldFormat
 package enum PairMetadata {
     /// What the file says; a missing or short one has damaged blocks.
     package static func read(_ path: String) -> PairRecordRecovery {
-        let area = bytes(of: path)
+        let area = bytes(of: path, limit: PairRecord.areaByteCount)
         let size = PairRecord.blockByteCount
         let first = Array(area.prefix(size))
         let second = Array(area.dropFirst(size).prefix(size))
@@ -31,7 +31,10 @@ package enum PairMetadata {
         record.encode(into: &bytes)
     }
 
-    private static func bytes(of path: String) -> [UInt8] {
-        (try? Data(contentsOf: URL(filePath: path))).map(Array.init) ?? []
+    private static func bytes(of path: String, limit: Int = .max) -> [UInt8] {
+        guard let file = FileHandle(forReadingAtPath: path) else { return [] }
+        defer { try? file.close() }
+        let data = try? limit == .max ? file.readToEnd() : file.read(upToCount: limit)
+        return data.map(Array.init) ?? []
     }
 }

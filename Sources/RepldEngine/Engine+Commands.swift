@@ -1,4 +1,5 @@
 internal import RepldCore
+internal import RepldFormat
 internal import RepldPair
 
 /// What the control plane asks for.
@@ -130,6 +131,14 @@ extension Engine where P: ~Copyable {
         guard mapByteCount <= Self.mapByteLimit else {
             return .failure(.dirtyMapTooLarge(byteCount: mapByteCount, limit: Self.mapByteLimit))
         }
+        let layout = MetadataLayout(
+            volumeByteCount: volumes[volume].geometry.byteCount,
+            granuleByteCount: UInt64(spec.settings.granuleByteCount)
+        )
+        let metadataByteCount = spec.metadata.geometry.byteCount - min(spec.metadataOffset, spec.metadata.geometry.byteCount)
+        guard metadataByteCount >= layout.areaByteCount else {
+            return .failure(.metadataTooSmall(byteCount: metadataByteCount, needed: layout.areaByteCount))
+        }
         guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
         guard let metadataElement = platform.attach(spec.metadata.handle) else {
             platform.detach(targetElement)
@@ -142,7 +151,7 @@ extension Engine where P: ~Copyable {
             platform.detach(metadataElement)
             return .failure(.tableFull("pairs that are being detached"))
         }
-        let place = volumes[volume].machine.addPair(spec.record, isNew: spec.isNew, settings: spec.settings)
+        let place = volumes[volume].machine.addPair(spec.record, spec.maps, isNew: spec.isNew, settings: spec.settings)
         guard let place else {
             platform.detach(targetElement)
             platform.detach(metadataElement)
@@ -150,6 +159,7 @@ extension Engine where P: ~Copyable {
         }
         volumes[volume].setElement(targetElement, leg: UInt8(place + 1))
         volumes[volume].metadata[place] = metadataElement
+        volumes[volume].metadataOffsets[place] = spec.metadataOffset
         volumes[volume].pairNames[place] = spec.name
         carryOut(volume)
         return .success(())

@@ -7,7 +7,7 @@ extension Engine where P: ~Copyable {
     /// Volumes are named by the upper bits of a token's slot index, machine slots by the lower.
     private static var slotBits: UInt32 { 20 }
 
-    private func token(_ kind: TokenKind, volume: Int, leg: UInt8, slot: SlotID) -> Token {
+    func token(_ kind: TokenKind, volume: Int, leg: UInt8, slot: SlotID) -> Token {
         let index = UInt32(volume) << Self.slotBits | slot.index
         return Token(kind: kind.rawValue, leg: leg, slot: SlotID(index: index, generation: slot.generation))
     }
@@ -33,6 +33,10 @@ extension Engine where P: ~Copyable {
                 if !bufferWaiters.isEmpty || !grantBuffers(waiter) { bufferWaiters.append(waiter) }
             case .persist(let pair, let record):
                 persist(record, pair: pair, volume: volume)
+            case .writeLog(let pair):
+                writeLog(pair: pair, volume: volume)
+            case .writePage(let pair, let place):
+                writePage(place, pair: pair, volume: volume)
             case .announce(let event):
                 announce(event, volume: volume)
             case .swapLegs(let pair):
@@ -115,6 +119,8 @@ extension Engine where P: ~Copyable {
             carryOut(volume)
             if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
             return
+        case .log, .page:
+            return metadataCompleted(kind, pair: Int(place), Int(slot.index), failure, volume: volume)
         case .zeroOrFill where failure == .notSupported:
             volumes[volume].fillProgress[fillPlace(slot, place)] = 0
             return fillNext(volume, slot, place)
@@ -215,19 +221,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    // MARK: - Records and events
-
-    private mutating func persist(_ record: PairRecord, pair: Int, volume: Int) {
-        guard let element = volumes[volume].metadata[pair] else { invariantFailed("a pair has a metadata area") }
-        let slot = SlotID(index: UInt32(pair), generation: 0)
-        unsafe platform.write(
-            element,
-            at: record.areaOffset,
-            from: volumes[volume].records.encode(record, pair: pair),
-            isDurable: true,
-            token: token(.record, volume: volume, leg: UInt8(pair), slot: slot)
-        )
-    }
+    // MARK: - Events
 
     private mutating func announce(_ event: VolumeEvent, volume: Int) {
         let id = volumes[volume].id

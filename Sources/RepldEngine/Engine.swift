@@ -13,6 +13,10 @@ enum TokenKind: UInt8 {
     case fill = 4
     /// A pair's metadata record; the leg is the pair.
     case record = 5
+    /// A record of a pair's activity log; the leg is the pair.
+    case log = 6
+    /// A bitmap page of a pair; the leg is the pair, the slot's index the page's place.
+    case page = 7
     /// Front-end operations; the front end gives leg and slot their meaning.
     case accept = 16
     case receive = 17
@@ -220,7 +224,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             invariantFailed("a completion carries a token that the engine made")
         }
         switch kind {
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page:
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)

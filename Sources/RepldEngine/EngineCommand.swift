@@ -46,10 +46,13 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     /// The name that people know the pair by.
     package var name: String
     package var target: ElementSpec<P>
-    /// Where the pair's metadata record is kept: at least `PairRecord.areaByteCount` bytes.
+    /// Where the pair's metadata is kept.
     package var metadata: ElementSpec<P>
+    /// Where the area begins in that element, in bytes: a multiple of 4096.
+    package var metadataOffset: UInt64 = 0
     /// What that area said when it was opened, or a fresh record for a new pair.
     package var record: PairRecord
+    package var maps: RecoveredMaps
     /// The pair has just been made: everything is to be copied, and nothing is worth comparing.
     package var isNew: Bool
     package var settings: PairSettings
@@ -61,6 +64,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         target: ElementSpec<P>,
         metadata: ElementSpec<P>,
         record: PairRecord,
+        maps: RecoveredMaps,
         isNew: Bool,
         settings: PairSettings
     ) {
@@ -70,6 +74,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         self.target = target
         self.metadata = metadata
         self.record = record
+        self.maps = maps
         self.isNew = isNew
         self.settings = settings
     }
@@ -93,6 +98,8 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case targetReadOnly
     /// The dirty maps of so large a volume need more memory than a pair may take; a larger granule needs less.
     case dirtyMapTooLarge(byteCount: UInt64, limit: UInt64)
+    /// The metadata area is too small for the volume.
+    case metadataTooSmall(byteCount: UInt64, needed: UInt64)
     /// The operations table does not let it happen: what it says, and about what.
     case operationRefused(OperationVerdict, PairFacts)
     /// The operation began and failed.

@@ -28,7 +28,9 @@ struct HostedVolume: ~Copyable {
     var pairNames: [String]
     /// Pairs whose detaching is under way.
     var detachingPairs: [PairID?]
-    var records: RecordMemory
+    var blocks: MetadataBlocks
+    /// Where each pair's area begins in its metadata element.
+    var metadataOffsets: FixedArray<UInt64>
     /// Per slot and leg: how far the writing out of zeroes has come.
     var fillProgress: FixedArray<UInt64>
     /// Clients of the volume's own export.
@@ -79,7 +81,8 @@ struct HostedVolume: ~Copyable {
         metadata = FixedArray(count: VolumeMachine.pairLimit) { _ in nil }
         detachingPairs = Array(repeating: nil, count: VolumeMachine.pairLimit)
         pairNames = Array(repeating: "", count: VolumeMachine.pairLimit)
-        records = RecordMemory()
+        blocks = MetadataBlocks()
+        metadataOffsets = FixedArray(repeating: 0, count: VolumeMachine.pairLimit)
         fillProgress = FixedArray(repeating: 0, count: machine.slotCapacity * Self.legLimit)
     }
 
@@ -131,26 +134,36 @@ struct HostedVolume: ~Copyable {
     }
 }
 
-/// One aligned metadata block per pair, in which records are encoded before they are written.
+/// Aligned blocks in which the metadata of each pair is built, and from which it is written.
 @safe
-struct RecordMemory: ~Copyable {
+struct MetadataBlocks: ~Copyable {
+    enum Use {
+        case record, log, page(Int)
+
+        var place: Int {
+            switch self {
+            case .record: 0
+            case .log: 1
+            case .page(let place): 2 + place
+            }
+        }
+    }
+
+    private static var blocksPerPair: Int { 2 + VolumeMachine.pageWriteLimit }
     private let memory: UnsafeMutableRawBufferPointer
 
     init() {
         unsafe memory = .allocate(
-            byteCount: VolumeMachine.pairLimit * PairRecord.blockByteCount,
+            byteCount: VolumeMachine.pairLimit * Self.blocksPerPair * MetadataLayout.blockByteCount,
             alignment: BufferPool.alignment
         )
     }
 
     deinit { unsafe memory.deallocate() }
 
-    /// Encodes a record; the memory stays as it is until the next record of the same pair.
-    mutating func encode(_ record: PairRecord, pair: Int) -> UnsafeRawBufferPointer {
-        let start = pair * PairRecord.blockByteCount
-        let block = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[start..<start + PairRecord.blockByteCount])
-        var span = unsafe MutableRawSpan(_unsafeBytes: block)
-        record.encode(into: &span)
-        return UnsafeRawBufferPointer(block)
+    /// A block; its content stays as it is until the next use of the same kind.
+    func memory(of use: Use, pair: Int) -> UnsafeMutableRawBufferPointer {
+        let start = (pair * Self.blocksPerPair + use.place) * MetadataLayout.blockByteCount
+        return unsafe UnsafeMutableRawBufferPointer(rebasing: memory[start..<start + MetadataLayout.blockByteCount])
     }
 }

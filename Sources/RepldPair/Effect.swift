@@ -53,6 +53,10 @@ package enum Effect: Sendable, BitwiseCopyable {
     case needBuffers(SlotID, byteCount: UInt32, isPair: Bool)
     /// Write this record durably into the pair's metadata area, then report `recordWritten`.
     case persist(pair: Int, PairRecord)
+    /// Write the record of the pair's activity log (`encodeLog`) durably, then report `logWritten`.
+    case writeLog(pair: Int)
+    /// Write a bitmap page of the pair (`encodePage`) durably, then report `pageWritten`.
+    case writePage(pair: Int, place: Int)
     case announce(VolumeEvent)
     /// The primary of the volume and the other element of a pair change places: leg 0 and the pair's leg.
     case swapLegs(pair: Int)

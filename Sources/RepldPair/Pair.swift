@@ -16,6 +16,7 @@ internal import RepldFormat
 ///   `dirty` before anything is copied.
 /// - `unflushed`: granules of mirrored writes that the target completed since its last flush began.
 /// - `flushing`: those that the flush in flight covers.
+/// The first two are durable, as `MapStore` describes: they are changed by the methods here, which note the pages.
 /// When the pair stops mirroring, the latter two and every write still in flight are joined into `dirty`, because a
 /// target that fails may have lost whatever it had not flushed.
 package struct Pair: ~Copyable {
@@ -51,8 +52,9 @@ package struct Pair: ~Copyable {
     /// A restore or a failback copies and mirrors from the target to the source.
     var isFlowingBack = false
 
-    package internal(set) var dirty: DirtyMap
-    package internal(set) var targetChanged: DirtyMap
+    package private(set) var dirty: DirtyMap
+    package private(set) var targetChanged: DirtyMap
+    var store: MapStore
     var unflushed: DirtyMap
     var flushing: DirtyMap
     /// The flush whose success empties `flushing`.
@@ -60,9 +62,14 @@ package struct Pair: ~Copyable {
     /// Operations issued to the target and not completed, stuck ones included.
     var operationsInFlight = 0
 
+    /// References that the preferred one of the waiting writes has on its extents already, the first ones.
+    var preferredKeyCount = 0
+
     // The durable record.
     var recordSequence: UInt64 = 0
     var isRecordInFlight = false
+    /// The trust in the bitmaps that the record in flight, or the last one, states.
+    var recordTrust = MapTrust.none
     var recordStartedAt = Instant(nanoseconds: 0)
     /// The record in flight does not come back: nobody waits for it, as little as for one that has failed.
     var isRecordStuck = false
@@ -102,12 +109,15 @@ package struct Pair: ~Copyable {
     var isPlaceHeld = false
 
     /// Makes a place for a pair, with maps of the given size (0 for a place that is not in use).
-    init(volumeByteCount: UInt64, granuleByteCount: UInt64) {
+    init(volumeByteCount: UInt64, settings: PairSettings) {
+        let granuleByteCount = UInt64(settings.granuleByteCount)
+        self.settings = settings
+        store = MapStore(volumeByteCount: volumeByteCount, settings: settings)
         dirty = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         targetChanged = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         unflushed = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         flushing = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
-        let capacity = granuleByteCount == 0 || volumeByteCount == 0 ? 1 : Self.copiedExtentLimit
+        let capacity = volumeByteCount == 0 ? 1 : Self.copiedExtentLimit
         copied = BoundedQueue(capacity: capacity, blank: Extent(offset: 0, length: 0))
     }
 
@@ -126,24 +136,7 @@ package struct Pair: ~Copyable {
 
     /// Remembers that the primary was written and the other element was not.
     mutating func rememberWrite(_ extent: Extent) {
-        if isMisplaced { targetChanged.mark(touching: extent) } else { dirty.mark(touching: extent) }
-    }
-
-    /// Source and target have changed their roles, and with that the meaning of what each changed alone.
-    mutating func swapSides() {
-        swap(&dirty, &targetChanged)
-    }
-
-    /// Nobody knows on which side a difference is: it is on both.
-    mutating func shareChanges() {
-        dirty.formUnion(targetChanged)
-        targetChanged.formUnion(dirty)
-    }
-
-    /// Before anything is copied: what either side changed is what differs.
-    mutating func joinChanges() {
-        dirty.formUnion(targetChanged)
-        targetChanged.clearAll()
+        if isMisplaced { markTargetChanged(extent) } else { markDirty(extent) }
     }
 
     /// Whether a record is on its way, or has to be.
@@ -151,7 +144,7 @@ package struct Pair: ~Copyable {
 
     /// Marks an extent that the mover may have copied already: what waits for its flush there is not to be cleared.
     mutating func markAgain(_ extent: Extent) {
-        dirty.mark(touching: extent)
+        markDirty(extent)
         for _ in 0..<copied.count {
             guard let done = copied.popFirst() else { return }
             if !done.overlaps(extent) { copied.append(done) }
@@ -173,9 +166,13 @@ package struct Pair: ~Copyable {
 
     /// The target is no longer written: all that it may not have made durable is dirty.
     mutating func rememberUnflushed() {
+        Self.noteStalePages(of: unflushed, in: &store)
+        Self.noteStalePages(of: flushing, in: &store)
         dirty.formUnion(unflushed)
         dirty.formUnion(flushing)
         unflushed.clearAll()
+        // What leaves the log now needs its bits, and no flush.
+        store.endEviction(isDurable: false)
     }
 
     /// What is under way, in the standard's words.
@@ -197,4 +194,176 @@ package struct Pair: ~Copyable {
 
     /// Why it stopped, in words; empty when there is nothing to say.
     package var reasonWords: String { reason?.words(isFlowingBack: isMisplaced) ?? "" }
+}
+
+/// Changes of the two durable maps, each with the pages that it concerns.
+///
+/// What is marked bit by bit lies in extents of the activity log, which a crash marks anyway. What changes a map as a whole
+/// lowers the trust in the pages; the caller asks for a record, which goes before them.
+extension Pair {
+    mutating func markDirty(_ extent: Extent) {
+        if dirty.mark(touching: extent) { noteStalePages(touching: extent, side: 0) }
+    }
+
+    mutating func markTargetChanged(_ extent: Extent) {
+        if targetChanged.mark(touching: extent) { noteStalePages(touching: extent, side: 1) }
+    }
+
+    /// The mover has made the extent equal, durably on both elements.
+    mutating func clearDirty(_ extent: Extent) {
+        dirty.clear(inside: extent)
+        noteStalePages(touching: extent, side: 0)
+    }
+
+    /// Nothing is known to be equal.
+    mutating func markAllDirty() {
+        dirty.markAll()
+        distrustMaps()
+    }
+
+    /// Source and target have changed their roles, and with that the meaning of what each changed alone.
+    mutating func swapSides() {
+        owePages()
+        swap(&dirty, &targetChanged)
+    }
+
+    /// Nobody knows on which side a difference is: it is on both.
+    mutating func shareChanges() {
+        owePages()
+        dirty.formUnion(targetChanged)
+        targetChanged.formUnion(dirty)
+    }
+
+    /// Before anything is copied: what either side changed is what differs.
+    mutating func joinChanges() {
+        guard !targetChanged.isClean else { return }
+        owePages()
+        dirty.formUnion(targetChanged)
+        targetChanged.clearAll()
+    }
+
+    /// Extents that the activity log does not have are about to be marked.
+    mutating func distrustMaps() {
+        store.trust = .none
+        store.oweAll()
+    }
+
+    /// The maps change sides: until all pages that have bits are written again, only both together can be relied on.
+    private mutating func owePages() {
+        guard store.trust != .none else { return }
+        guard !dirty.isClean || !targetChanged.isClean else { return }
+        store.trust = .union
+        var granule: UInt64 = 0
+        while let found = Self.earliest(dirty.nextDirty(from: granule), targetChanged.nextDirty(from: granule)) {
+            let page = found / MetadataLayout.granulesPerPage
+            store.owe(2 * page)
+            store.owe(2 * page + 1)
+            granule = (page + 1) * MetadataLayout.granulesPerPage
+        }
+    }
+
+    private static func earliest(_ left: UInt64?, _ right: UInt64?) -> UInt64? {
+        guard let left else { return right }
+        guard let right else { return left }
+        return min(left, right)
+    }
+
+    private mutating func noteStalePages(touching extent: Extent, side: UInt64) {
+        let range = dirty.granules(touching: extent)
+        guard !range.isEmpty else { return }
+        let last = (range.upperBound - 1) / MetadataLayout.granulesPerPage
+        for page in range.lowerBound / MetadataLayout.granulesPerPage...last { store.makeStale(2 * page + side) }
+    }
+
+    private static func noteStalePages(of map: borrowing DirtyMap, in store: inout MapStore) {
+        var granule: UInt64 = 0
+        while let found = map.nextDirty(from: granule) {
+            let page = found / MetadataLayout.granulesPerPage
+            store.makeStale(2 * page)
+            granule = (page + 1) * MetadataLayout.granulesPerPage
+        }
+    }
+
+    // MARK: - Recovery
+
+    /// Takes up what the metadata area says: bits, the active extents, and how far both can be relied on.
+    mutating func restore(_ maps: RecoveredMaps, from record: PairRecord) {
+        store.generation = record.logGeneration
+        store.durableTrust = record.mapTrust
+        guard maps.trust != .none, record.extentShift == store.extentShift else {
+            store.generation += 1
+            return markAllDirty()
+        }
+        store.trust = maps.trust
+        for (index, bits) in maps.dirty.enumerated() where index < dirty.wordCount && bits != 0 {
+            dirty.mark(word: index, bits)
+        }
+        for (index, bits) in maps.targetChanged.enumerated() where index < targetChanged.wordCount && bits != 0 {
+            targetChanged.mark(word: index, bits)
+        }
+        if maps.trust == .union {
+            store.oweAll()
+            shareChanges()
+        }
+        if maps.damagedSectorCount > 0 { store.stale.markAll() }
+        // A closed log holds nothing: its generation is over.
+        guard !record.isClosedCleanly else { return store.generation += 1 }
+        store.log.resume(after: maps.logSequence)
+        for active in maps.active {
+            store.log.restore(key: active.key, inSlot: active.slot)
+            markActive(active.key)
+        }
+    }
+
+    /// An extent was active at a crash: writes of it may have reached either element, or neither.
+    private mutating func markActive(_ key: UInt32) {
+        let start = UInt64(key & ~ActivityLog.targetSide) << UInt64(store.extentShift)
+        let end = min(start + 1 << UInt64(store.extentShift), dirty.volumeByteCount)
+        let extent = Extent(offset: start, length: end - start)
+        let isTargetSide = key & ActivityLog.targetSide != 0
+        if !isTargetSide { markDirty(extent) }
+        if isTargetSide || isMisplaced { markTargetChanged(extent) }
+    }
+
+    // MARK: - The log
+
+    /// The keys of the extents that a write touches.
+    func logKeys(of extent: Extent, isTargetSide: Bool) -> ClosedRange<UInt32> {
+        let side = isTargetSide ? ActivityLog.targetSide : 0
+        let first = UInt32(extent.offset >> UInt64(store.extentShift))
+        let last = UInt32((extent.end - 1) >> UInt64(store.extentShift))
+        return first | side...last | side
+    }
+
+    /// Takes references on the extents of a write; false when one of them is not active: it has been asked for.
+    mutating func enterLog(_ keys: ClosedRange<UInt32>) -> Bool {
+        if keys.lowerBound == keys.upperBound {
+            if store.log.acquire(keys.lowerBound) { return true }
+            _ = store.log.want(keys.lowerBound)
+            return false
+        }
+        var areActive = true
+        for key in keys where !store.log.touch(key) {
+            areActive = false
+            _ = store.log.want(key)
+        }
+        guard areActive else { return false }
+        for key in keys { _ = store.log.acquire(key) }
+        return true
+    }
+
+    /// Takes references on as many extents as are active, one after the other; true when it has them all.
+    mutating func enterLogByParts(_ keys: ClosedRange<UInt32>) -> Bool {
+        while preferredKeyCount < keys.count, store.log.acquire(keys.lowerBound + UInt32(preferredKeyCount)) {
+            preferredKeyCount += 1
+        }
+        guard preferredKeyCount < keys.count else { return true }
+        for key in keys.dropFirst(preferredKeyCount) where !store.log.touch(key) { _ = store.log.want(key) }
+        return false
+    }
+
+    /// Gives the references of a write back.
+    mutating func leaveLog(_ keys: ClosedRange<UInt32>, wasMirrored: Bool) {
+        for key in keys { store.log.release(key, epoch: wasMirrored ? store.writeEpoch : nil) }
+    }
 }

@@ -8,16 +8,24 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
     package var copyDepth: UInt8
     /// Bytes that the mover reads at once: a multiple of the granule, at most the largest buffer.
     package var copyChunkByteCount: UInt32
+    /// Extent of the activity log in bytes: a power of two, from one granule to 1024.
+    package var logExtentByteCount: UInt32
+    /// Extents of the activity log that may be active at once.
+    package var logExtentCount: UInt16
 
     package init(
         granuleByteCount: UInt32 = 64 << 10,
         targetTimeoutNanoseconds: UInt64 = 30_000_000_000,
         copyDepth: UInt8 = 4,
-        copyChunkByteCount: UInt32 = 1 << 20
+        copyChunkByteCount: UInt32 = 1 << 20,
+        logExtentByteCount: UInt32 = 4 << 20,
+        logExtentCount: UInt16 = 1024
     ) {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutNanoseconds = targetTimeoutNanoseconds
         self.copyDepth = copyDepth
         self.copyChunkByteCount = copyChunkByteCount
+        self.logExtentByteCount = logExtentByteCount
+        self.logExtentCount = logExtentCount
     }
 }

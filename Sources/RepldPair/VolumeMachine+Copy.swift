@@ -162,16 +162,48 @@ extension VolumeMachine {
         request.startedAt = now
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].isCopyFlushInFlight = true
+        // The source as well: what was read there may be in a cache that a loss of power empties, and the target would keep it.
+        issue(id, leg: 0, .flush)
         issueTargetFlush(id, pair: index)
+        noteFullFlush(id, index)
     }
 
-    /// The target has made the copied extents durable: exactly their bits are cleared (rule 3).
-    mutating func copyFlushCompleted(_ id: SlotID, _ failure: IOFailure?) {
+    mutating func copyFlushLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
+        let index = Int(slots[id].pair)
+        if leg == 0 {
+            // That marks everything, and leaves nothing to clear.
+            if let failure { ownFlushOfPrimaryFailed(failure) }
+        } else {
+            targetFlushCompleted(id, pair: index, failure)
+        }
+        if slots[id].pendingLegs == 0 {
+            copyFlushCompleted(id)
+        } else if slots[id].awaitedLegs == 0 {
+            slots[id].stage = .abandoned
+        }
+    }
+
+    mutating func logFlushLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
+        let index = Int(slots[id].pair)
+        if leg == 0 {
+            if let failure { ownFlushOfPrimaryFailed(failure) }
+        } else {
+            targetFlushCompleted(id, pair: index, failure)
+        }
+        if slots[id].pendingLegs == 0 {
+            slots.release(id)
+            logFlushEnded(index)
+        } else if slots[id].awaitedLegs == 0 {
+            slots[id].stage = .abandoned
+        }
+    }
+
+    /// Both elements have made the copied extents durable: exactly their bits are cleared (rule 3).
+    private mutating func copyFlushCompleted(_ id: SlotID) {
         let index = Int(slots[id].pair)
         pairs[index].isCopyFlushInFlight = false
-        targetFlushCompleted(id, pair: index, failure)
         if isCopying(index) {
-            while let extent = pairs[index].copied.popFirst() { pairs[index].dirty.clear(inside: extent) }
+            while let extent = pairs[index].copied.popFirst() { pairs[index].clearDirty(extent) }
         }
         slots.release(id)
         pumpCopies(index)

@@ -141,7 +141,7 @@ extension VolumeMachine {
         if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
         if gate.primaryFailure != nil || gate.isPrimaryGivenUp {
             // Of the element that is left behind nobody knows what it has lost.
-            pairs[index].dirty.markAll()
+            pairs[index].markAllDirty()
             pairs[index].comparesFirst = true
             if gate.purpose == .failover { pairs[index].isSourceInconsistent = true }
         }
@@ -219,6 +219,12 @@ extension VolumeMachine {
             slots[id].stage = .abandoned
             pairs[Int(slots[id].pair)].copiesInFlight -= 1
             unlock(id)
+        case (.copyFlush, .running):
+            slots[id].stage = .abandoned
+            pairs[Int(slots[id].pair)].isCopyFlushInFlight = false
+        case (.logFlush, .running):
+            slots[id].stage = .abandoned
+            logFlushEnded(Int(slots[id].pair))
         default:
             invariant(slots[id].stage == .abandoned || slots[id].stage == .answerHeld, "the gate has drained the rest")
         }
@@ -257,6 +263,7 @@ extension VolumeMachine {
             spreadDifferences(of: index, to: other)
         }
         pairs[index].isSecondPrimary.toggle()
+        for other in 0..<pairs.count { pairs[other].store.fullFlush = nil }
         // What the element that is left behind has lost, hosts do not miss.
         owedFlushFailure = nil
         markRecordCritical(index)
@@ -276,6 +283,8 @@ extension VolumeMachine {
     /// Other pairs compare with leg 0: where that changes, they may differ.
     private mutating func spreadDifferences(of index: Int, to other: Int) {
         guard !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean else { return }
+        pairs[other].distrustMaps()
+        wantRecord(other)
         var run = pairs[index].dirty.nextDirtyRun(from: 0, limit: .max)
         while let found = run {
             pairs[other].markAgain(pairs[index].dirty.extent(of: found))

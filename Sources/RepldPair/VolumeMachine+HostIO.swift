@@ -9,13 +9,13 @@ extension VolumeMachine {
             return settle(id)
         }
         if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
-        if isWritingRefused {
-            slots[id].stage = .running
-            slots[id].sourceFailure = .inputOutput
-            settle(id)
-            return
-        }
+        let entry = isWritingRefused ? .refused : enterLogs(id)
+        if entry == .waits { return hold(id, .waitingForRecord) }
         slots[id].stage = .running
+        if entry == .refused {
+            slots[id].sourceFailure = .inputOutput
+            return settle(id)
+        }
         slots[id].startedAt = now
         slots[id].awaitsSource = slots[id].host.operation == .writeZeroes && slots[id].host.mustBeFast
         rememberForOthers(id)
@@ -60,7 +60,10 @@ extension VolumeMachine {
     mutating func startFlush(_ id: SlotID) {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
-        for index in 0..<pairs.count where pairs[index].isMirroring { issueTargetFlush(id, pair: index) }
+        for index in 0..<pairs.count where pairs[index].isMirroring {
+            issueTargetFlush(id, pair: index)
+            noteFullFlush(id, index)
+        }
         guard slots[id].purpose == .closeFlush else { return }
         // A target that has hosts of its own is flushed for them, as the source is for those of the volume.
         for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
@@ -121,7 +124,9 @@ extension VolumeMachine {
             slots[id].sourceFailure = failure
             endTargetRequest(id)
         case .copyFlush:
-            copyFlushCompleted(id, failure)
+            copyFlushLegCompleted(id, leg: leg, failure)
+        case .logFlush:
+            logFlushLegCompleted(id, leg: leg, failure)
         case .gateFlush:
             gateFlushLegCompleted(id, leg: leg, failure)
         case .closeFlush:
@@ -134,6 +139,7 @@ extension VolumeMachine {
     /// A flush that nobody waits for any more came back from a target that was slow or stuck.
     mutating func lateFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
         if slots[id].purpose == .copyFlush { pairs[index].isCopyFlushInFlight = false }
+        if slots[id].purpose == .logFlush { logFlushEnded(index) }
         if slots[id].purpose != .hostRead { targetFlushCompleted(id, pair: index, failure) }
     }
 
@@ -144,7 +150,7 @@ extension VolumeMachine {
         }
         if let failure {
             // The leg is no longer pending, so that breaking would miss its extent: mark it first.
-            pairs[index].dirty.mark(touching: slots[id].host.extent)
+            pairs[index].markDirty(slots[id].host.extent)
             breakPair(index, .targetWriteFailed(failure, slots[id].host.extent))
         } else {
             pairs[index].unflushed.mark(touching: slots[id].host.extent)
@@ -162,6 +168,7 @@ extension VolumeMachine {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
             let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
+            leaveLogs(id)
             unlock(id)
         }
         if holdsForRecord {
@@ -186,8 +193,11 @@ extension VolumeMachine {
     mutating func sourceFlushFailed() {
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(Extent(offset: 0, length: byteCount))
+            pairs[index].distrustMaps()
             pairs[index].comparesFirst = true
             copyAgain(index)
+            // No start may believe an older record.
+            wantRecord(index)
         }
         // What chunks in flight have read may be what is lost now.
         for slot in 0..<slots.capacity {
@@ -232,10 +242,16 @@ extension VolumeMachine {
     ///
     /// Never inside an event: what is released may release others, and a slot would be met twice on the way.
     mutating func finishEvent() {
-        while mayReleaseHeld {
-            mayReleaseHeld = false
-            releaseHeld()
-        }
+        repeat {
+            while mayReleaseHeld {
+                mayReleaseHeld = false
+                releaseHeld()
+            }
+            if mayAdvanceLogs {
+                mayAdvanceLogs = false
+                advanceLogs()
+            }
+        } while mayReleaseHeld
         advanceGate()
     }
 

@@ -200,7 +200,7 @@ extension VolumeMachine {
         pairs[index].reason = nil
         rest(index, in: .prepared)
         pairs[index].joinChanges()
-        pairs[index].dirty.markAll()
+        pairs[index].markAllDirty()
     }
 
     mutating func closeTargetExport(_ index: Int) {

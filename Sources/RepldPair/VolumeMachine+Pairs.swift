@@ -7,42 +7,56 @@ extension VolumeMachine {
 
     /// Takes a pair in, with the record that its metadata area held, and records it as open.
     ///
-    /// A pair that was Synchronized and closed cleanly is Synchronized at once, if no host has written since the volume is
-    /// served. Otherwise nothing is known of where it differs: everything is dirty, and a copy compares before it writes.
-    /// A fresh pair (`isNew`) starts Initialized with everything dirty and copies without comparing.
+    /// What may differ is what the bitmaps have, and after a crash the extents that were active; there a copy compares before it
+    /// writes. A pair that was Synchronized and closed cleanly is Synchronized at once. If a host has written since the volume is
+    /// served, or nothing can be relied on, everything is dirty. A fresh pair (`isNew`) starts Initialized with everything dirty
+    /// and copies without comparing.
     /// Returns the place of the pair; `nil` when every place is taken.
-    package mutating func addPair(_ record: PairRecord, isNew: Bool, settings: PairSettings) -> Int? {
+    package mutating func addPair(
+        _ record: PairRecord,
+        _ maps: RecoveredMaps,
+        isNew: Bool,
+        settings: PairSettings
+    ) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
-        pairs[index] = Pair(volumeByteCount: byteCount, granuleByteCount: UInt64(settings.granuleByteCount))
+        invariant(
+            MetadataLayout.isValid(
+                extentByteCount: UInt64(settings.logExtentByteCount),
+                granuleByteCount: UInt64(settings.granuleByteCount),
+                volumeByteCount: byteCount
+            ),
+            "an extent of the activity log has from one granule to 1024"
+        )
+        pairs[index] = Pair(volumeByteCount: byteCount, settings: settings)
         pairs[index].isInUse = true
         pairs[index].id = record.pair
-        pairs[index].settings = settings
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
         pairs[index].recordSequence = record.sequence
         // The area of a new pair is blank, which no start takes for "in sync".
         pairs[index].isOpenRecorded = isNew
-        takeUp(record, isNew: isNew, index)
+        takeUp(record, maps, isNew: isNew, index)
         if pairs[index].isMirroring { resetCopyCounters(index) }
         wantRecord(index)
         return index
     }
 
     /// The state that a pair begins in, by its record.
-    private mutating func takeUp(_ record: PairRecord, isNew: Bool, _ index: Int) {
+    private mutating func takeUp(_ record: PairRecord, _ maps: RecoveredMaps, isNew: Bool, _ index: Int) {
         var state = CopyState(rawValue: record.copyState) ?? .initialized
         pairs[index].isSecondSource = record.isSecondSource
         pairs[index].isSecondPrimary = record.isSecondPrimary
         pairs[index].isTargetConsistent = record.isTargetConsistent
         pairs[index].isSourceAhead = record.isSourceAhead
         pairs[index].isSourceInconsistent = record.isSourceInconsistent
-        if state == .synchronized && record.isClosedCleanly && !isNew && !hasWritten && !pairs[index].isMisplaced {
+        let wasInSync = state == .synchronized && record.isClosedCleanly && !isNew && !pairs[index].isMisplaced
+        takeUpMaps(record, maps, isNew: isNew, wasInSync: wasInSync, index)
+        if wasInSync && pairs[index].dirty.isClean {
             pairs[index].copyState = .synchronized
             pairs[index].isTargetConsistent = true
             return
         }
-        pairs[index].dirty.markAll()
-        pairs[index].comparesFirst = !isNew
+        pairs[index].comparesFirst = !isNew && (!record.isClosedCleanly || pairs[index].store.trust == .none)
         let operation = ReplicationOperation(rawValue: record.operation)
         if pairs[index].isMisplaced {
             let flowsBack = operation == .failback || operation == .restoreFromReplica
@@ -65,6 +79,28 @@ extension VolumeMachine {
             state = .suspended
         }
         pairs[index].copyState = state
+        if pairs[index].isMirroring { pairs[index].joinChanges() }
+    }
+
+    private mutating func takeUpMaps(
+        _ record: PairRecord,
+        _ maps: RecoveredMaps,
+        isNew: Bool,
+        wasInSync: Bool,
+        _ index: Int
+    ) {
+        if isNew || hasWritten {
+            pairs[index].store.durableTrust = record.mapTrust
+            pairs[index].store.generation = record.logGeneration + 1
+            pairs[index].markAllDirty()
+        } else if wasInSync && record.mapTrust == .none {
+            // Of a version without bitmaps: in sync and closed cleanly means that nothing differs.
+            pairs[index].store.generation = record.logGeneration + 1
+            pairs[index].distrustMaps()
+        } else {
+            pairs[index].restore(maps, from: record)
+        }
+        pairs[index].store.beginSweep()
     }
 
     /// Starts to copy what differs and to mirror what is written, as soon as the target holds nothing back: a late write would
@@ -207,7 +243,7 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
-            if slots[id].pendingLegs & bit != 0 { pairs[index].dirty.mark(touching: slots[id].host.extent) }
+            if slots[id].pendingLegs & bit != 0 { pairs[index].markDirty(slots[id].host.extent) }
         }
     }
 
@@ -229,7 +265,7 @@ extension VolumeMachine {
                 slots[id].stage = .abandoned
                 pairs[index].copiesInFlight -= 1
                 unlock(id)
-            case (.copyFlush, .running):
+            case (.copyFlush, .running), (.logFlush, .running):
                 slots[id].stage = .abandoned
             case (.closeFlush, .running):
                 slots[id].stage = .abandoned
@@ -250,8 +286,9 @@ extension VolumeMachine {
 
     mutating func finishDetachIfIdle(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].wantsDetach, pairs[index].operationsInFlight == 0 else { return }
-        guard pairs[index].copiesInFlight == 0, !pairs[index].isRecordInFlight else { return }
-        pairs[index] = Pair(volumeByteCount: 0, granuleByteCount: 4096)
+        guard pairs[index].copiesInFlight == 0, !hasMetadataInFlight(index) else { return }
+        forgetLog(index)
+        pairs[index] = Pair(volumeByteCount: 0, settings: PairSettings())
         effects.append(.pairDetached(pair: index))
         mayReleaseHeld = true
     }
@@ -292,6 +329,11 @@ extension VolumeMachine {
         record.isTargetConsistent = pairs[index].isTargetConsistent
         record.isSourceAhead = pairs[index].isSourceAhead
         record.isSourceInconsistent = pairs[index].isSourceInconsistent
+        record.mapTrust = pairs[index].store.trust
+        record.logGeneration = pairs[index].store.generation
+        record.granuleShift = pairs[index].dirty.granuleShift
+        record.extentShift = pairs[index].store.extentShift
+        pairs[index].recordTrust = record.mapTrust
         effects.append(.persist(pair: index, record))
     }
 
@@ -308,6 +350,8 @@ extension VolumeMachine {
             recordFailed(index, failure)
         } else {
             if !pairs[index].wantsCleanRecord { pairs[index].isOpenRecorded = true }
+            pairs[index].store.durableTrust = pairs[index].recordTrust
+            mayAdvanceLogs = true
             pairs[index].isRecordImpossible = false
             pairs[index].hasRecordFailed = false
             pairs[index].recordAttempts = 0
@@ -382,7 +426,7 @@ extension VolumeMachine {
 
     /// A record of a pair is on its way, stuck or not: its area cannot be closed.
     package var hasRecordInFlight: Bool {
-        for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordInFlight { return true }
+        for index in 0..<pairs.count where pairs[index].isInUse && hasMetadataInFlight(index) { return true }
         return false
     }
 
@@ -407,6 +451,9 @@ extension VolumeMachine {
             guard slots.isEmpty || onlyStuckRemain else { return }
             for index in 0..<pairs.count where pairs[index].isRecordPending { return }
             startCloseFlush()
+        case .mapping:
+            for index in 0..<pairs.count where pairs[index].isInUse && !isMapSettled(index) { return }
+            recordClosing()
         case .recording:
             for index in 0..<pairs.count where pairs[index].isRecordPending { return }
             closeStage = .closed
@@ -451,10 +498,24 @@ extension VolumeMachine {
     }
 
     private mutating func finishCloseFlush(isSourceDurable: Bool) {
+        closeStage = .mapping
+        isSourceDurableAtClose = isSourceDurable
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            pairs[index].store.endEviction(isDurable: false)
+            pairs[index].store.beginSweep()
+        }
+        mayAdvanceLogs = true
+        finishEvent()
+        advanceClosing()
+    }
+
+    /// The bitmaps are on disk, as far as they can be: the last records.
+    private mutating func recordClosing() {
         closeStage = .recording
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isOpenRecorded {
             // A target that holds a stuck write may still change: that is not clean.
-            pairs[index].wantsCleanRecord = isSourceDurable && pairs[index].operationsInFlight == 0
+            let isStill = isSourceDurableAtClose && pairs[index].operationsInFlight == 0
+            pairs[index].wantsCleanRecord = isStill && pairs[index].store.isSettled
             wantRecord(index)
         }
         advanceClosing()

@@ -55,12 +55,15 @@ extension VolumeMachine {
             return endTargetRequest(id)
         }
         if holdsForRecord { return hold(id, .waitingForRecord) }
+        let isOpen = isTargetOpen(index)
+        let entry = isWritingRefused ? .refused : (isOpen ? enterLogs(id) : .entered)
+        if entry == .waits { return hold(id, .waitingForRecord) }
         slots[id].stage = .running
-        guard isTargetOpen(index), !isWritingRefused else {
-            slots[id].sourceFailure = isWritingRefused ? .inputOutput : .cancelled
+        guard isOpen, entry == .entered else {
+            slots[id].sourceFailure = entry == .refused ? .inputOutput : .cancelled
             return endTargetRequest(id)
         }
-        pairs[index].targetChanged.mark(touching: slots[id].host.extent)
+        pairs[index].markTargetChanged(slots[id].host.extent)
         issue(id, leg: slots[id].host.side, writeKind(of: id), isDurable: slots[id].host.isDurable)
     }
 
@@ -88,7 +91,10 @@ extension VolumeMachine {
     }
 
     mutating func endTargetRequest(_ id: SlotID) {
-        if slots[id].purpose == .targetWrite { unlock(id) }
+        if slots[id].purpose == .targetWrite {
+            leaveLogs(id)
+            unlock(id)
+        }
         answer(id, slots[id].sourceFailure)
     }
 }

@@ -41,6 +41,8 @@ package struct VolumeMachine: ~Copyable {
     ///
     /// Legs are bits of a byte.
     package static var pairLimit: Int { 3 }
+    /// Bitmap pages of one pair that are written at once.
+    package static var pageWriteLimit: Int { MapStore.pageWriteLimit }
     /// Requests in flight on the own export of one target.
     package static var targetSlotLimit: Int { 64 }
 
@@ -65,21 +67,26 @@ package struct VolumeMachine: ~Copyable {
     var gateWaiters: BoundedQueue<SlotID>
     /// A record that held requests back is no longer pending.
     var mayReleaseHeld = false
+    /// The one of the writes that wait for extents of the log which keeps what it gets.
+    var preferredWriter: SlotID?
+    /// Something has changed that a pair's activity log waits for.
+    var mayAdvanceLogs = false
     /// A host has written since the machine was made: a pair that comes now has missed it.
     var hasWritten = false
     var isClosing = false
     var closeStage = CloseStage.open
+    var isSourceDurableAtClose = false
     var gate = Gate()
     /// The primary failed a flush of the machine's own, and no host has heard of it.
     var owedFlushFailure: IOFailure?
 
-    enum CloseStage: UInt8 { case open, draining, flushing, recording, closed }
+    enum CloseStage: UInt8 { case open, draining, flushing, mapping, recording, closed }
 
     /// What a slot is used for.
     enum Purpose: UInt8, BitwiseCopyable {
         case hostRead, hostWrite, hostFlush
         case targetRead, targetWrite, targetFlush
-        case copy, copyFlush, closeFlush, gateFlush
+        case copy, copyFlush, closeFlush, gateFlush, logFlush
     }
 
     enum Stage: UInt8, BitwiseCopyable {
@@ -101,6 +108,10 @@ package struct VolumeMachine: ~Copyable {
         var issuedLegs: UInt8 = 0
         /// Pending legs that nobody waits for any more: their targets did not answer within the time limit.
         var abandonedLegs: UInt8 = 0
+        /// Of a flush: legs that have ended well.
+        var succeededLegs: UInt8 = 0
+        /// Of a write: the pairs in whose logs it has references.
+        var loggedPairs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
         /// A chunk that may have read what the source has lost since: it proves nothing.
@@ -133,13 +144,13 @@ package struct VolumeMachine: ~Copyable {
         // does not start again before they are back: they have slots too, so that the volume goes on without them.
         let stuckLimit = Self.pairLimit * hostSlotLimit
         let targetLimit = Self.pairLimit * Self.targetSlotLimit
-        let capacity = hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 1) + 4
+        let capacity = hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 2) + 4
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
         gateWaiters = BoundedQueue(capacity: hostSlotLimit, blank: SlotID(index: 0, generation: 0))
         effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
-        pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, granuleByteCount: 4096) }
+        pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, settings: PairSettings()) }
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
     }
 
@@ -205,7 +216,7 @@ package struct VolumeMachine: ~Copyable {
             hasWritten = true
             slots[id].stage = .waitingForLock
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
-        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush:
+        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush:
             invariantFailed("hosts of the volume read, write and flush")
         }
     }
@@ -225,6 +236,7 @@ package struct VolumeMachine: ~Copyable {
             pairs[Int(leg) - 1].operationsInFlight -= 1
             invariant(pairs[Int(leg) - 1].operationsInFlight >= 0, "operations on a target are counted")
         }
+        if isFlush(slots[id].purpose) { flushLegCompleted(id, succeeded: outcome.failure == nil, leg: leg) }
         switch slots[id].stage {
         case .running:
             runningLegCompleted(id, leg: leg, outcome.failure)
@@ -249,7 +261,7 @@ package struct VolumeMachine: ~Copyable {
 
     private func isFlush(_ purpose: Purpose) -> Bool {
         switch purpose {
-        case .hostFlush, .copyFlush, .closeFlush, .gateFlush: true
+        case .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush: true
         case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy: false
         }
     }
@@ -287,6 +299,7 @@ package struct VolumeMachine: ~Copyable {
                 break
             }
         }
+        tickLogs()
         giveUpStuckRecords()
         retryRecords()
         if isClosing { advanceClosing() }
@@ -300,7 +313,7 @@ package struct VolumeMachine: ~Copyable {
     private func hasTimeLimit(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .targetRead, .targetWrite, .targetFlush, .gateFlush: false
-        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush: true
+        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush, .logFlush: true
         }
     }
 
@@ -393,7 +406,7 @@ package struct VolumeMachine: ~Copyable {
             case .hostRead: startRedirectedRead(next)
             case .targetWrite: startTargetWrite(next)
             case .copy: startCopy(next)
-            case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush:
+            case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush:
                 invariantFailed("a flush takes no lock, nor does a read of a target's own export")
             }
         }
@@ -411,7 +424,7 @@ package struct VolumeMachine: ~Copyable {
             let request = slots[id]
             switch request.purpose {
             case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
-            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush: break
+            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush: break
             }
             switch request.stage {
             case .waitingForGate, .waitingForRecord, .answerHeld: held += 1
@@ -429,6 +442,7 @@ package struct VolumeMachine: ~Copyable {
             invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
             pairs[index].dirty.checkInvariants()
             pairs[index].unflushed.checkInvariants()
+            pairs[index].store.checkInvariants()
             let isInSync =
                 pairs[index].copyState == .synchronized && !pairs[index].wantsDetach && !leavesPrimary(index)
             invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")

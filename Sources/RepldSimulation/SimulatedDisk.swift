@@ -232,6 +232,21 @@ package final class SimulatedDisk {
         return found
     }
 
+    /// Writes durably without an operation, as whoever prepares a metadata area does.
+    package func put(_ bytes: [UInt8], at offset: Int) {
+        contents.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        stable.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+    }
+
+    /// Power is lost while an operation is under way: each sector of a write may be there or not.
+    func tear(_ operation: SimulatedOperation, random: inout RandomSource) {
+        guard case .write(let offset, let memory, let isDurable) = operation.kind, faults.failure == nil else { return }
+        for start in stride(from: 0, to: memory.count, by: Self.sectorByteCount) where random.chance(oneIn: 2) {
+            let sector = unsafe Array(memory[start..<start + Self.sectorByteCount])
+            write(sector, at: offset + start, isDurable: isDurable)
+        }
+    }
+
     /// Damages a byte for good.
     package func rot(at offset: Int) {
         contents[offset] ^= 0x40

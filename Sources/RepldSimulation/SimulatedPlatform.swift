@@ -63,7 +63,12 @@ package final class SimulatedWorld {
     /// The memory of the operations must still be there, so this comes before the engine is dropped.
     package func crash(disks: [SimulatedDisk]) {
         for operation in operations where random.chance(oneIn: 2) {
-            if case .write = operation.kind { _ = operation.disk.apply(operation, random: &random) }
+            guard case .write = operation.kind else { continue }
+            if random.chance(oneIn: 2) {
+                operation.disk.tear(operation, random: &random)
+            } else {
+                _ = operation.disk.apply(operation, random: &random)
+            }
         }
         operations.removeAll()
         for disk in disks { disk.losePower(random: &random) }

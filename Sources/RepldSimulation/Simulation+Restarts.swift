@@ -7,7 +7,7 @@ internal import RepldPair
 extension Simulation {
     /// Serves the volume and takes its pairs in: the records say which element serves hosts.
     func attachAll(isFirst: Bool) throws(SimulationFailure) {
-        let records = pairs.indices.map { !isFirst && pairs[$0].isAttached ? recover($0) : nil }
+        let records = pairs.indices.map { !isFirst && pairs[$0].isAttached ? recoverAll($0) : nil }
         let element = ElementSpec<SimulatedPlatform>(
             handle: SimulatedElement(primary),
             geometry: primary.geometry,
@@ -19,8 +19,8 @@ extension Simulation {
         for index in pairs.indices {
             if isFirst {
                 try attach(index, isNew: true)
-            } else if let record = records[index] {
-                try add(index, record, isNew: false)
+            } else if let (record, maps) = records[index] {
+                try add(index, record, maps, isNew: false)
                 try checkRestarted(index)
             }
         }
@@ -32,12 +32,18 @@ extension Simulation {
         pairs[index].forget()
         pairs[index].id = PairID(high: options.seed, low: nextNumber)
         let name = pairs[index].metadata.name
-        pairs[index].metadata = SimulatedDisk(name: name, byteCount: PairRecord.areaByteCount)
+        pairs[index].metadata = SimulatedDisk(name: name, byteCount: Int(options.layout.areaByteCount))
         nextNumber += 1
-        try add(index, newRecord(pairs[index].id), isNew: isNew)
+        try add(index, newRecord(pairs[index].id), .unknown(because: nil), isNew: isNew)
     }
 
-    private func add(_ index: Int, _ record: PairRecord, isNew: Bool) throws(SimulationFailure) {
+    private func add(
+        _ index: Int,
+        _ record: PairRecord,
+        _ maps: RecoveredMaps,
+        isNew: Bool
+    ) throws(SimulationFailure) {
+        if maps.trust == .none { formatLog(index, record.pair) }
         let target = ElementSpec<SimulatedPlatform>(
             handle: SimulatedElement(other(index)),
             geometry: other(index).geometry,
@@ -55,12 +61,15 @@ extension Simulation {
             target: target,
             metadata: metadata,
             record: record,
+            maps: maps,
             isNew: isNew,
             settings: PairSettings(
                 granuleByteCount: options.granuleByteCount,
                 targetTimeoutNanoseconds: options.targetTimeoutNanoseconds,
                 copyDepth: options.copyDepth,
-                copyChunkByteCount: options.copyChunkByteCount
+                copyChunkByteCount: options.copyChunkByteCount,
+                logExtentByteCount: options.logExtentByteCount,
+                logExtentCount: options.logExtentCount
             )
         )
         pairs[index].sequenceAtStart = record.sequence
@@ -99,6 +108,30 @@ extension Simulation {
         switch unsafe PairRecordRecovery.decide(first.span.bytes, second.span.bytes) {
         case .found(let record), .older(let record, _): return record
         case .blank, .lost: return newRecord(pairs[index].id)
+        }
+    }
+
+    /// The record, and what the bitmaps and the activity log behind it say.
+    private func recoverAll(_ index: Int) -> (PairRecord, RecoveredMaps) {
+        let record = recover(index)
+        let area = pairs[index].metadata.bytes(0..<pairs[index].metadata.byteCount)
+        let granule = UInt64(options.granuleByteCount)
+        let maps = unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: granule)
+        coverage.recovered(maps, record)
+        note("the maps of pair \(index): \(maps.trust), \(maps.active.count) active, \(maps.distrust ?? "whole")")
+        return (record, maps)
+    }
+
+    /// Writes a log that was never used, as the control plane does before a pair is taken in.
+    private func formatLog(_ index: Int, _ pair: PairID) {
+        for number in 0..<MetadataLayout.logBlockCount {
+            var block = [UInt8](repeating: 0, count: MetadataLayout.blockByteCount)
+            unsafe block.withUnsafeMutableBytes { buffer in
+                var span = unsafe MutableRawSpan(_unsafeBytes: buffer)
+                ActivityLogSector.encodeBlank(number: number, pair, into: &span)
+            }
+            let offset = Int(MetadataLayout.logBlockOffset(sequence: UInt64(number)))
+            pairs[index].metadata.put(block, at: offset)
         }
     }
 
@@ -149,13 +182,25 @@ extension Simulation {
         keepImages(wasSynchronized)
         try checkHistories(after: "the crash", wasSynchronized) { $0.survivors($1) }
         try attachAll(isFirst: false)
+        try checkCovered()
+    }
+
+    /// What a crash has left different, the maps and the activity log know.
+    private func checkCovered() throws(SimulationFailure) {
+        for index in pairs.indices where pairs[index].isAttached {
+            for sector in primary.sectors(differingFrom: other(index)) {
+                guard !engine.isDirty(pairs[index].id, touching: Self.extent(sector)) else { continue }
+                throw failure("after the crash sector \(sector) of pair \(index) differs, and no dirty bit says so")
+            }
+        }
     }
 
     /// Bits rot while the daemon is down: in one block of one pair.
     private func damageMetadata() {
         guard world.random.chance(oneIn: options.damagedBlockOneIn) else { return }
-        let offset = Int(world.random.below(UInt64(PairRecord.areaByteCount)))
         let pair = pick()
+        let limit = world.random.chance(oneIn: 2) ? PairRecord.areaByteCount : pairs[pair].metadata.byteCount
+        let offset = Int(world.random.below(UInt64(limit)))
         coverage[.damagedBlocks] += 1
         note("byte \(offset) of \(pairs[pair].metadata.name) rots")
         pairs[pair].metadata.rot(at: offset)

@@ -90,7 +90,7 @@ package final class Simulation {
                 SimulatedPair(
                     id: PairID(high: options.seed, low: UInt64(index)),
                     second: disk,
-                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: PairRecord.areaByteCount)
+                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: Int(options.layout.areaByteCount))
                 )
             )
         }

@@ -1,4 +1,5 @@
 internal import RepldCore
+internal import RepldFormat
 internal import RepldPair
 
 /// What a run did, for the table of what was covered.
@@ -15,6 +16,11 @@ package struct SimulationCoverage: Sendable, Hashable {
         case crashesInGate = "crashes while an operation was under way"
         case movesTakenBack = "crashes that took a move of the primary back"
         case damagedBlocks = "metadata blocks damaged between lives"
+        case exactRecoveries = "restarts of a pair with exact maps"
+        case unionRecoveries = "restarts of a pair with maps that cover both sides together"
+        case blindRecoveries = "restarts of a pair of which nothing was known"
+        case activeExtents = "extents that were active at a crash"
+        case damagedSectors = "damaged bitmap sectors found"
         case cleanRestarts = "clean restarts"
         case pairsBroken = "pairs broken"
         case synchronizations = "pairs that became Synchronized"
@@ -36,6 +42,16 @@ package struct SimulationCoverage: Sendable, Hashable {
 
     mutating func accepted(_ operation: ReplicationOperation, from state: CopyState) {
         counts[Self.acceptedName(operation, state), default: 0] += 1
+    }
+
+    mutating func recovered(_ maps: RecoveredMaps, _ record: PairRecord) {
+        switch maps.trust {
+        case .exact: self[.exactRecoveries] += 1
+        case .union: self[.unionRecoveries] += 1
+        case .none: self[.blindRecoveries] += 1
+        }
+        self[.activeExtents] += maps.active.count
+        self[.damagedSectors] += maps.damagedSectorCount
     }
 
     mutating func ended(_ failure: OperationFailure?) {

@@ -1,4 +1,5 @@
 internal import RepldCore
+internal import RepldFormat
 
 /// How one run of the simulator behaves, drawn from its seed: some kinds of faults off, the others with wild weights.
 package struct SimulationOptions: Sendable {
@@ -26,6 +27,8 @@ package struct SimulationOptions: Sendable {
     package var targetLacksZeroing: Bool
     package var sourceLacksZeroing: Bool
     package var pairCount: Int
+    package var logExtentByteCount: UInt32
+    package var logExtentCount: UInt16
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -54,5 +57,13 @@ package struct SimulationOptions: Sendable {
         targetLacksZeroing = random.chance(oneIn: 4)
         sourceLacksZeroing = random.chance(oneIn: 4)
         pairCount = pick([1, 1, 2, 3])
+        logExtentByteCount = max(granuleByteCount, pick([16384, 65536]))
+        // The largest requests, of 64 KiB, touch up to five extents.
+        logExtentCount = pick([6, 8, 16, 1024])
+    }
+
+    /// Where things are in the metadata areas.
+    var layout: MetadataLayout {
+        MetadataLayout(volumeByteCount: UInt64(volumeByteCount), granuleByteCount: UInt64(granuleByteCount))
     }
 }

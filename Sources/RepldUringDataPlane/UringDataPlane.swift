@@ -18,6 +18,7 @@ package final class UringDataPlane: DataPlane {
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
+    private let logger: Logger
 
     /// Starts the thread; answers when its ring works.
     package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
@@ -49,7 +50,7 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(events, continuation, mailbox, thread, end)
+        return UringDataPlane(events, continuation, mailbox, thread, end, logger)
     }
 
     private init(
@@ -57,8 +58,10 @@ package final class UringDataPlane: DataPlane {
         _ continuation: AsyncStream<EngineEvent>.Continuation,
         _ mailbox: Mailbox<UringPlatform>,
         _ thread: LoopThread,
-        _ end: LoopEnd
+        _ end: LoopEnd,
+        _ logger: Logger
     ) {
+        self.logger = logger
         self.events = events
         self.continuation = continuation
         self.mailbox = mailbox
@@ -147,6 +150,11 @@ package final class UringDataPlane: DataPlane {
         }
         let (record, isNew) = try Self.record(of: pair, volumeByteCount: served.byteCount)
         let target = try await open(pair.targetPath, isReadOnly: false)
+        let layout = MetadataLayout(
+            volumeByteCount: served.byteCount,
+            granuleByteCount: UInt64(pair.settings.granuleByteCount)
+        )
+        let maps = try await prepareMetadata(pair.metadataPath, record, layout, isNew: isNew)
         let metadata = try await open(pair.metadataPath, isReadOnly: false)
         let spec = PairSpec<UringPlatform>(
             volume: pair.volume,
@@ -155,6 +163,7 @@ package final class UringDataPlane: DataPlane {
             target: ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath),
             metadata: ElementSpec(handle: metadata, geometry: metadata.geometry, name: pair.metadataPath),
             record: record,
+            maps: maps,
             isNew: isNew,
             settings: pair.settings
         )
@@ -229,6 +238,7 @@ package final class UringDataPlane: DataPlane {
             if record.volumeByteCount != volumeByteCount {
                 record.volumeByteCount = volumeByteCount
                 record.isClosedCleanly = false
+                record.mapTrust = .none
             }
             return (record, false)
         case .blank:
@@ -242,6 +252,38 @@ package final class UringDataPlane: DataPlane {
                 """
             )
         }
+    }
+
+    /// Reads a metadata area on a thread that may wait for a slow device.
+    private func prepareMetadata(
+        _ path: String,
+        _ record: PairRecord,
+        _ layout: MetadataLayout,
+        isNew: Bool
+    ) async throws(DataPlaneError) -> RecoveredMaps {
+        let result: Result<RecoveredMaps, DataPlaneError> = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async {
+                continuation.resume(
+                    returning: Result { () throws(DataPlaneError) in
+                        try MetadataFile.prepare(path, at: 0, record, layout, isNew: isNew)
+                    }
+                )
+            }
+        }
+        let maps = try result.get()
+        if let distrust = maps.distrust {
+            logger.warning(
+                "everything is compared: what the metadata says of a pair's differences cannot be relied on",
+                metadata: ["file": "\(path)", "reason": "\(distrust)"]
+            )
+        }
+        if maps.damagedSectorCount > 0 {
+            logger.warning(
+                "bitmap sectors are damaged; what they stood for is compared",
+                metadata: ["file": "\(path)", "sectors": "\(maps.damagedSectorCount)"]
+            )
+        }
+        return maps
     }
 
     /// Opens an element on a thread that may wait for a slow device.

@@ -1,0 +1,102 @@
+internal import Foundation
+internal import Glibc
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldFormat
+
+/// The file of a pair's metadata area, before a loop takes it.
+enum MetadataFile {
+    /// Makes the file as large as the area has to be, with all its space allocated, and reads what it says.
+    ///
+    /// The space is allocated here, so that a file system that is full later fails no write of a host. Where the bitmaps and
+    /// the activity log cannot be relied on, a log that was never used is written.
+    static func prepare(
+        _ path: String,
+        at offset: UInt64,
+        _ record: PairRecord,
+        _ layout: MetadataLayout,
+        isNew: Bool
+    ) throws(DataPlaneError) -> RecoveredMaps {
+        let file = unsafe Glibc.open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+        guard file >= 0 else { throw failure(path, "cannot be opened", errno) }
+        defer { _ = Glibc.close(file) }
+        try reserve(file, path, offset + layout.areaByteCount)
+        var maps = RecoveredMaps.unknown(because: nil)
+        if !isNew, record.mapTrust != .none {
+            let area = try read(file, path, offset, Int(layout.areaByteCount))
+            maps = unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: layout.granuleByteCount)
+        }
+        if maps.trust == .none { try writeBlankLog(file, path, offset, record.pair) }
+        return maps
+    }
+
+    private static func reserve(_ file: Int32, _ path: String, _ byteCount: UInt64) throws(DataPlaneError) {
+        var facts = stat()
+        guard unsafe fstat(file, &facts) == 0 else { throw failure(path, "cannot be looked at", errno) }
+        guard facts.st_mode & S_IFMT == S_IFREG else { return }
+        let isWhole = UInt64(facts.st_size) >= byteCount && UInt64(facts.st_blocks) * 512 >= byteCount
+        guard !isWhole else { return }
+        let result = posix_fallocate(file, 0, off_t(byteCount))
+        guard result == 0 else { throw failure(path, "needs \(byteCount) bytes of space", result) }
+        guard fsync(file) == 0 else { throw failure(path, "cannot be made durable", errno) }
+    }
+
+    private static func read(
+        _ file: Int32,
+        _ path: String,
+        _ offset: UInt64,
+        _ byteCount: Int
+    ) throws(DataPlaneError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: byteCount)
+        var done = 0
+        while done < byteCount {
+            let count = unsafe bytes.withUnsafeMutableBytes { buffer in
+                unsafe pread(file, buffer.baseAddress?.advanced(by: done), byteCount - done, off_t(offset) + off_t(done))
+            }
+            if count < 0 && errno == EINTR { continue }
+            guard count >= 0 else { throw failure(path, "cannot be read", errno) }
+            // A short area is seen by whoever reads it.
+            guard count > 0 else { break }
+            done += count
+        }
+        return Array(bytes.prefix(done))
+    }
+
+    private static func writeBlankLog(
+        _ file: Int32,
+        _ path: String,
+        _ offset: UInt64,
+        _ pair: PairID
+    ) throws(DataPlaneError) {
+        var log = [UInt8](repeating: 0, count: MetadataLayout.logBlockCount * MetadataLayout.blockByteCount)
+        for block in 0..<MetadataLayout.logBlockCount {
+            let start = block * MetadataLayout.blockByteCount
+            unsafe log.withUnsafeMutableBytes { buffer in
+                let bytes = unsafe UnsafeMutableRawBufferPointer(
+                    rebasing: buffer[start..<start + MetadataLayout.blockByteCount]
+                )
+                var span = unsafe MutableRawSpan(_unsafeBytes: bytes)
+                ActivityLogSector.encodeBlank(number: block, pair, into: &span)
+            }
+        }
+        var done = 0
+        while done < log.count {
+            let count = unsafe log.withUnsafeBytes { buffer in
+                unsafe pwrite(
+                    file,
+                    buffer.baseAddress?.advanced(by: done),
+                    log.count - done,
+                    off_t(offset + MetadataLayout.logOffset) + off_t(done)
+                )
+            }
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { throw failure(path, "cannot be written", errno) }
+            done += count
+        }
+        guard fdatasync(file) == 0 else { throw failure(path, "cannot be made durable", errno) }
+    }
+
+    private static func failure(_ path: String, _ words: String, _ number: Int32) -> DataPlaneError {
+        DataPlaneError(.metadata, "the pair metadata \(path) \(words): \(unsafe String(cString: strerror(number)))")
+    }
+}
