@@ -54,6 +54,10 @@ struct MapStore: ~Copyable {
     var sweepCursor: UInt64 = 0
     /// A page could not be written; tried again at the next tick.
     var hasPageFailed = false
+    /// A page write in flight does not come back.
+    var isPageStuck = false
+    /// Ticks in a row in which what an eviction needs has failed.
+    var evictionAttempts = 0
 
     var isLogWriteInFlight = false
     var logStartedAt = Instant(nanoseconds: 0)
@@ -90,7 +94,9 @@ struct MapStore: ~Copyable {
     }
 
     /// Writes that need a record of the log cannot have it.
-    var isLogImpossible: Bool { isLogStuck || logAttempts >= Self.logAttemptLimit }
+    var isLogImpossible: Bool {
+        isLogStuck || isPageStuck || logAttempts >= Self.logAttemptLimit || evictionAttempts >= Self.logAttemptLimit
+    }
     var hasWriteInFlight: Bool { isLogWriteInFlight || pageWriteCount > 0 }
     /// Every page is on disk as it is here.
     var isSettled: Bool { stale.isClean && pageWriteCount == 0 }
@@ -164,21 +170,46 @@ struct MapStore: ~Copyable {
         return nil
     }
 
-    /// A page write ended; whether trust may go up now.
-    mutating func pageWritten(_ place: Int, isDurable: Bool) -> Bool {
+    /// A page write ended.
+    mutating func pageWritten(_ place: Int, isDurable: Bool) {
         invariant(pageWrites[place].isInUse, "a page write ends once")
         let write = pageWrites[place]
         pageWrites[place].isInUse = false
         pageWriteCount -= 1
         if write.isNeeded { neededWriteCount -= 1 }
+        isPageStuck = false
         guard isDurable else {
-            hasPageFailed = true
+            noteEvictionFailed()
             makeStale(write.number)
             if write.isNeeded, isEvicting { needed.mark(touching: Self.extent(ofPage: write.number)) }
-            return false
+            return
         }
+        evictionAttempts = 0
         if !write.isOutdated { owed.clear(inside: Self.extent(ofPage: write.number)) }
-        return owed.isClean && trust != .exact
+    }
+
+    /// All pages are written that trust waits for.
+    var canBeTrusted: Bool { trust != .exact && owed.isClean && durableTrust.rawValue <= trust.rawValue }
+
+    /// Nothing of the kind is tried before the next tick.
+    mutating func noteEvictionFailed() {
+        if !hasPageFailed { evictionAttempts = min(evictionAttempts + 1, Self.logAttemptLimit) }
+        hasPageFailed = true
+    }
+
+    /// Gives up writes that do not come back within `limit` nanoseconds; true when one is given up now.
+    mutating func giveUpStuck(now: Instant, limit: UInt64) -> Bool {
+        var isNew = false
+        if isLogWriteInFlight, !isLogStuck, now.nanoseconds(since: logStartedAt) > limit {
+            isLogStuck = true
+            isNew = true
+        }
+        for place in 0..<pageWrites.count where pageWrites[place].isInUse && !isPageStuck {
+            guard now.nanoseconds(since: pageWrites[place].startedAt) > limit else { continue }
+            isPageStuck = true
+            isNew = true
+        }
+        return isNew
     }
 
     // MARK: - Eviction
@@ -229,7 +260,12 @@ struct MapStore: ~Copyable {
         needed.clearAll()
         for index in 0..<pageWrites.count where pageWrites[index].isInUse { pageWrites[index].isNeeded = false }
         neededWriteCount = 0
-        if isDurable { log.leavingIsDurable() } else { log.leavingFailed() }
+        if isDurable {
+            evictionAttempts = 0
+            log.leavingIsDurable()
+        } else {
+            log.leavingFailed()
+        }
     }
 
     func checkInvariants() {

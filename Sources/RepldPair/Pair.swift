@@ -242,6 +242,11 @@ extension Pair {
         targetChanged.clearAll()
     }
 
+    /// Everything is dirty, and no start believes otherwise.
+    var isAllDirtyForGood: Bool {
+        dirty.dirtyGranuleCount == dirty.granuleCount && store.trust == .none && store.durableTrust == .none
+    }
+
     /// Extents that the activity log does not have are about to be marked.
     mutating func distrustMaps() {
         store.trust = .none

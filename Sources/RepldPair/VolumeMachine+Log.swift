@@ -90,6 +90,11 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].wantsDetach && closeStage != .closed {
             advanceLog(index)
             pumpPages(index)
+            // A drain waits for no record that is begun after it.
+            if pairs[index].store.canBeTrusted, !gate.isClosed {
+                pairs[index].store.trust = .exact
+                wantRecord(index)
+            }
         }
     }
 
@@ -174,10 +179,7 @@ extension VolumeMachine {
         if let failure, !pairs[index].store.hasPageFailed {
             effects.append(.announce(.recordFailed(pair: pairs[index].id, failure)))
         }
-        if pairs[index].store.pageWritten(place, isDurable: failure == nil), !pairs[index].wantsDetach {
-            pairs[index].store.trust = .exact
-            wantRecord(index)
-        }
+        pairs[index].store.pageWritten(place, isDurable: failure == nil)
         metadataWritten(index)
     }
 
@@ -194,6 +196,8 @@ extension VolumeMachine {
 
     /// What the leaving extents have becomes durable: their bits, and what was mirrored.
     private mutating func advanceEviction(_ index: Int) {
+        // Where it is durable that everything may differ, there is nothing to add.
+        if pairs[index].isAllDirtyForGood { return pairs[index].store.endEviction(isDurable: true) }
         guard pairs[index].store.hasNeededPages else { return }
         let needsFlush = pairs[index].isMirroring && pairs[index].store.leavingEpoch > pairs[index].store.durableEpoch
         guard needsFlush else { return pairs[index].store.endEviction(isDurable: true) }
@@ -239,7 +243,7 @@ extension VolumeMachine {
         if pairs[index].store.durableEpoch < pairs[index].store.leavingEpoch {
             // Not before the next tick: an element that fails flushes would be asked for one after the other.
             pairs[index].store.endEviction(isDurable: false)
-            pairs[index].store.hasPageFailed = true
+            pairs[index].store.noteEvictionFailed()
         }
         mayAdvanceLogs = true
     }
@@ -255,12 +259,10 @@ extension VolumeMachine {
             pairs[index].store.waitsForTick = false
             if !pairs[index].store.stale.isClean { pairs[index].store.beginSweep() }
             let limit = pairs[index].settings.targetTimeoutNanoseconds
-            let isOld = now.nanoseconds(since: pairs[index].store.logStartedAt) > limit
-            if pairs[index].store.isLogWriteInFlight, isOld, !pairs[index].store.isLogStuck {
-                pairs[index].store.isLogStuck = true
-                mayReleaseHeld = true
+            if pairs[index].store.giveUpStuck(now: now, limit: limit) {
                 effects.append(.announce(.recordFailed(pair: pairs[index].id, .timedOut)))
             }
+            if pairs[index].store.isLogImpossible { mayReleaseHeld = true }
         }
         mayAdvanceLogs = true
     }
@@ -274,10 +276,15 @@ extension VolumeMachine {
     func isMapSettled(_ index: Int) -> Bool {
         if pairs[index].store.isSettled || pairs[index].isRecordStuck || pairs[index].hasRecordFailed { return true }
         if pairs[index].store.hasPageFailed { return true }
-        let limit = pairs[index].settings.targetTimeoutNanoseconds
-        for place in 0..<MapStore.pageWriteLimit where pairs[index].store.pageWrites[place].isInUse {
-            if now.nanoseconds(since: pairs[index].store.pageWrites[place].startedAt) > limit { return true }
+        return pairs[index].store.isPageStuck
+    }
+
+    package var debugWords: String {
+        var w = "close \(closeStage) "
+        for i in 0..<pairs.count where pairs[i].isInUse {
+            w += "pair \(i) stale \(pairs[i].store.stale.dirtyGranuleCount) owed \(pairs[i].store.owed.dirtyGranuleCount) inflight \(pairs[i].store.pageWriteCount) trust \(pairs[i].store.trust) \(pairs[i].store.durableTrust) pagefailed \(pairs[i].store.hasPageFailed) rec \(pairs[i].isRecordInFlight) \(pairs[i].isRecordWanted) evict \(pairs[i].store.isEvicting) wanted \(pairs[i].store.log.wantedCount) free \(pairs[i].store.log.freeCount) ready \(pairs[i].store.log.readyCount) flush \(pairs[i].store.isFlushInFlight) full \(String(describing: pairs[i].store.fullFlush)); leave \(pairs[i].store.leavingEpoch) dur \(pairs[i].store.durableEpoch) owedrec \(pairs[i].store.log.isRecordOwed) "
         }
-        return false
+        for s in 0..<slots.capacity { if let id = slots.taken(at: s) { w += "[\(slots[id].purpose) \(slots[id].stage) \(slots[id].pendingLegs)]" } }
+        return w
     }
 }

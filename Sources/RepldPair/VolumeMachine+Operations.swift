@@ -198,9 +198,10 @@ extension VolumeMachine {
         pairs[index].isSourceAhead = false
         pairs[index].comparesFirst = true
         pairs[index].reason = nil
-        rest(index, in: .prepared)
+        // Before the record, which says how far the bitmaps can be relied on.
         pairs[index].joinChanges()
         pairs[index].markAllDirty()
+        rest(index, in: .prepared)
     }
 
     mutating func closeTargetExport(_ index: Int) {
@@ -320,8 +321,10 @@ extension VolumeMachine {
     mutating func endsWell(_ index: Int, _ change: (inout VolumeMachine) -> Void) {
         pairs[index].finishingOperation = pairs[index].operation
         pairs[index].operation = nil
+        let sequence = pairs[index].recordSequence
         change(&self)
-        if !pairs[index].isRecordPending { wantRecord(index) }
+        // A record that was on its way before says nothing of the change.
+        if !pairs[index].isRecordWanted, pairs[index].recordSequence == sequence { wantRecord(index) }
         if pairs[index].isRecordStuck { tellEnd(index, .recordFailed(.timedOut)) }
     }
 

@@ -299,7 +299,7 @@ extension Simulation {
             engine.checkInvariants()
             try observe()
             turns += 1
-            if turns > 100_000 { throw failure("the engine does not stop") }
+            if turns > 100_000 { throw failure("the engine does not stop \(engine.debugWords)") }
         }
         guard box.value == true else { throw failure("the engine ended without saying so") }
         world.crash(disks: disks + pairs.map(\.metadata))
