@@ -175,9 +175,10 @@ package struct ActivityLog: ~Copyable {
 
     /// Builds the next record: waiting keys take free slots, then those that are ready; the rest of these is freed.
     ///
-    /// False when there is nothing to write, or one is on its way.
-    package mutating func beginRecord() -> Bool {
-        guard !isRecordOwed, !wanted.isEmpty, freeCount + readyCount > 0 else { return false }
+    /// False when there is nothing to write, or one is on its way. `isForced` builds one that may change nothing.
+    package mutating func beginRecord(isForced: Bool = false) -> Bool {
+        guard !isRecordOwed else { return false }
+        guard isForced || (!wanted.isEmpty && freeCount + readyCount > 0) else { return false }
         updates.removeAll()
         var free = 0
         var ready = 0

@@ -26,7 +26,6 @@ extension Engine where P: ~Copyable {
         return UInt8(index + 1)
     }
 
-    package var debugWords: String { volumes[0].machine.debugWords }
     /// Whether an operation drains or flushes a volume now.
     package func isGateClosed(volume: Int) -> Bool { volumes[volume].isInUse && volumes[volume].machine.isGateClosed }
 

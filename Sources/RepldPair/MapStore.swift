@@ -59,6 +59,8 @@ struct MapStore: ~Copyable {
     /// Ticks in a row in which what an eviction needs has failed.
     var evictionAttempts = 0
 
+    /// Records of the log that must be written before trust goes up: the ring is not all of this log.
+    var logRecordsOwed = 0
     var isLogWriteInFlight = false
     var logStartedAt = Instant(nanoseconds: 0)
     var logAttempts = 0
@@ -189,7 +191,17 @@ struct MapStore: ~Copyable {
     }
 
     /// All pages are written that trust waits for.
-    var canBeTrusted: Bool { trust != .exact && owed.isClean && durableTrust.rawValue <= trust.rawValue }
+    var canBeTrusted: Bool {
+        trust != .exact && owed.isClean && logRecordsOwed == 0 && durableTrust.rawValue <= trust.rawValue
+    }
+
+    /// Begins a log in a ring of which nothing can be used, under a generation of its own.
+    ///
+    /// What is left there, of an older log or of none, goes when the ring has been written once.
+    mutating func beginLog(after generation: UInt32) {
+        self.generation = generation + 1
+        logRecordsOwed = MetadataLayout.logBlockCount
+    }
 
     /// Nothing of the kind is tried before the next tick.
     mutating func noteEvictionFailed() {

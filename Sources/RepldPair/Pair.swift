@@ -296,7 +296,7 @@ extension Pair {
         store.generation = record.logGeneration
         store.durableTrust = record.mapTrust
         guard maps.trust != .none, record.extentShift == store.extentShift else {
-            store.generation += 1
+            store.beginLog(after: record.logGeneration)
             return markAllDirty()
         }
         store.trust = maps.trust

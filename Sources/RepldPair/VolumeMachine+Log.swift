@@ -116,7 +116,11 @@ extension VolumeMachine {
 
     private mutating func writeLog(_ index: Int) {
         guard !pairs[index].store.isLogWriteInFlight, !pairs[index].store.waitsForTick else { return }
-        guard pairs[index].store.log.isRecordOwed || pairs[index].store.log.beginRecord() else { return }
+        // A ring that may still be needed is not written over before it is durable that it is not.
+        let isForced = pairs[index].store.logRecordsOwed > 0 && pairs[index].store.durableTrust == .none
+        guard pairs[index].store.log.isRecordOwed || pairs[index].store.log.beginRecord(isForced: isForced) else {
+            return
+        }
         pairs[index].store.isLogWriteInFlight = true
         pairs[index].store.logStartedAt = now
         effects.append(.writeLog(pair: index))
@@ -135,6 +139,7 @@ extension VolumeMachine {
             pairs[index].store.waitsForTick = pairs[index].store.isLogImpossible
         } else {
             pairs[index].store.logAttempts = 0
+            pairs[index].store.logRecordsOwed = max(pairs[index].store.logRecordsOwed - 1, 0)
             pairs[index].store.log.recordIsDurable()
         }
         metadataWritten(index)
@@ -277,14 +282,5 @@ extension VolumeMachine {
         if pairs[index].store.isSettled || pairs[index].isRecordStuck || pairs[index].hasRecordFailed { return true }
         if pairs[index].store.hasPageFailed { return true }
         return pairs[index].store.isPageStuck
-    }
-
-    package var debugWords: String {
-        var w = "close \(closeStage) "
-        for i in 0..<pairs.count where pairs[i].isInUse {
-            w += "pair \(i) stale \(pairs[i].store.stale.dirtyGranuleCount) owed \(pairs[i].store.owed.dirtyGranuleCount) inflight \(pairs[i].store.pageWriteCount) trust \(pairs[i].store.trust) \(pairs[i].store.durableTrust) pagefailed \(pairs[i].store.hasPageFailed) rec \(pairs[i].isRecordInFlight) \(pairs[i].isRecordWanted) evict \(pairs[i].store.isEvicting) wanted \(pairs[i].store.log.wantedCount) free \(pairs[i].store.log.freeCount) ready \(pairs[i].store.log.readyCount) flush \(pairs[i].store.isFlushInFlight) full \(String(describing: pairs[i].store.fullFlush)); leave \(pairs[i].store.leavingEpoch) dur \(pairs[i].store.durableEpoch) owedrec \(pairs[i].store.log.isRecordOwed) "
-        }
-        for s in 0..<slots.capacity { if let id = slots.taken(at: s) { w += "[\(slots[id].purpose) \(slots[id].stage) \(slots[id].pendingLegs)]" } }
-        return w
     }
 }

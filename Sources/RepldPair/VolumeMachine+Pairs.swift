@@ -91,11 +91,11 @@ extension VolumeMachine {
     ) {
         if isNew || hasWritten {
             pairs[index].store.durableTrust = record.mapTrust
-            pairs[index].store.generation = record.logGeneration + 1
+            pairs[index].store.beginLog(after: record.logGeneration)
             pairs[index].markAllDirty()
         } else if wasInSync && record.mapTrust == .none {
             // Of a version without bitmaps: in sync and closed cleanly means that nothing differs.
-            pairs[index].store.generation = record.logGeneration + 1
+            pairs[index].store.beginLog(after: record.logGeneration)
             pairs[index].distrustMaps()
         } else {
             pairs[index].restore(maps, from: record)

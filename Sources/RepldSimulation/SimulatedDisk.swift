@@ -232,12 +232,6 @@ package final class SimulatedDisk {
         return found
     }
 
-    /// Writes durably without an operation, as whoever prepares a metadata area does.
-    package func put(_ bytes: [UInt8], at offset: Int) {
-        contents.replaceSubrange(offset..<offset + bytes.count, with: bytes)
-        stable.replaceSubrange(offset..<offset + bytes.count, with: bytes)
-    }
-
     /// Power is lost while an operation is under way: each sector of a write may be there or not.
     func tear(_ operation: SimulatedOperation, random: inout RandomSource) {
         guard case .write(let offset, let memory, let isDurable) = operation.kind, faults.failure == nil else { return }

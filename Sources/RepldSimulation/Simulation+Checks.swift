@@ -12,7 +12,7 @@ extension Simulation {
             if isHostIdle { return }
             try turn()
         }
-        throw failure("host requests never end: \(engine.debugWords) \(inFlight.compactMap { $0 }.map { "\($0.operation) \($0.number)" })")
+        throw failure("host requests never end: \(inFlight.compactMap { $0 }.map { "\($0.operation) \($0.number)" })")
     }
 
     func rest() throws(SimulationFailure) {

@@ -43,7 +43,6 @@ extension Simulation {
         _ maps: RecoveredMaps,
         isNew: Bool
     ) throws(SimulationFailure) {
-        if maps.trust == .none { formatLog(index, record.pair) }
         let target = ElementSpec<SimulatedPlatform>(
             handle: SimulatedElement(other(index)),
             geometry: other(index).geometry,
@@ -122,19 +121,6 @@ extension Simulation {
         return (record, maps)
     }
 
-    /// Writes a log that was never used, as the control plane does before a pair is taken in.
-    private func formatLog(_ index: Int, _ pair: PairID) {
-        for number in 0..<MetadataLayout.logBlockCount {
-            var block = [UInt8](repeating: 0, count: MetadataLayout.blockByteCount)
-            unsafe block.withUnsafeMutableBytes { buffer in
-                var span = unsafe MutableRawSpan(_unsafeBytes: buffer)
-                ActivityLogSector.encodeBlank(number: number, pair, into: &span)
-            }
-            let offset = Int(MetadataLayout.logBlockOffset(sequence: UInt64(number)))
-            pairs[index].metadata.put(block, at: offset)
-        }
-    }
-
     /// A pair goes on as it was recorded: its target is not taken from its hosts, and is usable if it says so.
     private func checkRestarted(_ index: Int) throws(SimulationFailure) {
         guard let state = engine.copyState(of: pairs[index].id) else { throw failure("pair \(index) is gone") }
@@ -142,6 +128,11 @@ extension Simulation {
             throw failure("hosts have written on the target of pair \(index), which starts as \(state.name)")
         }
         guard state != .unsynchronized, state != .synchronized else {
+            // A copy that would have taken the image away never got as far as being recorded.
+            let isUsable = engine.facts(of: pairs[index].id)?.isTargetConsistent ?? false
+            if isUsable, pairs[index].imageInFlow == nil, let saved = pairs[index].imageBeforeFlow {
+                if other(index).writeCount == saved.writeCount { pairs[index].imageInFlow = saved.image }
+            }
             pairs[index].image = nil
             return
         }
@@ -299,7 +290,7 @@ extension Simulation {
             engine.checkInvariants()
             try observe()
             turns += 1
-            if turns > 100_000 { throw failure("the engine does not stop \(engine.debugWords)") }
+            if turns > 100_000 { throw failure("the engine does not stop") }
         }
         guard box.value == true else { throw failure("the engine ended without saying so") }
         world.crash(disks: disks + pairs.map(\.metadata))

@@ -1,6 +1,5 @@
 internal import Foundation
 internal import Glibc
-internal import RepldCore
 internal import RepldDataPlane
 internal import RepldFormat
 
@@ -8,8 +7,7 @@ internal import RepldFormat
 enum MetadataFile {
     /// Makes the file as large as the area has to be, with all its space allocated, and reads what it says.
     ///
-    /// The space is allocated here, so that a file system that is full later fails no write of a host. Where the bitmaps and
-    /// the activity log cannot be relied on, a log that was never used is written.
+    /// The space is allocated here, so that a file system that is full later fails no write of a host.
     static func prepare(
         _ path: String,
         at offset: UInt64,
@@ -21,13 +19,9 @@ enum MetadataFile {
         guard file >= 0 else { throw failure(path, "cannot be opened", errno) }
         defer { _ = Glibc.close(file) }
         try reserve(file, path, offset + layout.areaByteCount)
-        var maps = RecoveredMaps.unknown(because: nil)
-        if !isNew, record.mapTrust != .none {
-            let area = try read(file, path, offset, Int(layout.areaByteCount))
-            maps = unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: layout.granuleByteCount)
-        }
-        if maps.trust == .none { try writeBlankLog(file, path, offset, record.pair) }
-        return maps
+        guard !isNew, record.mapTrust != .none else { return .unknown(because: nil) }
+        let area = try read(file, path, offset, Int(layout.areaByteCount))
+        return unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: layout.granuleByteCount)
     }
 
     private static func reserve(_ file: Int32, _ path: String, _ byteCount: UInt64) throws(DataPlaneError) {
@@ -60,40 +54,6 @@ enum MetadataFile {
             done += count
         }
         return Array(bytes.prefix(done))
-    }
-
-    private static func writeBlankLog(
-        _ file: Int32,
-        _ path: String,
-        _ offset: UInt64,
-        _ pair: PairID
-    ) throws(DataPlaneError) {
-        var log = [UInt8](repeating: 0, count: MetadataLayout.logBlockCount * MetadataLayout.blockByteCount)
-        for block in 0..<MetadataLayout.logBlockCount {
-            let start = block * MetadataLayout.blockByteCount
-            unsafe log.withUnsafeMutableBytes { buffer in
-                let bytes = unsafe UnsafeMutableRawBufferPointer(
-                    rebasing: buffer[start..<start + MetadataLayout.blockByteCount]
-                )
-                var span = unsafe MutableRawSpan(_unsafeBytes: bytes)
-                ActivityLogSector.encodeBlank(number: block, pair, into: &span)
-            }
-        }
-        var done = 0
-        while done < log.count {
-            let count = unsafe log.withUnsafeBytes { buffer in
-                unsafe pwrite(
-                    file,
-                    buffer.baseAddress?.advanced(by: done),
-                    log.count - done,
-                    off_t(offset + MetadataLayout.logOffset) + off_t(done)
-                )
-            }
-            if count < 0 && errno == EINTR { continue }
-            guard count > 0 else { throw failure(path, "cannot be written", errno) }
-            done += count
-        }
-        guard fdatasync(file) == 0 else { throw failure(path, "cannot be made durable", errno) }
     }
 
     private static func failure(_ path: String, _ words: String, _ number: Int32) -> DataPlaneError {
