@@ -116,14 +116,35 @@ package enum BitmapSector {
         _ pair: PairID,
         into block: inout MutableRawSpan
     ) {
+        encodePage(number, pair, into: &block) { word in word < map.wordCount ? map.word(word) : 0 }
+    }
+
+    /// Writes page `number` with the bits of both maps over a whole block.
+    package static func encodeJoinedPage(
+        _ number: UInt64,
+        _ dirty: borrowing DirtyMap,
+        _ targetChanged: borrowing DirtyMap,
+        _ pair: PairID,
+        into block: inout MutableRawSpan
+    ) {
+        encodePage(number, pair, into: &block) { word in
+            word < dirty.wordCount ? dirty.word(word) | targetChanged.word(word) : 0
+        }
+    }
+
+    private static func encodePage(
+        _ number: UInt64,
+        _ pair: PairID,
+        into block: inout MutableRawSpan,
+        bits: (Int) -> UInt64
+    ) {
         let firstWord = Int(number / 2) * MetadataLayout.wordsPerPage
         for sector in 0..<MetadataLayout.sectorsPerBlock {
             let start = sector * MetadataLayout.sectorByteCount
             block.storeLittleEndian(UInt64(0), at: start + 8)
             for index in 0..<wordCount {
                 let word = firstWord + sector * wordCount + index
-                let bits = word < map.wordCount ? map.word(word) : 0
-                block.storeLittleEndian(bits, at: start + MetadataSector.headByteCount + index * 8)
+                block.storeLittleEndian(bits(word), at: start + MetadataSector.headByteCount + index * 8)
             }
             let place = MetadataLayout.pageOffset(number) + UInt64(start)
             MetadataSector.seal(&block, at: start, kind: kind, pair, place: place)

@@ -13,6 +13,10 @@ internal import RepldFormat
 /// - What changes a whole map at once (everything is dirty; the sides are joined or changed) lowers `trust` first. No page is
 ///   written before a record with that trust is durable; when all pages that it concerns are written, trust goes up again.
 ///
+/// While the two sides count only together (`MapTrust.union`), bits move from one map to the other, and a page of one must not
+/// lose what the page of the other has not got yet: so the first page of each two is written with the bits of both, before
+/// either is written as it is (`joined`).
+///
 /// Pages are written four at a time, those that an eviction waits for first. The others (stale ones) are written in sweeps, one
 /// a second at most: so a copy that is interrupted goes on about where it was.
 ///
@@ -29,6 +33,8 @@ struct MapStore: ~Copyable {
         var isInUse = false
         /// An eviction waits for it.
         var isNeeded = false
+        /// It has the bits of both sides.
+        var isJoined = false
         /// Trust was lowered since: what was written is not what is owed.
         var isOutdated = false
         var startedAt = Instant(nanoseconds: 0)
@@ -47,6 +53,8 @@ struct MapStore: ~Copyable {
     var stale: DirtyMap
     var owed: DirtyMap
     var needed: DirtyMap
+    /// First pages that are to be written with the bits of both sides first.
+    var joined: DirtyMap
     var pageWrites: FixedArray<PageWrite>
     var pageWriteCount = 0
     var neededWriteCount = 0
@@ -92,6 +100,7 @@ struct MapStore: ~Copyable {
         stale = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         owed = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         needed = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
+        joined = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         pageWrites = FixedArray(repeating: PageWrite(), count: Self.pageWriteLimit)
     }
 
@@ -117,9 +126,14 @@ struct MapStore: ~Copyable {
         }
     }
 
+    /// The page is to be written with the bits of both sides before either is written as it is.
+    mutating func join(_ number: UInt64) { joined.mark(touching: Self.extent(ofPage: number)) }
+
     mutating func oweAll() {
         stale.markAll()
         owed.markAll()
+        // From here on the pages do not count.
+        if trust == .none { joined.clearAll() }
         for index in 0..<pageWrites.count { pageWrites[index].isOutdated = true }
     }
 
@@ -138,9 +152,13 @@ struct MapStore: ~Copyable {
         }
         guard let number = nextPage() else { return nil }
         guard let place = (0..<pageWrites.count).first(where: { !pageWrites[$0].isInUse }) else { return nil }
+        pageWriteCount += 1
+        if joined.isDirty(granule: number & ~1) {
+            pageWrites[place] = PageWrite(number: number & ~1, isInUse: true, isJoined: true, startedAt: now)
+            return place
+        }
         let isNeeded = needed.isDirty(granule: number)
         pageWrites[place] = PageWrite(number: number, isInUse: true, isNeeded: isNeeded, startedAt: now)
-        pageWriteCount += 1
         if isNeeded { neededWriteCount += 1 }
         needed.clear(inside: Self.extent(ofPage: number))
         stale.clear(inside: Self.extent(ofPage: number))
@@ -155,7 +173,8 @@ struct MapStore: ~Copyable {
             if stale.nextDirty(from: sweepCursor) == nil { isSweeping = false }
             return nil
         }
-        sweepCursor = number + 1
+        // One that is written for both sides first is still to come.
+        if !joined.isDirty(granule: number & ~1) { sweepCursor = number + 1 }
         return number
     }
 
@@ -166,10 +185,18 @@ struct MapStore: ~Copyable {
             for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].number == number {
                 isBusy = true
             }
+            if isBeingJoined(number) { isBusy = true }
             if !isBusy { return number }
             next = set.nextDirty(from: number + 1)
         }
         return nil
+    }
+
+    private func isBeingJoined(_ number: UInt64) -> Bool {
+        for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].isJoined {
+            if pageWrites[index].number == number & ~1 { return true }
+        }
+        return false
     }
 
     /// A page write ended.
@@ -187,6 +214,10 @@ struct MapStore: ~Copyable {
             return
         }
         evictionAttempts = 0
+        if write.isJoined {
+            if !write.isOutdated { joined.clear(inside: Self.extent(ofPage: write.number)) }
+            return
+        }
         if !write.isOutdated { owed.clear(inside: Self.extent(ofPage: write.number)) }
     }
 

@@ -255,14 +255,14 @@ extension Pair {
 
     /// The maps change sides: until all pages that have bits are written again, only both together can be relied on.
     private mutating func owePages() {
-        guard store.trust != .none else { return }
         guard !dirty.isClean || !targetChanged.isClean else { return }
-        store.trust = .union
+        if store.trust != .none { store.trust = .union }
         var granule: UInt64 = 0
         while let found = Self.earliest(dirty.nextDirty(from: granule), targetChanged.nextDirty(from: granule)) {
             let page = found / MetadataLayout.granulesPerPage
             store.owe(2 * page)
             store.owe(2 * page + 1)
+            if store.trust == .union { store.join(2 * page) }
             granule = (page + 1) * MetadataLayout.granulesPerPage
         }
     }
@@ -308,6 +308,7 @@ extension Pair {
         }
         if maps.trust == .union {
             store.oweAll()
+            store.joined.markAll()
             shareChanges()
         }
         if maps.damagedSectorCount > 0 { store.stale.markAll() }

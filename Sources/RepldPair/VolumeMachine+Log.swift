@@ -170,7 +170,9 @@ extension VolumeMachine {
     package func encodePage(pair index: Int, place: Int, into block: inout MutableRawSpan) -> UInt64 {
         let number = pairs[index].store.pageWrites[place].number
         let id = pairs[index].id
-        if number % 2 == 0 {
+        if pairs[index].store.pageWrites[place].isJoined {
+            BitmapSector.encodeJoinedPage(number, pairs[index].dirty, pairs[index].targetChanged, id, into: &block)
+        } else if number % 2 == 0 {
             BitmapSector.encodePage(number, of: pairs[index].dirty, id, into: &block)
         } else {
             BitmapSector.encodePage(number, of: pairs[index].targetChanged, id, into: &block)

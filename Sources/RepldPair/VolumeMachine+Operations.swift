@@ -258,6 +258,7 @@ extension VolumeMachine {
                 machine.turnHostsAway()
                 machine.swapLegs(index)
                 machine.changeState(index, to: .aborted)
+                machine.leavePrimaryBehind(index, wasMirroring: false)
             }
         }
     }

@@ -37,6 +37,8 @@ extension VolumeMachine {
         pairs[index].isOpenRecorded = isNew
         takeUp(record, maps, isNew: isNew, index)
         if pairs[index].isMirroring { resetCopyCounters(index) }
+        // Of what a crash has interrupted only one of the two blocks may know.
+        markRecordCritical(index)
         wantRecord(index)
         return index
     }

@@ -303,9 +303,11 @@ package struct VolumeMachine: ~Copyable {
         giveUpStuckRecords()
         retryRecords()
         if isClosing { advanceClosing() }
+        let wasGateClosed = gate.isClosed
         checkGateDeadline()
         if isClosing { giveUpTargetRequests() }
-        for index in 0..<pairs.count where pairs[index].isFlowingBack { pumpCopies(index) }
+        // Where the gate has just opened, hosts that waited have their turn first: the end of a copy would close it again.
+        for index in 0..<pairs.count where pairs[index].isFlowingBack && !wasGateClosed { pumpCopies(index) }
         finishEvent()
     }
 

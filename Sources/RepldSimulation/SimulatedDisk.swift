@@ -41,6 +41,7 @@ package final class SimulatedDisk {
     /// Sectors in which a failed flush lost something since a checker last asked.
     private var lostSectors: [Bool]
     private var hasLostSectors = false
+    private var hasFailedFlush = false
     /// Writes and zeroings that took effect, in this life or an earlier one.
     package private(set) var writeCount: UInt64 = 0
     package var faults = Faults()
@@ -121,6 +122,7 @@ package final class SimulatedDisk {
 
     /// A flush failed: of what it was to make durable, some is durable, and the rest never will be.
     private func loseCache(random: inout RandomSource) {
+        hasFailedFlush = true
         for write in unflushed {
             let sectors =
                 write.offset / Self.sectorByteCount..<(write.offset + write.bytes.count) / Self.sectorByteCount
@@ -130,6 +132,12 @@ package final class SimulatedDisk {
         }
         contents = stable
         unflushed.removeAll()
+    }
+
+    /// Whether a flush has failed since the last call.
+    func takeFailedFlush() -> Bool {
+        defer { hasFailedFlush = false }
+        return hasFailedFlush
     }
 
     /// The sectors in which failed flushes lost something since the last call.

@@ -19,6 +19,7 @@ extension Simulation {
         var history: WriteHistory
         var targetHistory: WriteHistory?
         var image: WriteHistory?
+        var imageInFlow: WriteHistory?
     }
 
     /// What is known of one pair: what the engine said when it was last looked at, and what must be true of its elements.

@@ -169,7 +169,8 @@ extension Simulation {
             isSecondSource: pairs[index].isSecondSource,
             history: history,
             targetHistory: pairs[index].targetHistory,
-            image: pairs[index].image
+            image: pairs[index].image,
+            imageInFlow: pairs[index].imageInFlow
         )
         if isInSync(index, state) {
             try checkNothingIsLost(index, new)

@@ -211,6 +211,7 @@ extension Simulation {
                 history = undo.history
                 pairs[index].targetHistory = undo.targetHistory
                 pairs[index].image = undo.image
+                pairs[index].imageInFlow = undo.imageInFlow
                 pairs[index].isSecondPrimary = undo.isSecondPrimary
                 let wasInSync = undo.image == nil && record.copyState == CopyState.synchronized.rawValue
                 if wasInSync { pairs[index].imageInFlow = undo.history }

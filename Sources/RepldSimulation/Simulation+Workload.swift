@@ -174,6 +174,8 @@ extension Simulation {
         let disk = host.pair.map { other($0) } ?? primary
         if host.isFast, reason == .notSupported, disk.faults.lacksZeroing { return }
         if host.isExcused || mayFail(host) { return }
+        // The engine's own flush had failed, and this is the first one of a host since.
+        if host.operation == .flush, disk.takeFailedFlush() { return }
         // The export closes under its clients; those of the volume are disconnected where they would find other data.
         if reason == .cancelled { return }
         throw failure("\(host.operation) \(host.number) failed (\(reason.words)) on an element without fault")
