@@ -74,8 +74,11 @@ struct WriteBenchmark: ~Copyable {
             pair: pairID(target),
             name: "p\(target)",
             target: element(byteCount: volumeByteCount),
-            metadata: element(byteCount: UInt64(PairRecord.areaByteCount)),
+            metadata: element(
+                byteCount: MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: 64 << 10).areaByteCount
+            ),
             record: record,
+            maps: .unknown(because: nil),
             isNew: false,
             settings: PairSettings()
         )

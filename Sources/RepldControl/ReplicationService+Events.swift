@@ -179,6 +179,12 @@ extension ReplicationService {
                 "\(what): its dirty maps would take \(byteCount) bytes of memory, and a pair may take \(limit)",
                 suggestion: "choose a larger --granule, up to 1MiB"
             )
+        case .metadataTooSmall(let byteCount, let needed):
+            ControlError(
+                .notEnoughResources,
+                "\(what): its metadata area has \(byteCount) bytes and needs \(needed)",
+                suggestion: "choose a larger --granule, or make room for the area"
+            )
         case .operationRefused(_, let facts):
             ControlError(.notInThisState, "\(what): its state has just become \(facts.copyState.name); try again")
         case .operationFailed(let failure): ControlError(.operationFailed, "\(what): \(failure.words)")

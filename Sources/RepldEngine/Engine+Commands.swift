@@ -135,7 +135,8 @@ extension Engine where P: ~Copyable {
             volumeByteCount: volumes[volume].geometry.byteCount,
             granuleByteCount: UInt64(spec.settings.granuleByteCount)
         )
-        let metadataByteCount = spec.metadata.geometry.byteCount - min(spec.metadataOffset, spec.metadata.geometry.byteCount)
+        let metadataByteCount =
+            spec.metadata.geometry.byteCount - min(spec.metadataOffset, spec.metadata.geometry.byteCount)
         guard metadataByteCount >= layout.areaByteCount else {
             return .failure(.metadataTooSmall(byteCount: metadataByteCount, needed: layout.areaByteCount))
         }

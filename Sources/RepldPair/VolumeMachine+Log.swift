@@ -110,7 +110,9 @@ extension VolumeMachine {
 
     /// Between a gate's drain and its change nothing is to be in flight to the elements.
     private func mayEvict(_ index: Int) -> Bool {
-        if gate.isClosed { return pairs[index].store.log.wantedCount > 0 && gate.stage == .draining && !isPrimaryLeftAlone }
+        if gate.isClosed {
+            return pairs[index].store.log.wantedCount > 0 && gate.stage == .draining && !isPrimaryLeftAlone
+        }
         return !pairs[index].store.hasPageFailed
     }
 

@@ -45,7 +45,12 @@ enum MetadataFile {
         var done = 0
         while done < byteCount {
             let count = unsafe bytes.withUnsafeMutableBytes { buffer in
-                unsafe pread(file, buffer.baseAddress?.advanced(by: done), byteCount - done, off_t(offset) + off_t(done))
+                unsafe pread(
+                    file,
+                    buffer.baseAddress?.advanced(by: done),
+                    byteCount - done,
+                    off_t(offset) + off_t(done)
+                )
             }
             if count < 0 && errno == EINTR { continue }
             guard count >= 0 else { throw failure(path, "cannot be read", errno) }

@@ -17,7 +17,7 @@ import Testing
         let harness = MachineHarness()
         _ = harness.request(.write, 1)
         harness.completeAll()
-        _ = harness.machine.addPair(cleanRecord, isNew: false, settings: PairSettings())
+        _ = harness.machine.addPair(cleanRecord, .unknown(because: nil), isNew: false, settings: PairSettings())
         harness.settle()
         #expect(harness.state == .unsynchronized)
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)

@@ -20,6 +20,10 @@ final class MachineHarness {
     var closedExports: [Int] = []
     var disconnections = 0
     var isClosed = false
+    /// Records of the activity log and bitmap pages are written at once; otherwise the test answers them.
+    var writesLogs = true
+    var logWrites: [Int] = []
+    var pageWrites: [(pair: Int, place: Int)] = []
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
     /// The mover gets its buffers at once.
@@ -45,6 +49,12 @@ final class MachineHarness {
             case .persist(let pair, let record):
                 records.append((pair, record))
                 if writesRecords { machine.recordWritten(pair: pair, nil) }
+            case .writeLog(let pair):
+                logWrites.append(pair)
+                if writesLogs { machine.logWritten(pair: pair, nil) }
+            case .writePage(let pair, let place):
+                pageWrites.append((pair, place))
+                if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
             case .announce(let event):
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
                 events.append(event)
@@ -140,7 +150,7 @@ final class MachineHarness {
             copyState: CopyState.synchronized.rawValue,
             isClosedCleanly: true
         )
-        let index = machine.addPair(record, isNew: false, settings: settings) ?? -1
+        let index = machine.addPair(record, .unknown(because: nil), isNew: false, settings: settings) ?? -1
         settle()
         return index
     }
@@ -153,7 +163,7 @@ final class MachineHarness {
             copyState: CopyState.initialized.rawValue,
             isClosedCleanly: false
         )
-        let index = machine.addPair(record, isNew: true, settings: settings) ?? -1
+        let index = machine.addPair(record, .unknown(because: nil), isNew: true, settings: settings) ?? -1
         settle()
         return index
     }

@@ -111,7 +111,7 @@ import Testing
             copyState: CopyState.synchronized.rawValue,
             isClosedCleanly: false
         )
-        _ = harness.machine.addPair(record, isNew: false, settings: settings(depth: 1))
+        _ = harness.machine.addPair(record, .unknown(because: nil), isNew: false, settings: settings(depth: 1))
         harness.settle()
         #expect(harness.state == .unsynchronized)
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)

@@ -119,7 +119,9 @@ final class PairWorld {
                 copyState: CopyState.initialized.rawValue,
                 isClosedCleanly: false
             )
-        let place = machine.addPair(record, isNew: found == nil, settings: settings)
+        var maps = RecoveredMaps.unknown(because: nil)
+        if record.isClosedCleanly, record.copyState == CopyState.synchronized.rawValue { maps.trust = .exact }
+        let place = machine.addPair(record, maps, isNew: found == nil, settings: settings)
         if place != pair { violation = "pair \(pair) got place \(String(describing: place))" }
         pairs[pair].outstanding = machine.pairs[pair].operation.map { [$0] } ?? []
     }
@@ -160,6 +162,9 @@ final class PairWorld {
                 if pairs[pair].recordInFlight != nil { fail("two records of a pair are on their way") }
                 pairs[pair].recordInFlight = record
                 if shape.writesRecordsAtOnce { recordEnds(pair, isWritten: true) }
+            // What the maps on disk are worth is the simulator's business: here they are written, and never read.
+            case .writeLog(let pair): machine.logWritten(pair: pair, nil)
+            case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
             case .announce(let event): announced(event)
             case .swapLegs(let pair): swapLegs(pair)
             case .closeTargetExport, .disconnectHosts: break

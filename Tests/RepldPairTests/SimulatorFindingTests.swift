@@ -127,7 +127,12 @@ import Testing
         record.isSecondPrimary = true
         record.isTargetConsistent = true
         record.operation = ReplicationOperation.failback.rawValue
-        _ = harness.machine.addPair(record, isNew: false, settings: PairSettings(granuleByteCount: 4096))
+        _ = harness.machine.addPair(
+            record,
+            .unknown(because: nil),
+            isNew: false,
+            settings: PairSettings(granuleByteCount: 4096)
+        )
         harness.settle()
         #expect(harness.machine.facts(of: 0).isSourceInconsistent)
     }

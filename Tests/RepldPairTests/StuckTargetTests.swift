@@ -60,7 +60,7 @@ import Testing
             copyState: CopyState.synchronized.rawValue,
             isClosedCleanly: true
         )
-        _ = harness.machine.addPair(second, isNew: false, settings: settings())
+        _ = harness.machine.addPair(second, .unknown(because: nil), isNew: false, settings: settings())
         harness.settle()
         _ = harness.request(.write, 1)
         _ = harness.request(.flush, 2)
