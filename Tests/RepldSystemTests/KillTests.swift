@@ -18,8 +18,7 @@ extension SystemTests {
                     let count = torture.number(1...4000)
                     let writer = try writes.start(count, seed: torture.nextSeed(), kills: true)
                     try writes.finish(writer)
-                    try mirror.daemon.kill()
-                    try mirror.daemon.start(mirror.configured)
+                    try mirror.startAfterKill(&torture)
                     try writes.check("round \(round), right after the start")
                     try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
                     try CopyBound.expectHeld(mirror, "round \(round)")
@@ -31,7 +30,7 @@ extension SystemTests {
         @Test("during an initial copy under load leaves every acknowledged write, and the copy goes on")
         func initialCopy() throws {
             try Torture.run("kill during an initial copy") { bed, torture in
-                let (mirror, writes) = try Mirror.numbered(bed, byteCount: 128 * mebibyte)
+                let (mirror, writes) = try Mirror.numbered(bed)
                 for round in 1...Torture.roundCount {
                     let writer = try writes.start(.max >> 1, seed: torture.nextSeed())
                     try mirror.waitForWrites(1)
@@ -41,7 +40,7 @@ extension SystemTests {
                         try mirror.set("Prepare", "Prepared", isForced: true)
                         try mirror.set("Activate")
                     }
-                    try mirror.killAndStart(&torture, withinMicroseconds: 150_000)
+                    try mirror.killAndStart(&torture, withinMicroseconds: 100_000)
                     try writes.finish(writer)
                     try writes.check("round \(round), right after the start")
                     try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
@@ -53,7 +52,7 @@ extension SystemTests {
         @Test("during the resync after a Suspend under load leaves every acknowledged write, and the resync goes on")
         func resync() throws {
             try Torture.run("kill during a resync") { bed, torture in
-                let (mirror, writes) = try Mirror.numbered(bed, byteCount: 128 * mebibyte)
+                let (mirror, writes) = try Mirror.numbered(bed)
                 try mirror.create()
                 for round in 1...Torture.roundCount {
                     try mirror.set("Suspend", "Suspended")
@@ -87,8 +86,7 @@ extension SystemTests {
                     )
                     try target.finish(writers.1)
                     try writes.finish(writers.0)
-                    try mirror.daemon.kill()
-                    try mirror.daemon.start(mirror.configured)
+                    try mirror.startAfterKill(&torture)
                     try writes.check("round \(round), the volume")
                     try target.check("round \(round), the target's own export")
                     #expect(try mirror.daemon.pair(Mirror.pair).copyState.name == "Split")
@@ -107,7 +105,7 @@ extension SystemTests {
         @Test("during a restore under load leaves what was restored and what was written since")
         func restore() throws {
             try Torture.run("kill during a restore") { bed, torture in
-                let (mirror, volume) = try Mirror.numbered(bed, byteCount: 128 * mebibyte)
+                let (mirror, volume) = try Mirror.numbered(bed)
                 try mirror.create()
                 var writes = volume
                 for round in 1...Torture.roundCount {
@@ -127,8 +125,7 @@ extension SystemTests {
                         kills: true
                     )
                     try writes.finish(writer)
-                    try mirror.daemon.kill()
-                    try mirror.daemon.start(mirror.configured)
+                    try mirror.startAfterKill(&torture)
                     try writes.check("round \(round), right after the start")
                     try mirror.daemon.waitForCopyState("Restored", of: Mirror.pair)
                     try mirror.expectEqual("round \(round), restored")

@@ -100,16 +100,28 @@ extension SystemTests {
         /// A second volume with a pair, for metadata that is another's.
         private func otherPair(_ bed: TestBed, _ mirror: Mirror) throws -> DamagedFile {
             let paths = (
-                try bed.file("other-source", byteCount: 4 * mebibyte), try bed.file("other-target", byteCount: 4 * mebibyte)
+                try bed.file("other-source", byteCount: 4 * mebibyte),
+                try bed.file("other-target", byteCount: 4 * mebibyte)
             )
             try mirror.daemon.controls("volume", "add", "other", "--element", paths.0)
             try mirror.daemon.controls(
-                "pair", "create", "--source", "other", "--target", paths.1, "--name", "other", "--wait")
+                "pair",
+                "create",
+                "--source",
+                "other",
+                "--target",
+                paths.1,
+                "--name",
+                "other",
+                "--wait"
+            )
             let id = try mirror.daemon.pair("other").id
             return DamagedFile(path: "\(mirror.daemon.stateDirectory)/pairs/\(id).meta")
         }
 
-        enum Loss: String, CaseIterable { case bothRecordsGarbage, otherPairs, cutToNothing, removed, cutInTheFirstRecord }
+        enum Loss: String, CaseIterable {
+            case bothRecordsGarbage, otherPairs, cutToNothing, removed, cutInTheFirstRecord
+        }
 
         @Test("in both records keeps the volume from being served, in words that help", arguments: Loss.allCases)
         func allRecords(loss: Loss) throws {
@@ -174,7 +186,8 @@ extension SystemTests {
                 }
                 try mirror.daemon.start(mirror.configured)
                 let reason = try mirror.refusal()
-                withKnownIssue("a blank area is taken for a new pair's, and the older copy is served after a failover") {
+                withKnownIssue("a blank area is taken for a new pair's, and the older copy is served after a failover")
+                {
                     #expect(reason != nil, "nobody can know which element is newer")
                 }
             }

@@ -80,9 +80,12 @@ extension SystemTests {
             }
         }
 
-        @Test("refuses an operation that it would have to write down, or carries it out; hosts go on", arguments: [
-            "Suspend", "Split", "Failover",
-        ])
+        @Test(
+            "refuses an operation that it would have to write down, or carries it out; hosts go on",
+            arguments: [
+                "Suspend", "Split", "Failover",
+            ]
+        )
         func operation(name: String) throws {
             try Torture.run("\(name) with a full state directory") { bed, torture in
                 let (mirror, writes, space) = try pair(bed)

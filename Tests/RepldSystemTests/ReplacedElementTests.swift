@@ -61,7 +61,11 @@ extension SystemTests {
             return try mirror.bed.run("cmp", arguments).isSuccess
         }
 
-        @Test("in the target's place is refused, or all of it is copied", arguments: Replacement.allCases, [true, false])
+        @Test(
+            "in the target's place is refused, or all of it is copied",
+            arguments: Replacement.allCases,
+            [true, false]
+        )
         func target(replacement: Replacement, isKilled: Bool) throws {
             try Torture.run("target \(replacement), killed: \(isKilled)") { bed, torture in
                 let (mirror, writes) = try ended(bed, &torture, isKilled: isKilled)
@@ -97,24 +101,38 @@ extension SystemTests {
         }
 
         /// What the source's place holds now must not be served for the volume's data, nor copied over the last good copy.
-        @Test("in the source's place is not served for it, and not copied over the target", arguments: Replacement.allCases)
-        func source(replacement: Replacement) throws {
-            try Torture.run("source \(replacement)") { bed, torture in
-                let isKilled = torture.isChosen(oneIn: 2)
+        @Test(
+            "in the source's place is not served for it, and not copied over the target",
+            arguments: Replacement.allCases,
+            [true, false]
+        )
+        func source(replacement: Replacement, isKilled: Bool) throws {
+            try Torture.run("source \(replacement), killed: \(isKilled)") { bed, torture in
                 let (mirror, writes) = try ended(bed, &torture, isKilled: isKilled)
+                // After a kill the two may differ in what was under way; nothing was.
+                #expect(try areEqual(mirror))
                 try replace(mirror.source, by: replacement, bed)
                 try mirror.daemon.start(mirror.configured)
                 let refusal = try mirror.refusal()
                 if replacement == .gone {
                     #expect(refusal?.contains(mirror.source) == true, "\(refusal ?? "served")")
                 } else {
-                    withKnownIssue("a replaced source is served, and after a kill it is copied over the target") {
+                    withKnownIssue("a replaced source is served in silence") {
                         #expect(refusal != nil, "it is not what the pair was made of")
                     }
-                    guard refusal != nil else { return }
-                    let isKept = try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess
-                    #expect(isKept || isKilled, "the target is the last good copy")
+                    guard refusal != nil else {
+                        // After a clean stop larger and smaller ones are copied, too, but not those of the same size.
+                        let isCopied = isKilled || replacement == .smaller || replacement == .larger
+                        try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
+                        return try withKnownIssue("a replaced source is copied over the last good copy") {
+                            let isKept = try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess
+                            #expect(isKept, "the target is the last good copy")
+                        } when: {
+                            isCopied
+                        }
+                    }
                 }
+                #expect(try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess)
                 try putBack(mirror.source)
                 try mirror.daemon.controls("volume", "retry", Mirror.volume)
                 try writes.check("served again")

@@ -19,8 +19,11 @@ struct Torture {
         let given = Self.environmentNumber("REPLD_TORTURE_SEED")
         seed = given ?? UInt64.random(in: 1...999_999)
         random = RandomSource(seed: seed)
-        FileHandle.standardError.write(Data("torture: \(words): REPLD_TORTURE_SEED=\(seed)\n".utf8))
+        say("\(words): REPLD_TORTURE_SEED=\(seed)")
     }
+
+    /// Tells whoever watches the tests.
+    func say(_ words: String) { FileHandle.standardError.write(Data("torture: \(words)\n".utf8)) }
 
     /// Runs what is tried, and names the seed when it fails.
     static func run(_ words: String, _ body: (TestBed, inout Torture) throws -> Void) throws {
@@ -139,12 +142,25 @@ extension Mirror {
 
     /// Kills the daemon after at most that long, at a moment of the seed's choice, and starts it again.
     ///
-    /// The writers notice, and end.
+    /// The writers notice, and end. Whether a copy was under way is said, for whoever judges what was tried.
     func killAndStart(_ torture: inout Torture, withinMicroseconds limit: UInt64) throws {
         var nothing: [pollfd] = []
         let microseconds = Int64(torture.number(0...limit))
         _ = try Deadline(after: .microseconds(microseconds)).poll(&nothing)
+        try startAfterKill(&torture)
+    }
+
+    /// Starts the daemon again after a kill; now and then it is killed while it starts, too.
+    func startAfterKill(_ torture: inout Torture) throws {
         try daemon.kill()
+        let changes = try daemon.process.errors().split(separator: "\n").filter { $0.contains("copy-state-changed") }
+        let change = changes.last?.split(separator: " ").prefix(5).dropFirst(2).joined(separator: " ") ?? "none"
+        torture.say("killed after the change of state: \(change)")
+        if torture.isChosen(oneIn: 3) {
+            let milliseconds = Int64(torture.number(1...400))
+            do { try daemon.start(configured, atMost: .milliseconds(milliseconds)) } catch is Child.TimedOut {}
+            try daemon.kill()
+        }
         try daemon.start(configured)
     }
 
