@@ -128,7 +128,10 @@ extension SystemTests {
                     try mirror.startAfterKill(&torture)
                     try writes.check("round \(round), right after the start")
                     try mirror.daemon.waitForCopyState("Restored", of: Mirror.pair)
-                    try mirror.expectEqual("round \(round), restored")
+                    // What hosts write in Restored is remembered and not mirrored: equal is what nothing is dirty of.
+                    if try mirror.daemon.pair(Mirror.pair).dirtyByteCount == 0 {
+                        try mirror.expectEqual("round \(round), restored")
+                    }
                     try mirror.set("Resume", "Synchronized")
                     try mirror.expectWhole(writes, "round \(round), synchronized again")
                 }
