@@ -33,8 +33,9 @@ extension SystemTests {
             }
         }
 
-        /// After the damage the volume is served with all that was acknowledged, or refused in words that help; then the file
-        /// is put back, and it is served. In the end both elements are equal.
+        /// After the damage the volume is served with all that was acknowledged, or refused in words that help.
+        ///
+        /// A refused one is served when the file has been put back. In the end both elements are equal.
         private func expectNothingLost(
             _ mirror: Mirror,
             _ writes: NumberedWrites,
