@@ -169,7 +169,7 @@ let package = Package(
         .target(name: "RepldTestSupport", path: "Tests/RepldTestSupport", swiftSettings: common),
         .testTarget(
             name: "RepldSystemTests",
-            dependencies: ["RepldTestSupport", "repld", "replctl"],
+            dependencies: ["RepldTestSupport", "RepldCore", "repld", "replctl"],
             exclude: ["Clients"],
             swiftSettings: common
         ),

@@ -18,6 +18,7 @@ enum Reply {
 
     struct Pair: Decodable {
         var name: String
+        var id: String
         var sourcePath: String
         var targetPath: String
         var copyState: Enumerated
@@ -38,6 +39,8 @@ enum Reply {
         var name: String
         var byteCount: UInt64?
         var blockByteCount: UInt32?
+        /// Why it is not served.
+        var reason: String?
         var activity: Activity?
     }
 

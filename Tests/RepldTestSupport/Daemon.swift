@@ -10,9 +10,10 @@ package final class Daemon {
     private let notifySocketPath: String
     private var child: Child?
 
-    package init(bed: TestBed, name: String = "a") throws {
+    /// The state directory lies in the bed's own, unless another is given.
+    package init(bed: TestBed, name: String = "a", stateDirectory: String? = nil) throws {
         self.bed = bed
-        stateDirectory = bed.path("state-\(name)")
+        self.stateDirectory = stateDirectory ?? bed.path("state-\(name)")
         controlSocket = bed.path("control-\(name).sock")
         nbdSocket = bed.path("nbd-\(name).sock")
         notifySocketPath = bed.path("notify-\(name).sock")

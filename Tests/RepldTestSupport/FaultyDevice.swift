@@ -31,6 +31,9 @@ package final class FaultyDevice {
     /// Makes every write, discard and write-zeroes fail from now on, or no more.
     package func setWritesFail(_ fail: Bool) throws { try set(writeSwitch, fail) }
 
+    /// Stops answering anything from now on, without an error, or answers again and what waited as well.
+    package func setHangs(_ hangs: Bool) { server.send(hangs ? SIGSTOP : SIGCONT) }
+
     /// Takes the medium away for good: everything fails from now on.
     package func loseMedium() throws {
         server.end(with: SIGKILL)

@@ -1,0 +1,30 @@
+import RepldTestSupport
+import Testing
+
+/// How much a copy may look at after a restart, in one place.
+enum CopyBound {
+    /// Bytes that the resync after a kill may compare or copy, of a volume of that size.
+    ///
+    /// Today all of it: nothing finer than "not closed cleanly" outlives a kill. To be tightened to what was active or dirty
+    /// when the daemon was killed as soon as an activity log and a bitmap are kept.
+    static func afterKill(volumeByteCount: UInt64) -> UInt64 { volumeByteCount }
+
+    /// Bytes that a copy after a clean stop may compare or copy: there is nothing to find out.
+    static let afterCleanStop: UInt64 = 0
+
+    /// The copy that ran last, as `replctl pair show --json` has it, kept within the bound for a kill.
+    static func expectHeld(_ mirror: Mirror, _ words: String) throws {
+        let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
+        let volume = try #require(try mirror.daemon.volume(Mirror.volume).byteCount)
+        let bound = afterKill(volumeByteCount: volume)
+        #expect(copied.examined <= bound, "\(words): \(copied) with at most \(bound) bytes to look at")
+    }
+}
+
+extension Daemon {
+    /// What the last copy of a pair did since the daemon was started: bytes looked at, and of those written and zeroed.
+    func copiedByteCounts(_ pair: String) throws -> (examined: UInt64, written: UInt64, zeroed: UInt64) {
+        guard let copy = try self.pair(pair).copy else { return (0, 0, 0) }
+        return (copy.totalByteCount, copy.writtenByteCount, copy.zeroByteCount)
+    }
+}
