@@ -23,6 +23,7 @@ extension Engine where P: ~Copyable {
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
+        case .changes(let id, let query, let answer): answer(changes(id, query))
         case .status(let answer): answer(status())
         case .stop(let answer):
             stopAnswers.append(answer)
@@ -38,6 +39,7 @@ extension Engine where P: ~Copyable {
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
+        case .changes(_, _, let answer): answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
         }
