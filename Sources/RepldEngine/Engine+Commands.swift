@@ -1,4 +1,5 @@
 internal import RepldCore
+internal import RepldFrontends
 internal import RepldPair
 
 /// What the control plane asks for.
@@ -153,6 +154,8 @@ extension Engine where P: ~Copyable {
         volumes[volume].setElement(targetElement, leg: UInt8(place + 1))
         volumes[volume].metadata[place] = metadataElement
         volumes[volume].pairNames[place] = spec.name
+        volumes[volume].lastPairNumber += 1
+        volumes[volume].pairNumbers[place] = volumes[volume].lastPairNumber
         carryOut(volume)
         return .success(())
     }
@@ -224,6 +227,7 @@ extension Engine where P: ~Copyable {
         guard let (volume, pair) = findPair(id), detachAnswers[id] == nil else { return answer(.failure(.noSuchPair)) }
         detachAnswers[id] = answer
         volumes[volume].detachingPairs[pair] = id
+        volumes[volume].pairNumbers[pair] = NBDPairSet.noPair
         volumes[volume].machine.detachPair(pair)
         carryOut(volume)
     }
