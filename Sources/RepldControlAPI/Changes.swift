@@ -16,7 +16,7 @@ package struct PairChangesReply: Codable, Hashable, Sendable {
     package var runs: [ChangedRun]
     /// The sum of the runs here.
     package var changedByteCount: UInt64
-    /// Where the next run begins; absent when there is none. A run that was cut goes on there.
+    /// Where the next run begins, or one that was cut goes on; absent when there is none.
     package var nextOffset: UInt64?
 
     package init(

@@ -11,9 +11,10 @@ extension PairCommand {
             abstract: "List where the two elements of a pair may differ: what a copy would look at.",
             discussion: """
                 In a pair that is Fractured, Split, Suspended, Inactive or Failedover that is what has changed since it stopped \
-                mirroring, in whole granules. While a copy runs it is what is still to be copied, and what the target had \
-                changed counts as the source's. In a pair that is Synchronized it is nothing. Where the daemon does not know, as \
-                after a crash, everything is listed.
+                mirroring, in whole granules, and what the target had not got, or not flushed, by then. While a copy runs it \
+                is what is still to be copied, and what the target had changed counts as the source's. In a pair that is \
+                Synchronized it is nothing. After a crash, or a stop of the daemon while the pair was not Synchronized, \
+                everything is listed: what is remembered is not on disk yet.
 
                 The list is made in parts, each of a moment of its own: what hosts change meanwhile may be in it or not.
                 """
@@ -88,9 +89,11 @@ extension PairCommand {
 }
 
 extension ChangedSide: ExpressibleByArgument {
-    public init?(argument: String) { self.init(name: argument) }
+    package init?(argument: String) { self.init(name: argument) }
 
-    public static var allValueStrings: [String] { allCases.map(\.name) }
+    package var defaultValueDescription: String { name }
+
+    package static var allValueStrings: [String] { allCases.map(\.name) }
 }
 
 /// The list of changes in words: its columns are as wide as the volume needs, because it is printed as it comes.
