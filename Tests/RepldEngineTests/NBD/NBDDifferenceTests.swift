@@ -200,6 +200,35 @@ struct NBDDifferenceTests {
         #expect(client.ask(.blockStatus, 0, Self.size)?.differences == [Self.any: extents])
     }
 
+    @Test(
+        "asked for by a client that takes no replies wait for it, and hold nothing meanwhile",
+        arguments: [true, false]
+    )
+    func slowClient(asksForAllocation: Bool) {
+        let host = NBDHost()
+        let id = host.mirror("near", number: 1)
+        host.operate(id, .suspend, to: .suspended)
+        write(host, at: 0)
+        let queries = ["repld:dirty", "repld:dirty:near"] + (asksForAllocation ? ["base:allocation"] : [])
+        let client = client(host, queries)
+        #expect(client.ask(.blockStatus, 0, 4096)?.differences.count == 2)
+        client.socket.isReading = false
+        let cookies = (0..<400).map { _ in client.request(.blockStatus, 0, Self.size) }
+        host.settle()
+        #expect(host.engine.nbd.connections[0].requestCount <= NBDServer.requestLimit)
+        if !asksForAllocation { #expect(host.engine.pool.takenCount == host.idleBuffers) }
+        client.socket.isReading = true
+        host.run {
+            client.parse()
+            return client.answers.count == cookies.count + 1
+        }
+        let extents = [[Self.granule, 1], [Self.size - Self.granule, 0]]
+        for cookie in cookies { #expect(client.answers[cookie]?.differences == [2: extents, 3: extents]) }
+        client.request(.disconnect)
+        #expect(host.run { client.socket.isClosed })
+        host.expectIdle()
+    }
+
     @Test("of a volume without pairs cannot be asked for")
     func unpaired() {
         let host = NBDHost()
