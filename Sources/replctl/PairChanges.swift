@@ -2,7 +2,6 @@ import ArgumentParser
 import Foundation
 import RepldControlAPI
 import RepldControlClient
-import RepldPair
 
 extension PairCommand {
     /// `replctl pair changes`: where the two elements may differ.
@@ -20,9 +19,12 @@ extension PairCommand {
                 """
         )
 
+        /// Whose changes, in the daemon's words.
+        enum Side: String, CaseIterable, ExpressibleByArgument { case source, target, both }
+
         @OptionGroup var common: CommonOptions
         @Argument(help: "Name of the pair.", completion: NameCompletion.pairs) var name: String
-        @Option(help: "Only what this side has changed: source, target or both.") var side = ChangedSide.both
+        @Option(help: "Only what this side has changed: source, target or both.") var side = Side.both
         @Option(help: "List at most so many runs; without it, all.") var limit: UInt64?
 
         func validate() throws {
@@ -31,7 +33,7 @@ extension PairCommand {
 
         func run() async throws {
             let path = "/v1/pairs/\(Arguments.escaped(name))"
-            let runs = ChangedRuns(common.client, pairPath: path, side: side.name, limit: limit)
+            let runs = ChangedRuns(common.client, pairPath: path, side: side.rawValue, limit: limit)
             if common.json {
                 try await printJSON(runs)
             } else {
@@ -86,14 +88,6 @@ extension PairCommand {
             String(decoding: try ControlJSON.encode(value), as: UTF8.self)
         }
     }
-}
-
-extension ChangedSide: ExpressibleByArgument {
-    package init?(argument: String) { self.init(name: argument) }
-
-    package var defaultValueDescription: String { name }
-
-    package static var allValueStrings: [String] { allCases.map(\.name) }
 }
 
 /// The list of changes in words: its columns are as wide as the volume needs, because it is printed as it comes.
