@@ -14,7 +14,8 @@ extension Engine where P: ~Copyable {
 }
 
 extension Pair {
-    fileprivate func changes(_ query: ChangesQuery) -> PairChanges {
+    /// One answer, within its limits.
+    func changes(_ query: ChangesQuery) -> PairChanges {
         let byteCount = dirty.volumeByteCount
         let granule = dirty.granuleByteCount
         var changes = PairChanges(copyState: copyState, volumeByteCount: byteCount, granuleByteCount: granule)
