@@ -180,7 +180,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RepldEngineTests",
-            dependencies: ["RepldCore", "RepldEngine", "RepldFrontends", "RepldPair"],
+            dependencies: ["RepldCore", "RepldEngine", "RepldFormat", "RepldFrontends", "RepldPair"],
             swiftSettings: common
         ),
         .testTarget(

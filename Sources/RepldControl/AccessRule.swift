@@ -27,6 +27,7 @@ package enum AccessRule: Hashable, Sendable {
         "POST /v1/pairs": .operatorOnly,
         "GET /v1/pairs/{name}": .readOnly,
         "GET /v1/pairs/{name}/GetSupportedOperations": .readOnly,
+        "GET /v1/pairs/{name}/changes": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
 
         "GET /v1/jobs": .readOnly,

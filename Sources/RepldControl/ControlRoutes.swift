@@ -18,6 +18,7 @@ struct ControlRoutes {
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
+        addChanges(to: router)
         addJobs(to: router)
         addCapabilities(to: router)
         router.get("v1/events") { request, _ in try await events(request) }
@@ -155,7 +156,7 @@ struct ControlRoutes {
         }
     }
 
-    private static func number(_ name: Substring, of request: Request) throws(ControlError) -> UInt64? {
+    static func number(_ name: Substring, of request: Request) throws(ControlError) -> UInt64? {
         guard let found = request.uri.queryParameters[name] else { return nil }
         guard let number = UInt64(found) else {
             throw ControlError(.invalidRequest, "\(name): found '\(found)', expected a whole number")

@@ -116,3 +116,19 @@ package enum SyncState: Int, Sendable, CaseIterable {
         }
     }
 }
+
+extension ChangedSide {
+    /// The word for it in requests and replies.
+    package var name: String {
+        switch self {
+        case .source: "source"
+        case .target: "target"
+        case .both: "both"
+        }
+    }
+
+    package init?(name: String) {
+        guard let found = Self.allCases.first(where: { $0.name == name }) else { return nil }
+        self = found
+    }
+}

@@ -224,6 +224,25 @@ package struct DirtyMap: ~Copyable {
         return first..<end
     }
 
+    /// The end of the run, begun at `granule`, of granules that are dirty here or in `other`, a map of the same shape.
+    ///
+    /// It is `granule` itself where both are clean, and at most `limit`. Compares word by word: a run may be long.
+    package func endOfRun(from granule: UInt64, limit: UInt64, joining other: borrowing DirtyMap) -> UInt64 {
+        invariant(
+            other.volumeByteCount == volumeByteCount && other.granuleShift == granuleShift,
+            "only maps of one shape are joined"
+        )
+        invariant(granule <= limit && limit <= granuleCount, "a run lies inside the volume")
+        var position = granule
+        while position < limit {
+            let word = Int(position >> 6)
+            let clean = ~(words[word] | other.words[word]) & (~0 << (position & 63))
+            if clean != 0 { return min(UInt64(word) << 6 | UInt64(clean.trailingZeroBitCount), limit) }
+            position = min((UInt64(word) + 1) << 6, limit)
+        }
+        return position
+    }
+
     private mutating func raise(word: Int) {
         var index = word
         for level in 1..<max(levelStarts.count - 1, 1) {

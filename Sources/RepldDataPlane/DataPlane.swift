@@ -155,6 +155,8 @@ package protocol DataPlane: Sendable {
     /// be cancelled.
     func cancelOperation(_ id: PairID) async throws(DataPlaneError)
 
+    /// Where the pair's elements may differ now, from an offset on and in a bounded number of runs.
+    func changes(_ id: PairID, _ query: ChangesQuery) async throws(DataPlaneError) -> PairChanges
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress

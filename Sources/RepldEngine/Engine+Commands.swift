@@ -1,5 +1,6 @@
 internal import RepldCore
 internal import RepldFormat
+internal import RepldFrontends
 internal import RepldPair
 
 /// What the control plane asks for.
@@ -24,6 +25,7 @@ extension Engine where P: ~Copyable {
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
+        case .changes(let id, let query, let answer): answer(changes(id, query))
         case .status(let answer): answer(status())
         case .stop(let answer):
             stopAnswers.append(answer)
@@ -39,6 +41,7 @@ extension Engine where P: ~Copyable {
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
+        case .changes(_, _, let answer): answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
         }
@@ -162,6 +165,8 @@ extension Engine where P: ~Copyable {
         volumes[volume].metadata[place] = metadataElement
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
         volumes[volume].pairNames[place] = spec.name
+        volumes[volume].lastPairNumber += 1
+        volumes[volume].pairNumbers[place] = volumes[volume].lastPairNumber
         carryOut(volume)
         return .success(())
     }
@@ -233,6 +238,7 @@ extension Engine where P: ~Copyable {
         guard let (volume, pair) = findPair(id), detachAnswers[id] == nil else { return answer(.failure(.noSuchPair)) }
         detachAnswers[id] = answer
         volumes[volume].detachingPairs[pair] = id
+        volumes[volume].pairNumbers[pair] = NBDPairSet.noPair
         volumes[volume].machine.detachPair(pair)
         carryOut(volume)
     }

@@ -141,6 +141,8 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     /// Gives up the operation that is under way.
     case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Where a pair's elements may differ now.
+    case changes(PairID, ChangesQuery, answer: @Sendable (Result<PairChanges, EngineRefusal>) -> Void)
     case status(answer: @Sendable (EngineStatus) -> Void)
     /// Drains, flushes, records every pair as cleanly closed, then ends the loop. The answer is its last act.
     case stop(answer: @Sendable () -> Void)

@@ -1,5 +1,6 @@
 internal import RepldCore
 internal import RepldFormat
+internal import RepldFrontends
 internal import RepldPair
 
 /// A volume that the engine serves: its machine, and the elements behind the machine's legs.
@@ -26,6 +27,11 @@ struct HostedVolume: ~Copyable {
     /// The metadata element of each pair.
     var metadata: FixedArray<ElementID?>
     var pairNames: [String]
+    /// What clients know the pairs by that asked for their differences, and the number given last: none is used twice.
+    ///
+    /// A pair has none from the moment that its detaching begins: nothing is remembered of it any more.
+    var pairNumbers = NBDPairSet()
+    var lastPairNumber: UInt32 = 0
     /// Pairs whose detaching is under way.
     var detachingPairs: [PairID?]
     var blocks: MetadataBlocks

@@ -53,6 +53,16 @@ extension Engine: NBDExportDirectory where P: ~Copyable {
         return side == 0 ? volumes[volume].name : volumes[volume].pairNames[Int(side) - 1] + Self.targetSuffix
     }
 
+    /// A volume's own export tells the differences of all its pairs, that of a target those of its pair.
+    package func pairs(ofExport index: Int) -> NBDPairSet {
+        let (volume, side) = placeOfExport(index)
+        return volumes[volume].pairs(ofSide: side)
+    }
+
+    package func pairName(ofExport index: Int, place: Int) -> String {
+        volumes[placeOfExport(index).volume].pairNames[place]
+    }
+
     package func export(at index: Int) -> NBDExport {
         let (volume, side) = placeOfExport(index)
         let geometry = volumes[volume].geometry
@@ -84,6 +94,14 @@ extension Engine: NBDExportDirectory where P: ~Copyable {
 }
 
 extension HostedVolume {
+    /// The numbers of the pairs that the export of a side is about.
+    func pairs(ofSide side: UInt8) -> NBDPairSet {
+        guard side > 0 else { return pairNumbers }
+        var pairs = NBDPairSet()
+        pairs[Int(side) - 1] = pairNumbers[Int(side) - 1]
+        return pairs
+    }
+
     /// Whether clients may choose the volume; a name that the protocol cannot carry cannot be chosen.
     var isExported: Bool {
         isInUse && !isRemoving && !name.isEmpty && name.utf8.count <= NBDLimit.stringByteCount

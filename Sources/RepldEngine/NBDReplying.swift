@@ -160,7 +160,7 @@ extension Engine where P: ~Copyable {
         drainOutbox(connection)
     }
 
-    private mutating func removeFirst(_ item: NBDOutboxItem, _ connection: Int) {
+    mutating func removeFirst(_ item: NBDOutboxItem, _ connection: Int) {
         let next = item.isPending ? nbd.pendings[pendingID(item)].next : nbd.pieces[pieceID(item)].next
         nbd.connections[connection].outboxHead = next
         if next == .none { nbd.connections[connection].outboxTail = .none }
@@ -180,9 +180,12 @@ extension Engine where P: ~Copyable {
 
     /// Writes the last word about a request, and releases it; false when there is no room.
     private mutating func gatherStatus(_ item: NBDOutboxItem, _ connection: Int) -> Bool {
-        guard nbd.connections[connection].gatherCapacity >= NBDReply.errorByteCountMaximum else { return false }
         let pending = pendingID(item)
         let record = nbd.pendings[pending]
+        if record.command == .blockStatus, record.failure == nil {
+            return gatherBlockStatus(item, pending, connection)
+        }
+        guard nbd.connections[connection].gatherCapacity >= NBDReply.errorByteCountMaximum else { return false }
         let isStructured = nbd.connections[connection].isStructured
         let cookie = record.request.cookie
         nbd.connections[connection].gather { output in
@@ -205,7 +208,7 @@ extension Engine where P: ~Copyable {
         let record = nbd.pieces[piece]
         let pending = record.pending
         let request = nbd.pendings[pending]
-        if request.command == .blockStatus { return gatherRuns(item, connection) }
+        if request.command == .blockStatus { return gatherBlockStatus(item, pending, connection) }
         let isCopied = record.length <= NBDServer.copiedByteLimit
         let needed = NBDReply.dataHeaderByteCount + (isCopied ? Int(record.length) : 0)
         guard nbd.connections[connection].gatherCapacity >= needed else { return false }
@@ -253,35 +256,6 @@ extension Engine where P: ~Copyable {
             nbd.pieces[piece].buffer = .none
         }
         releasePiece(piece)
-    }
-
-    /// Writes the answer to an allocation query, and releases piece and request; false when there is no room.
-    private mutating func gatherRuns(_ item: NBDOutboxItem, _ connection: Int) -> Bool {
-        let limit = NBDLimit.statusExtentCount
-        let needed = NBDReply.blockStatusByteCount(extentCount: limit)
-        guard nbd.connections[connection].gatherCapacity >= needed else { return false }
-        let piece = pieceID(item)
-        let record = nbd.pieces[piece]
-        let pending = record.pending
-        let request = nbd.pendings[pending].request
-        let bytes = unsafe pool.bytes(of: record.buffer)
-        nbd.connections[connection].gather { output in
-            var status = NBDBlockStatus(answering: request, extentCountMaximum: limit, output: &output)
-            var start = record.offset
-            for index in 0..<Int(record.runCount) {
-                let place = index * MemoryLayout<AllocationRun>.stride
-                let run = unsafe bytes.load(fromByteOffset: place, as: AllocationRun.self)
-                let state: NBDAllocationState = run.isHole ? [.hole, .zero] : []
-                guard status.append(byteCount: run.end - start, state, to: &output) else { break }
-                start = run.end
-            }
-            if start == record.offset { _ = status.append(byteCount: UInt64(request.length), [], to: &output) }
-            status.finish(output: &output)
-        }
-        removeFirst(item, connection)
-        releasePiece(piece)
-        releasePending(pending)
-        return true
     }
 
     // MARK: - Sending

@@ -175,6 +175,12 @@ extension Engine where P: ~Copyable {
 
     private mutating func submitQuery(_ connection: Int, _ pending: SlotID) -> NBDParserStep {
         let length = nbd.pendings[pending].request.length
+        guard asksForAllocation(connection) else {
+            // What may differ is in the machine's maps: nobody is asked, and the answer is made when it is written.
+            nbd.pendings[pending].submittedByteCount = length
+            submitted(pending, connection)
+            return .again
+        }
         if holdsTooMuch(connection, adding: Self.queryByteCount) { return .pauses }
         if let obstacle = obstacle(connection, needsVolume: false) { return .waits(obstacle) }
         guard let buffer = takeBuffer(connection, Self.queryByteCount) else { return .waits(.buffer) }

@@ -190,6 +190,10 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .cancelOperation(id, answer: $0) }
     }
 
+    package func changes(_ id: PairID, _ query: ChangesQuery) async throws(DataPlaneError) -> PairChanges {
+        try await ask("pair \(id)") { .changes(id, query, answer: $0) }
+    }
+
     package func status() async throws(DataPlaneError) -> EngineStatus {
         let status: EngineStatus? = await withCheckedContinuation { continuation in
             if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }

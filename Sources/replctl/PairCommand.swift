@@ -8,7 +8,7 @@ struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pair",
         abstract: "Volumes and their copies.",
-        subcommands: [Create.self, List.self, Show.self, Watch.self, Aspects.self]
+        subcommands: [Create.self, List.self, Show.self, Watch.self, Changes.self, Aspects.self]
     )
 
     struct Create: AsyncParsableCommand {

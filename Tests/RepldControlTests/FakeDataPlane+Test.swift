@@ -73,6 +73,13 @@ extension FakeDataPlane {
         }
     }
 
+    /// Says where the only pair differs by what a side changed.
+    func setChanges(_ runs: [Extent], by side: ChangedSide = .both) {
+        state.withLock { state in
+            for id in state.pairs.keys { state.pairs[id]?.changes[side] = runs }
+        }
+    }
+
     /// Moves the only pair's copy on.
     func progress(done: UInt64) {
         state.withLock { state in

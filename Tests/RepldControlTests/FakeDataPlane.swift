@@ -15,11 +15,14 @@ final class FakeDataPlane: DataPlane {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
         case operate(ReplicationOperation), cancelOperation, holdPlace(Bool)
         case listen(FrontEndAddress)
+        case changes(ChangesQuery)
     }
 
     struct Pair {
         var opening: PairOpening
         var status: PairStatus
+        /// Where it differs by what a side changed.
+        var changes: [ChangedSide: [Extent]] = [:]
     }
 
     struct State {
@@ -150,6 +153,24 @@ final class FakeDataPlane: DataPlane {
         let (operation, events) = state.withLock { cancel(id, &$0) }
         for event in events { continuation.yield(event) }
         if events.isEmpty { throw DataPlaneError(.refused, "refused", refusal: .cannotCancel(operation)) }
+    }
+
+    func changes(_ id: PairID, _ query: ChangesQuery) async throws(DataPlaneError) -> PairChanges {
+        note(.changes(query))
+        return try state.withLock { state throws(DataPlaneError) in
+            guard let pair = state.pairs[id], let volume = state.volumes[pair.opening.volume] else {
+                throw DataPlaneError(.refused, "refused", refusal: .noSuchPair)
+            }
+            var changes = PairChanges(
+                copyState: pair.status.copyState,
+                volumeByteCount: volume.byteCount,
+                granuleByteCount: UInt64(pair.opening.settings.granuleByteCount)
+            )
+            let left = (pair.changes[query.side] ?? []).filter { $0.offset >= query.offset }
+            changes.runs = Array(left.prefix(query.runLimit))
+            changes.nextOffset = left.count > query.runLimit ? left[query.runLimit].offset : nil
+            return changes
+        }
     }
 
     func status() async throws(DataPlaneError) -> EngineStatus {

@@ -10,7 +10,7 @@ import Testing
 /// The service behind its real server on a real unix socket, asked by the real client.
 @Suite struct ServerTests {
     /// Runs `body` against a server, and stops that gracefully afterwards.
-    private func withServer(
+    func withServer(
         _ fixture: ServiceFixture,
         _ body: (ControlClient) async throws -> Void
     ) async throws {

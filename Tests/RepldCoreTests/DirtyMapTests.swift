@@ -237,6 +237,29 @@ struct DirtyMapTests {
         #expect(before == after, "the other map is only read")
     }
 
+    @Test("a run that either of two maps has ends where both are clean", arguments: [UInt64(1), 7, 42])
+    func joinedRuns(seed: UInt64) {
+        let count: UInt64 = 700
+        var random = RandomSource(seed: seed)
+        var left = DirtyMap(volumeByteCount: count * 4096, granuleByteCount: 4096)
+        var right = DirtyMap(volumeByteCount: count * 4096, granuleByteCount: 4096)
+        var isDirty = [Bool](repeating: false, count: Int(count))
+        for round in 0..<12 {
+            let first = random.below(count)
+            let length = min(1 + random.below(90), count - first)
+            let extent = Extent(offset: first * 4096, length: length * 4096)
+            if round % 2 == 0 { left.mark(touching: extent) } else { right.mark(touching: extent) }
+            for granule in first..<first + length { isDirty[Int(granule)] = true }
+        }
+        for granule in 0..<count {
+            for limit in [granule, granule + 1, granule + 64, count] where limit <= count {
+                let expected = isDirty[Int(granule)..<Int(limit)].firstIndex(of: false) ?? Int(limit)
+                let found = left.endOfRun(from: granule, limit: limit, joining: right)
+                #expect(found == UInt64(expected), "from \(granule), at most to \(limit)")
+            }
+        }
+    }
+
     @Test(
         "a nearly clean 16 TiB map finds its one dirty granule",
         arguments: [0, 1, 63, 64, 4096, 1_048_576, 16_777_215] as [UInt64]

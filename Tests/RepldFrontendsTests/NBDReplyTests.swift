@@ -78,12 +78,33 @@ import Testing
         let chunk = Array(bytes)
         #expect(Array(chunk[..<8]) == chunkMagic + [0, 1, 0, 5])
         #expect(Int(chunk.big(at: 16, as: UInt32.self)) == chunk.count - 20)
-        #expect(chunk.big(at: 20, as: UInt32.self) == NBDMetadataContexts.allocationID)
+        #expect(chunk.big(at: 20, as: UInt32.self) == NBDMetadataContexts.allocation.id)
         let extents = stride(from: 24, to: chunk.count, by: 8).map {
             [chunk.big(at: $0, as: UInt32.self), chunk.big(at: $0 + 4, as: UInt32.self)]
         }
         #expect(chunk.count == NBDReply.blockStatusByteCount(extentCount: extents.count))
         return extents
+    }
+
+    @Test(arguments: 0..<NBDMetadataContexts.limit, [true, false])
+    func statusOfAContextBearsItsNumber(index: Int, isDone: Bool) {
+        let request = NBDRequest(flags: [], commandNumber: 7, cookie: Self.cookie, offset: 0, length: 4096)
+        let bytes = produced { output in
+            var status = NBDBlockStatus(
+                answering: request,
+                about: .context(at: index),
+                isDone: isDone,
+                extentCountMaximum: 8,
+                output: &output
+            )
+            _ = status.append(byteCount: 1024, difference: [], to: &output)
+            _ = status.append(byteCount: 1024, difference: .dirty, to: &output)
+            _ = status.append(byteCount: 2048, difference: .dirty, to: &output)
+            status.finish(output: &output)
+        }
+        var golden = Self.chunkMagic + [0, isDone ? 1 : 0, 0, 5] + Self.cookieBytes + [0, 0, 0, 20]
+        for word in [UInt32(index + 1), 1024, 0, 3072, 1] { golden.append(big: word) }
+        #expect(bytes == golden)
     }
 
     static let hole: NBDAllocationState = [.hole, .zero]

@@ -103,11 +103,21 @@ struct OptionReply: Equatable, CustomStringConvertible {
 
 struct TestDirectory: NBDExportDirectory {
     var exports: [(name: String, description: String, export: NBDExport)]
+    /// The pairs of every export, by place.
+    var pairNames: [String?] = []
 
     var exportCount: Int { exports.count }
     func export(at index: Int) -> NBDExport { exports[index].export }
     func exportName(at index: Int) -> String { exports[index].name }
     func exportDescription(at index: Int) -> String { exports[index].description }
+
+    func pairs(ofExport index: Int) -> NBDPairSet {
+        var pairs = NBDPairSet()
+        for (place, name) in pairNames.enumerated() where name != nil { pairs[place] = UInt32(100 + place) }
+        return pairs
+    }
+
+    func pairName(ofExport index: Int, place: Int) -> String { pairNames[place] ?? "" }
 
     static let everything: NBDTransmissionFlags = [
         .sendFlush, .sendFUA, .sendTrim, .sendWriteZeroes, .sendFastZero, .sendCache, .canMultiConnect,

@@ -28,7 +28,7 @@ extension SystemTests {
                 #expect(info.protocol == "newstyle-fixed" && info.structured)
                 let export = try #require(info.exports.first)
                 #expect(export.byteCount == 64 * mebibyte)
-                #expect(export.contexts == ["base:allocation"])
+                #expect(export.contexts == ["base:allocation", "repld:dirty", "repld:dirty:p"])
                 #expect(export.is_read_only == false)
                 #expect(export.can_flush == true && export.can_fua == true && export.can_cache == true)
                 #expect(export.can_trim == true && export.can_zero == true && export.can_fast_zero == true)

@@ -169,16 +169,15 @@ package struct NBDAllocationState: OptionSet, Hashable, Sendable, BitwiseCopyabl
     package static let zero = NBDAllocationState(rawValue: 1 << 1)
 }
 
-/// The metadata contexts that a client selected.
-package struct NBDMetadataContexts: OptionSet, Hashable, Sendable, BitwiseCopyable {
-    package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+/// What the `repld:dirty` contexts say of an extent.
+///
+/// No bit set means that the elements are known to have it in common. The bit is where other servers have theirs for the
+/// same purpose, so that clients made for those understand it.
+package struct NBDDifferenceState: OptionSet, Hashable, Sendable, BitwiseCopyable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    package static let allocation = NBDMetadataContexts(rawValue: 1 << 0)
-
-    /// The number that stands for `base:allocation` in a BLOCK_STATUS chunk; the client learns it when it selects it.
-    package static let allocationID: UInt32 = 1
-    package static let allocationName: StaticString = "base:allocation"
+    package static let dirty = NBDDifferenceState(rawValue: 1 << 0)
 }
 
 /// The bounds that a client meets.
@@ -200,8 +199,10 @@ package enum NBDLimit {
     package static let optionCount = 64
     /// Information requests of one INFO or GO; four are defined.
     package static let infoRequestCount = 64
-    /// Queries of one LIST_META_CONTEXT or SET_META_CONTEXT; one context is defined.
+    /// Queries of one LIST_META_CONTEXT or SET_META_CONTEXT; `NBDMetadataContexts.limit` contexts are defined.
     package static let metaQueryCount = 64
+    /// The name of a pair whose differences have a context of their own: the answer to one option lists all of these.
+    static let pairNameByteCount = 1024
     /// The largest payload of READ and WRITE that is served: what the protocol wants every server to take.
     package static let payloadByteCount: UInt32 = 32 << 20
     /// A WRITE that is too long is refused and its payload read and dropped up to here; beyond, the connection ends,

@@ -72,10 +72,16 @@ package protocol NBDExportDirectory: ~Copyable {
     func exportName(at index: Int) -> String
     /// Words about the export for people; empty when there are none, at most `NBDLimit.stringByteCount` bytes.
     func exportDescription(at index: Int) -> String
+    /// The pairs whose differences clients of the export can ask for.
+    func pairs(ofExport index: Int) -> NBDPairSet
+    /// The name of the pair at a place of `pairs(ofExport:)`, without NUL.
+    func pairName(ofExport index: Int, place: Int) -> String
 }
 
 extension NBDExportDirectory where Self: ~Copyable {
     package func exportDescription(at index: Int) -> String { "" }
+    package func pairs(ofExport index: Int) -> NBDPairSet { NBDPairSet() }
+    package func pairName(ofExport index: Int, place: Int) -> String { "" }
 
     /// The place of the export that a client means by `name`; `nil` when there is none.
     ///
@@ -119,11 +125,19 @@ package struct NBDSession: Hashable, Sendable, BitwiseCopyable {
     package var hasStructuredReplies: Bool
     /// The contexts that BLOCK_STATUS reports; not empty only with structured replies.
     package var contexts: NBDMetadataContexts
+    /// The pairs that the export had when the client selected its contexts.
+    package var pairs: NBDPairSet
 
-    package init(export: NBDExport, hasStructuredReplies: Bool, contexts: NBDMetadataContexts) {
+    package init(
+        export: NBDExport,
+        hasStructuredReplies: Bool,
+        contexts: NBDMetadataContexts,
+        pairs: NBDPairSet = NBDPairSet()
+    ) {
         self.export = export
         self.hasStructuredReplies = hasStructuredReplies
         self.contexts = contexts
+        self.pairs = pairs
     }
 
     /// The flags that the client was told: the export's and those that depend on the negotiation.

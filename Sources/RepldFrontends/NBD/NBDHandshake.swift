@@ -55,9 +55,12 @@ package struct NBDHandshake: Sendable, BitwiseCopyable {
     private var clientFlags: NBDClientFlags = []
     private var optionCount = 0
     var hasStructuredReplies = false
-    /// The contexts of the last SET_META_CONTEXT, and the export that it was about: they hold for no other one.
+    /// The contexts of the last SET_META_CONTEXT.
     var contexts: NBDMetadataContexts = []
+    /// The export that it was about: they hold for no other one.
     var contextsIdentity: UInt64 = 0
+    /// The pairs that the export had then.
+    var contextsPairs = NBDPairSet()
 
     package init() {}
 
@@ -255,7 +258,8 @@ package struct NBDHandshake: Sendable, BitwiseCopyable {
         return NBDSession(
             export: export,
             hasStructuredReplies: hasStructuredReplies,
-            contexts: holds ? contexts : []
+            contexts: holds ? contexts : [],
+            pairs: holds ? contextsPairs : NBDPairSet()
         )
     }
 

@@ -51,6 +51,12 @@ private struct OptionReader: ~Escapable {
     }
 }
 
+/// The contexts of the export at `index` that queries matched.
+private struct FoundContexts {
+    var contexts: NBDMetadataContexts
+    var index: Int
+}
+
 extension NBDHandshake {
     /// Answers INFO or GO up to its final acknowledgement.
     ///
@@ -104,8 +110,7 @@ extension NBDHandshake {
     ) throws(NBDOptionRefusal) {
         guard hasStructuredReplies else { throw .needsStructuredReplies }
         let found = try Self.contexts(queriedBy: data, exports: exports, isListing: true)
-        // The number means nothing in a listing and is 0 there.
-        if found.contexts.contains(.allocation) { Self.appendContext(.listMetaContext, id: 0, to: &output) }
+        Self.appendContexts(.listMetaContext, found, exports: exports, to: &output)
         Self.appendReplyHeader(.listMetaContext, .acknowledge, byteCount: 0, to: &output)
     }
 
@@ -119,40 +124,41 @@ extension NBDHandshake {
         guard hasStructuredReplies else { throw .needsStructuredReplies }
         let found = try Self.contexts(queriedBy: data, exports: exports, isListing: false)
         contexts = found.contexts
-        contextsIdentity = found.identity
-        if contexts.contains(.allocation) {
-            Self.appendContext(.setMetaContext, id: NBDMetadataContexts.allocationID, to: &output)
-        }
+        contextsIdentity = exports.export(at: found.index).identity
+        contextsPairs = exports.pairs(ofExport: found.index)
+        Self.appendContexts(.setMetaContext, found, exports: exports, to: &output)
         Self.appendReplyHeader(.setMetaContext, .acknowledge, byteCount: 0, to: &output)
     }
 
     /// The contexts that the queries in `data` match.
     ///
-    /// A listing knows the wildcards "no query" and "base:"; a selection does not. Queries of other namespaces, and
-    /// unknown names in ours, match nothing.
+    /// In a listing no query at all asks for everything. Queries of other namespaces, and unknown names in ours, match
+    /// nothing.
     private static func contexts<Directory: NBDExportDirectory & ~Copyable>(
         queriedBy data: RawSpan,
         exports: borrowing Directory,
         isListing: Bool
-    ) throws(NBDOptionRefusal) -> (contexts: NBDMetadataContexts, identity: UInt64) {
+    ) throws(NBDOptionRefusal) -> FoundContexts {
         var reader = OptionReader(data)
         let name = try reader.nextString()
         let queryCount = try reader.next(UInt32.self)
         guard queryCount <= NBDLimit.metaQueryCount else {
             throw NBDOptionRefusal(.errorTooBig, "more queries than this server takes")
         }
-        var matched: NBDMetadataContexts = isListing && queryCount == 0 ? .allocation : []
+        let index = exports.index(ofExport: data.extracting(name))
+        var matched: NBDMetadataContexts = []
+        if let index, isListing, queryCount == 0 { matched = exports.contexts(ofExport: index) }
         for _ in 0..<queryCount {
             let query = data.extracting(try reader.nextString())
             guard query.hasColon else {
                 throw NBDOptionRefusal(.errorInvalid, "a context query is a namespace, a colon and a name")
             }
-            let isMatch = query.holds(NBDMetadataContexts.allocationName, isWhole: true)
-            if isMatch || isListing && query.holds("base:", isWhole: true) { matched.insert(.allocation) }
+            guard let index else { continue }
+            matched.formUnion(exports.contexts(ofExport: index, named: query, isListing: isListing))
         }
         guard reader.remainingByteCount == 0 else { throw .malformed }
-        guard let index = exports.index(ofExport: data.extracting(name)) else { throw .unknownExport }
-        return (matched, exports.export(at: index).identity)
+        guard let index else { throw .unknownExport }
+        return FoundContexts(contexts: matched, index: index)
     }
 }
 
@@ -204,11 +210,31 @@ extension NBDHandshake {
         output.appendText(text)
     }
 
-    private static func appendContext(_ option: NBDOption, id: UInt32, to output: inout OutputRawSpan) {
-        let name = NBDMetadataContexts.allocationName
-        appendReplyHeader(option, .metaContext, byteCount: 4 + name.utf8CodeUnitCount, to: &output)
-        output.appendBigEndian(id)
-        output.appendText(name)
+    /// One reply for each context, with the number that stands for it; that means nothing in a listing and is 0 there.
+    fileprivate static func appendContexts<Directory: NBDExportDirectory & ~Copyable>(
+        _ option: NBDOption,
+        _ found: FoundContexts,
+        exports: borrowing Directory,
+        to output: inout OutputRawSpan
+    ) {
+        for index in 0..<NBDMetadataContexts.limit {
+            let context = NBDMetadataContexts.context(at: index)
+            guard found.contexts.contains(context) else { continue }
+            let pair = context.place.map { exports.pairName(ofExport: found.index, place: $0) } ?? ""
+            let name: StaticString =
+                if context == .allocation {
+                    NBDMetadataContexts.allocationName
+                } else if context == .difference {
+                    NBDMetadataContexts.differenceName
+                } else {
+                    NBDMetadataContexts.pairDifferencePrefix
+                }
+            let byteCount = name.utf8CodeUnitCount + pair.utf8.count
+            appendReplyHeader(option, .metaContext, byteCount: 4 + byteCount, to: &output)
+            output.appendBigEndian(option == .listMetaContext ? 0 : context.id)
+            output.appendText(name)
+            output.appendText(pair)
+        }
     }
 }
 

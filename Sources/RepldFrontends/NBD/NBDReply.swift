@@ -103,7 +103,7 @@ package enum NBDReply {
     }
 }
 
-/// Produces one BLOCK_STATUS chunk from runs that come one after the other.
+/// Produces one BLOCK_STATUS chunk, of one metadata context, from runs that come one after the other.
 ///
 /// Neighbours of equal state become one extent. The answer ends at the end of the request, at the largest number of
 /// extents, or with the first extent if the client wants one only. It has at least one extent, so a client that asks
@@ -115,17 +115,26 @@ package struct NBDBlockStatus: Sendable, BitwiseCopyable {
     private var extentCount = 0
     /// The extent that may still grow; not written yet.
     private var openByteCount: UInt32 = 0
-    private var openState: NBDAllocationState = []
+    private var openState: UInt32 = 0
 
-    /// Begins the chunk that answers `request`, of at most `extentCountMaximum` extents; there is room for them.
-    package init(answering request: NBDRequest, extentCountMaximum: Int, output: inout OutputRawSpan) {
+    /// Begins the chunk of `context` that answers `request`, of at most `extentCountMaximum` extents; there is room for
+    /// them.
+    ///
+    /// A reply has a chunk for each context that the client selected; `isDone` is for the last.
+    package init(
+        answering request: NBDRequest,
+        about context: NBDMetadataContexts = .allocation,
+        isDone: Bool = true,
+        extentCountMaximum: Int,
+        output: inout OutputRawSpan
+    ) {
         invariant(extentCountMaximum >= 1, "a status answer has at least one extent")
         start = output.byteCount
         self.extentCountMaximum = request.flags.contains(.requestOne) ? 1 : extentCountMaximum
         remainingByteCount = request.length
         // The length is filled in by `finish`.
-        NBDReply.appendChunkHeader(.blockStatus, cookie: request.cookie, byteCount: 0, isDone: true, to: &output)
-        output.appendBigEndian(NBDMetadataContexts.allocationID)
+        NBDReply.appendChunkHeader(.blockStatus, cookie: request.cookie, byteCount: 0, isDone: isDone, to: &output)
+        output.appendBigEndian(context.id)
     }
 
     /// Adds the next run; what lies behind the request's end is cut off.
@@ -133,6 +142,19 @@ package struct NBDBlockStatus: Sendable, BitwiseCopyable {
     /// False when no further run can be taken.
     package mutating func append(byteCount: UInt64, _ state: NBDAllocationState, to output: inout OutputRawSpan) -> Bool
     {
+        append(byteCount: byteCount, state: state.rawValue, to: &output)
+    }
+
+    /// The same for a context that tells differences.
+    package mutating func append(
+        byteCount: UInt64,
+        difference: NBDDifferenceState,
+        to output: inout OutputRawSpan
+    ) -> Bool {
+        append(byteCount: byteCount, state: difference.rawValue, to: &output)
+    }
+
+    private mutating func append(byteCount: UInt64, state: UInt32, to output: inout OutputRawSpan) -> Bool {
         let taken = UInt32(min(byteCount, UInt64(remainingByteCount)))
         guard taken > 0 else { return remainingByteCount > 0 }
         if openByteCount > 0 && state != openState {
@@ -158,7 +180,7 @@ package struct NBDBlockStatus: Sendable, BitwiseCopyable {
 
     private mutating func writeOpenExtent(to output: inout OutputRawSpan) {
         output.appendBigEndian(openByteCount)
-        output.appendBigEndian(openState.rawValue)
+        output.appendBigEndian(openState)
         extentCount += 1
         openByteCount = 0
     }

@@ -17,6 +17,15 @@ struct FuzzDirectory: NBDExportDirectory {
 
     func exportName(at index: Int) -> String { "db1" }
     func exportDescription(at index: Int) -> String { "orders" }
+
+    func pairs(ofExport index: Int) -> NBDPairSet {
+        var pairs = NBDPairSet()
+        pairs[0] = 1
+        pairs[2] = 2
+        return pairs
+    }
+
+    func pairName(ofExport index: Int, place: Int) -> String { "p\(place)" }
 }
 
 /// One connection, as a driver would run it: a handshake over a bounded input, then requests with their verdicts.
@@ -73,13 +82,7 @@ struct FuzzConnection {
         case .disconnect:
             isClosed = true
         case .blockStatus:
-            var status = NBDBlockStatus(answering: request, extentCountMaximum: 16, output: &output)
-            var state: NBDAllocationState = []
-            while status.append(byteCount: request.cookie % 8192, state, to: &output) {
-                state.formSymmetricDifference([.hole, .zero])
-                if request.cookie % 8192 == 0 { _ = status.append(byteCount: 1 << 40, state, to: &output) }
-            }
-            status.finish(output: &output)
+            answerStatus(request, session, &output)
         case .read, .write, .flush, .trim, .cache, .writeZeroes:
             if command != .flush {
                 invariant(
@@ -91,6 +94,33 @@ struct FuzzConnection {
             NBDReply.appendDone(cookie: request.cookie, to: &output)
         }
         return command == .write ? Int(request.length) : 0
+    }
+}
+
+extension FuzzConnection {
+    /// A chunk for each context that was selected, of runs whose length the request chooses.
+    private func answerStatus(_ request: NBDRequest, _ session: NBDSession, _ output: inout OutputRawSpan) {
+        var left = session.contexts.count
+        invariant(left > 0, "a status is asked of contexts that were selected")
+        for index in 0..<NBDMetadataContexts.limit {
+            let context = NBDMetadataContexts.context(at: index)
+            guard session.contexts.contains(context) else { continue }
+            invariant(context.place.map { session.pairs[$0] != NBDPairSet.noPair } ?? true, "a selected pair is known")
+            left -= 1
+            var status = NBDBlockStatus(
+                answering: request,
+                about: context,
+                isDone: left == 0,
+                extentCountMaximum: 16,
+                output: &output
+            )
+            var state: NBDAllocationState = []
+            while status.append(byteCount: request.cookie % 8192, state, to: &output) {
+                state.formSymmetricDifference([.hole, .zero])
+                if request.cookie % 8192 == 0 { _ = status.append(byteCount: 1 << 40, state, to: &output) }
+            }
+            status.finish(output: &output)
+        }
     }
 }
 

@@ -114,7 +114,9 @@ final class NBDTestClient {
     struct Answer: Equatable {
         var error: UInt32?
         var data: [UInt8] = []
+        /// What BLOCK_STATUS told of `base:allocation`, and of other contexts, by their numbers.
         var extents: [[UInt32]] = []
+        var differences: [UInt32: [[UInt32]]] = [:]
     }
 
     struct Sent {
@@ -124,21 +126,30 @@ final class NBDTestClient {
         var data: [UInt8]
         var isPresent: [Bool]
         var failure: UInt32?
-        var extents: [[UInt32]] = []
+        var statuses: [UInt32: [[UInt32]]] = [:]
     }
 
     let host: NBDHost
     let socket: NBDTestSocket
     let isStructured: Bool
+    /// The metadata contexts that it asks for.
+    let queries: [String]
     private var readPosition = 0
     private(set) var isInTransmission = false
     private var nextCookie: UInt64 = 1
     private(set) var sent: [UInt64: Sent] = [:]
     private(set) var answers: [UInt64: Answer] = [:]
 
-    init(_ host: NBDHost, isStructured: Bool, export: String = "db1", startsAtOnce: Bool = true) {
+    init(
+        _ host: NBDHost,
+        isStructured: Bool,
+        export: String = "db1",
+        queries: [String] = ["base:allocation"],
+        startsAtOnce: Bool = true
+    ) {
         self.host = host
         self.isStructured = isStructured
+        self.queries = queries
         socket = host.world.connect()
         guard startsAtOnce else { return }
         var bytes: [UInt8] = []
@@ -148,9 +159,11 @@ final class NBDTestClient {
             var meta: [UInt8] = []
             put(UInt32(export.utf8.count), &meta)
             meta += Array(export.utf8)
-            put(UInt32(1), &meta)
-            put(UInt32(15), &meta)
-            meta += Array("base:allocation".utf8)
+            put(UInt32(queries.count), &meta)
+            for query in queries {
+                put(UInt32(query.utf8.count), &meta)
+                meta += Array(query.utf8)
+            }
             option(.setMetaContext, meta, &bytes)
             var go: [UInt8] = []
             put(UInt32(export.utf8.count), &go)
@@ -307,8 +320,9 @@ final class NBDTestClient {
                 sent[cookie]?.isPresent[block] = true
             }
         case .blockStatus:
-            #expect(big(20, UInt32.self) == NBDMetadataContexts.allocationID)
-            sent[cookie]?.extents = stride(from: 24, to: 20 + length, by: 8).map {
+            let context = big(20, UInt32.self)
+            #expect(request.statuses[context] == nil, "a context has one chunk")
+            sent[cookie]?.statuses[context] = stride(from: 24, to: 20 + length, by: 8).map {
                 [big($0, UInt32.self), big($0 + 4, UInt32.self)]
             }
         case .error:
@@ -322,7 +336,9 @@ final class NBDTestClient {
             let isWhole = request.isPresent.allSatisfy { $0 }
             #expect(request.failure != nil || isWhole, "a read without error is complete")
             let data = request.failure == nil ? request.data : []
-            finish(cookie, Answer(error: request.failure, data: data, extents: request.extents))
+            var answer = Answer(error: request.failure, data: data, differences: request.statuses)
+            answer.extents = answer.differences.removeValue(forKey: NBDMetadataContexts.allocation.id) ?? []
+            finish(cookie, answer)
         }
         return true
     }
