@@ -28,6 +28,7 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs/{name}": .readOnly,
         "GET /v1/pairs/{name}/GetSupportedOperations": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
+        "POST /v1/pairs/{name}/ConfigureResync": .operatorOnly,
 
         "GET /v1/jobs": .readOnly,
         "GET /v1/jobs/{id}": .readOnly,

@@ -155,6 +155,9 @@ package protocol DataPlane: Sendable {
     /// be cancelled.
     func cancelOperation(_ id: PairID) async throws(DataPlaneError)
 
+    /// Changes how the pair's mover gets along with hosts and with other movers, at once.
+    func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError)
+
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress

@@ -8,16 +8,20 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
     package var copyDepth: UInt8
     /// Bytes that the mover reads at once: a multiple of the granule, at most the largest buffer.
     package var copyChunkByteCount: UInt32
+    /// How the mover gets along with hosts and with other movers; may change at any time.
+    package var copy: CopySettings
 
     package init(
         granuleByteCount: UInt32 = 64 << 10,
         targetTimeoutNanoseconds: UInt64 = 30_000_000_000,
         copyDepth: UInt8 = 4,
-        copyChunkByteCount: UInt32 = 1 << 20
+        copyChunkByteCount: UInt32 = 1 << 20,
+        copy: CopySettings = CopySettings()
     ) {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutNanoseconds = targetTimeoutNanoseconds
         self.copyDepth = copyDepth
         self.copyChunkByteCount = copyChunkByteCount
+        self.copy = copy
     }
 }

@@ -215,7 +215,12 @@ extension VolumeMachine {
     mutating func answer(_ id: SlotID, _ failure: IOFailure?) {
         effects.append(.answer(slots[id].host.origin, failure: failure))
         let side = Int(slots[id].host.side)
-        if side == 0 { hostRequestCount -= 1 } else { targetRequestCounts[side - 1] -= 1 }
+        if side == 0 {
+            hostRequestCount -= 1
+            copyControl.answered(arrivedAt: slots[id].arrivedAt, at: now)
+        } else {
+            targetRequestCounts[side - 1] -= 1
+        }
         if slots[id].host.operation == .read && failure == nil { slots[id].host.buffer = .none }
         slots[id].stage = .abandoned
         releaseIfUnused(id)

@@ -13,7 +13,7 @@ final class FakeDataPlane: DataPlane {
     /// One call, as the test sees it.
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
-        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool)
+        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool), configureCopy(CopySettings)
         case listen(FrontEndAddress)
     }
 
@@ -150,6 +150,14 @@ final class FakeDataPlane: DataPlane {
         let (operation, events) = state.withLock { cancel(id, &$0) }
         for event in events { continuation.yield(event) }
         if events.isEmpty { throw DataPlaneError(.refused, "refused", refusal: .cannotCancel(operation)) }
+    }
+
+    func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError) {
+        note(.configureCopy(settings))
+        try state.withLock { state throws(DataPlaneError) in
+            guard state.pairs[id] != nil else { throw DataPlaneError(.refused, "refused", refusal: .noSuchPair) }
+            state.pairs[id]?.opening.settings.copy = settings
+        }
     }
 
     func status() async throws(DataPlaneError) -> EngineStatus {
