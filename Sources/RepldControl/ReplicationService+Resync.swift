@@ -8,7 +8,8 @@ internal import RepldPair
 /// How copies get along with hosts and with each other
 extension ReplicationService {
     /// Changes what is given, durably and at once, and shows the pair.
-    package func configureResync(ofPair name: String, _ request: ResyncRequest) async throws(ControlError) -> PairReply {
+    package func configureResync(ofPair name: String, _ request: ResyncRequest) async throws(ControlError) -> PairReply
+    {
         let subject = "pair \(name)"
         _ = try pairEntry(named: name)
         try begin("resync settings", on: subject)

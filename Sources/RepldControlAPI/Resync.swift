@@ -31,6 +31,32 @@ package struct ResyncRequest: StrictRequest, Hashable {
         self.order = order
     }
 
+    /// Strict as well where it is a part of another request.
+    package init(from decoder: any Decoder) throws {
+        let known = CodingKeys.allCases.map(\.stringValue)
+        let found = try decoder.container(keyedBy: AnyName.self)
+        for name in found.allKeys where !known.contains(name.stringValue) {
+            throw DecodingError.dataCorruptedError(
+                forKey: name,
+                in: found,
+                debugDescription: "unknown field '\(name.stringValue)'. Known are \(known.joined(separator: ", "))"
+            )
+        }
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        paused = try container.decodeIfPresent(Bool.self, forKey: .paused)
+        capBytesPerSecond = try container.decodeIfPresent(UInt64.self, forKey: .capBytesPerSecond)
+        floorBytesPerSecond = try container.decodeIfPresent(UInt64.self, forKey: .floorBytesPerSecond)
+        latencyTargetPercent = try container.decodeIfPresent(UInt16.self, forKey: .latencyTargetPercent)
+        order = try container.decodeIfPresent(UInt16.self, forKey: .order)
+    }
+
+    private struct AnyName: CodingKey {
+        var stringValue: String
+        var intValue: Int? { nil }
+        init(stringValue: String) { self.stringValue = stringValue }
+        init?(intValue: Int) { nil }
+    }
+
     /// Nothing is to be changed.
     package var isEmpty: Bool { self == ResyncRequest() }
 }

@@ -38,6 +38,11 @@ struct CopyPace: BitwiseCopyable {
     /// Whether a chunk may begin; the moment at which it may.
     var startsAt: Instant { max(dueAt, notBefore) }
 
+    /// More is due than a measurement could have held back: the elements, or what waits for them, are too slow.
+    func isBehind(at now: Instant) -> Bool {
+        dueAt.nanoseconds > 0 && now.nanoseconds(since: dueAt) > Self.debtLimitNanoseconds - Self.burstNanoseconds * 5
+    }
+
     mutating func hold(_ limit: CopyLimit, at now: Instant) {
         self.limit = limit
         limitedAt = now

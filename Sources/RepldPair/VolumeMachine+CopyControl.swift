@@ -33,10 +33,7 @@ extension VolumeMachine {
         copyControl.work(at: now, isMoving: isMoving, requestCount: hostRequestCount)
         if copyControl.isWindowFull(at: now) { regulate() }
         let isFree = copyControl.isIdle
-        if copyControl.isMeasuring {
-            pairs[index].pace.hold(.hostLatency, at: now)
-            return wait(until: copyControl.lookAt(now))
-        }
+        if copyControl.isMeasuring { return wait(until: copyControl.lookAt(now)) }
         let settings = pairs[index].settings
         guard let byteRate = byteRate(of: index) else {
             pairs[index].pace.runsFreely(at: now)
@@ -52,8 +49,16 @@ extension VolumeMachine {
             if !isCap { pairs[index].pace.wasHeld = true }
             return wait(until: isFree ? startsAt : min(startsAt, max(copyControl.idleAt, copyControl.lookAt(now))))
         }
-        let limit = isFree ? 256 << 10 : copyControl.busyChunkByteCount
-        return .start(min(UInt64(settings.copyChunkByteCount), limit))
+        return .start(min(UInt64(settings.copyChunkByteCount), chunkLimit(index, byteRate)))
+    }
+
+    /// The longest chunk while something paces the mover.
+    ///
+    /// One that is behind at its floor has as many chunks in flight as it may, and only longer ones bring it up again.
+    private func chunkLimit(_ index: Int, _ byteRate: UInt64) -> UInt64 {
+        if copyControl.isIdle { return 256 << 10 }
+        let isBehind = byteRate <= copyFloor(of: index) && pairs[index].pace.isBehind(at: now)
+        return isBehind ? UInt64(UInt32.max) : copyControl.busyChunkByteCount
     }
 
     private mutating func wait(until moment: Instant) -> CopyPermit {
@@ -104,16 +109,15 @@ extension VolumeMachine {
 
     /// Acts upon a window.
     private mutating func regulate() {
-        if let p99 = copyControl.undisturbedP99 {
-            for index in 0..<pairs.count where pairs[index].isInUse && isCopying(index) {
-                let percent = UInt64(pairs[index].settings.copy.latencyTargetPercent)
-                let floor = copyFloor(of: index)
-                pairs[index].pace.regulate(
-                    count: copyControl.window.total,
-                    exceededCount: copyControl.window.count(above: p99 / 100 * percent),
-                    floor: floor
-                )
-            }
+        for index in 0..<pairs.count where pairs[index].isInUse && isCopying(index) {
+            let percent = pairs[index].settings.copy.latencyTargetPercent
+            guard let threshold = copyControl.threshold(percent: percent) else { continue }
+            let floor = copyFloor(of: index)
+            pairs[index].pace.regulate(
+                count: copyControl.window.total,
+                exceededCount: copyControl.window.count(above: threshold),
+                floor: floor
+            )
         }
         copyControl.closeWindow(at: now)
     }
@@ -130,7 +134,8 @@ extension VolumeMachine {
     /// `copyWakeAt` is reached.
     package mutating func wake() {
         copyWakeAt = Instant(nanoseconds: .max)
-        pumpAll()
+        // One that has nothing left was not put off, and ends when it is its time.
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].dirty.isClean { pumpCopies(index) }
         finishEvent()
     }
 
@@ -139,10 +144,6 @@ extension VolumeMachine {
         var mayCopy = false
         for index in 0..<pairs.count where mayCopyNow(index) { mayCopy = true }
         if !mayCopy, !isMoving { copyControl.rest(at: now) }
-        pumpAll()
-    }
-
-    private mutating func pumpAll() {
         for index in 0..<pairs.count where pairs[index].isInUse { pumpCopies(index) }
     }
 
@@ -213,4 +214,20 @@ package struct CopyControlStatus: Hashable, Sendable, BitwiseCopyable {
     /// p99 of the hosts' requests while nothing was in flight for a mover, and while something was; `nil` for too few.
     package var undisturbedP99Nanoseconds: UInt64?
     package var p99Nanoseconds: UInt64?
+
+    package init(
+        limit: CopyLimit,
+        waitsFor: PairID?,
+        allowedByteRate: UInt64?,
+        floorByteRate: UInt64,
+        undisturbedP99Nanoseconds: UInt64?,
+        p99Nanoseconds: UInt64?
+    ) {
+        self.limit = limit
+        self.waitsFor = waitsFor
+        self.allowedByteRate = allowedByteRate
+        self.floorByteRate = floorByteRate
+        self.undisturbedP99Nanoseconds = undisturbedP99Nanoseconds
+        self.p99Nanoseconds = p99Nanoseconds
+    }
 }

@@ -196,6 +196,9 @@ extension VolumeMachine {
         }
     }
 
+    /// The next flush of a host fails, whatever the primary says to it.
+    package var owesFlushFailure: Bool { owedFlushFailure != nil }
+
     /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.
     mutating func ownFlushOfPrimaryFailed(_ failure: IOFailure) {
         sourceFlushFailed()

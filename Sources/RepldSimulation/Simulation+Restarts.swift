@@ -60,7 +60,8 @@ extension Simulation {
                 granuleByteCount: options.granuleByteCount,
                 targetTimeoutNanoseconds: options.targetTimeoutNanoseconds,
                 copyDepth: options.copyDepth,
-                copyChunkByteCount: options.copyChunkByteCount
+                copyChunkByteCount: options.copyChunkByteCount,
+                copy: pairs[index].copy
             )
         )
         pairs[index].sequenceAtStart = record.sequence

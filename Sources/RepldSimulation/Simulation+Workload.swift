@@ -174,6 +174,7 @@ extension Simulation {
         let disk = host.pair.map { other($0) } ?? primary
         if host.isFast, reason == .notSupported, disk.faults.lacksZeroing { return }
         if host.isExcused || mayFail(host) { return }
+        if host.operation == .flush, host.pair == nil, isFlushFailureOwed { return }
         // The export closes under its clients; those of the volume are disconnected where they would find other data.
         if reason == .cancelled { return }
         throw failure("\(host.operation) \(host.number) failed (\(reason.words)) on an element without fault")

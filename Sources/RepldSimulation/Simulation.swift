@@ -43,6 +43,8 @@ package final class Simulation {
     var history: WriteHistory
     /// A disk lost its cache in the last turn, and the engine hears of it in the next.
     var hasUntoldLoss = false
+    /// A flush of the engine's own failed, and no host has been told of it before the last turn.
+    var isFlushFailureOwed = false
     var inFlight: [HostOperation?]
     var nextNumber: UInt64 = 1
     var step = 0
@@ -90,7 +92,8 @@ package final class Simulation {
                 SimulatedPair(
                     id: PairID(high: options.seed, low: UInt64(index)),
                     second: disk,
-                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: PairRecord.areaByteCount)
+                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: PairRecord.areaByteCount),
+                    copy: Self.copySettings(options, ofPair: index)
                 )
             )
         }
@@ -148,6 +151,7 @@ package final class Simulation {
         if world.random.chance(oneIn: options.restOneIn) { return try rest() }
         if world.random.chance(oneIn: options.stuckFailoverOneIn) { return try failOverFromStuckPrimary() }
         if world.random.chance(oneIn: options.operatorOneIn) { return try operate() }
+        if world.random.chance(oneIn: options.pauseOneIn) { return try changeCopySettings() }
         injectFaults()
         if world.random.chance(oneIn: 3) {
             try turn()
@@ -161,6 +165,7 @@ package final class Simulation {
         guard engine.turn() else { throw failure("the engine ended without being told to") }
         engine.checkInvariants()
         while let answer = engine.embedderAnswers.popFirst() { try answered(answer) }
+        isFlushFailureOwed = engine.owesFlushFailure(volume: 0)
         try observe()
     }
 

@@ -26,6 +26,12 @@ package struct SimulationOptions: Sendable {
     package var targetLacksZeroing: Bool
     package var sourceLacksZeroing: Bool
     package var pairCount: Int
+    /// What the operator sets about the movers, and how often he changes his mind; order numbers are drawn for each pair.
+    package var copyCapByteRate: UInt64
+    package var copyFloorByteRate: UInt64?
+    package var copyLatencyTargetPercent: UInt16
+    package var hasCopyOrder: Bool
+    package var pauseOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -54,5 +60,10 @@ package struct SimulationOptions: Sendable {
         targetLacksZeroing = random.chance(oneIn: 4)
         sourceLacksZeroing = random.chance(oneIn: 4)
         pairCount = pick([1, 1, 2, 3])
+        copyCapByteRate = pick([0, 0, 256 << 10, 4 << 20])
+        copyFloorByteRate = pick([nil, 64 << 10, 1 << 20])
+        copyLatencyTargetPercent = pick([105, 125, 10_000])
+        hasCopyOrder = random.chance(oneIn: 2)
+        pauseOneIn = pick([0, 0, 40, 150])
     }
 }

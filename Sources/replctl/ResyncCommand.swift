@@ -14,7 +14,8 @@ struct ResyncOptions: ParsableArguments {
     )
     var floor: String?
     @Option(
-        help: "What the p99 latency of hosts may become while copying, in percent of what it is otherwise: 105 to 10000."
+        help:
+            "What the p99 latency of hosts may become while copying, in percent of what it is otherwise: 105 to 10000."
     )
     var latency: String?
     @Option(help: "Pairs with a larger number wait until those with a smaller one are done; 0 by default.")
@@ -83,7 +84,8 @@ extension Text {
         }
         let cap = settings.capBytesPerSecond.map { "cap \(ByteCount.format($0))/s" } ?? "no cap"
         let automatic = pair.resync.map { " (\(ByteCount.format($0.floorBytesPerSecond))/s)" } ?? ""
-        let floor = settings.floorBytesPerSecond.map { "floor \(ByteCount.format($0))/s" } ?? "automatic floor\(automatic)"
+        let floor =
+            settings.floorBytesPerSecond.map { "floor \(ByteCount.format($0))/s" } ?? "automatic floor\(automatic)"
         let words = "\(cap), \(floor), host p99 up to \(settings.latencyTargetPercent)%, order \(settings.order)"
         rows.append(("Resync", settings.paused ? "paused; \(words)" : words))
         return rows
