@@ -43,8 +43,6 @@ package final class Simulation {
     var history: WriteHistory
     /// A disk lost its cache in the last turn, and the engine hears of it in the next.
     var hasUntoldLoss = false
-    /// A flush of the engine's own failed, and no host has been told of it before the last turn.
-    var isFlushFailureOwed = false
     var inFlight: [HostOperation?]
     var nextNumber: UInt64 = 1
     var step = 0
@@ -162,10 +160,10 @@ package final class Simulation {
 
     /// One turn of the engine, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
+        excuseFlushes()
         guard engine.turn() else { throw failure("the engine ended without being told to") }
         engine.checkInvariants()
         while let answer = engine.embedderAnswers.popFirst() { try answered(answer) }
-        isFlushFailureOwed = engine.owesFlushFailure(volume: 0)
         try observe()
     }
 
