@@ -70,8 +70,9 @@ struct CopyController: ~Copyable {
         if arrivedAt >= quietSince { undisturbed.add(latency) } else { window.add(latency) }
     }
 
-    /// What a host counts to its latency at p99 and the data plane does not see: its socket, and waking up. Measured with fio
-    /// on a unix socket: 50 us on two cores.
+    /// What a host counts to its latency at p99 and the data plane does not see: its socket, and waking up.
+    ///
+    /// With fio on a unix socket, on two cores, that is about 50 us.
     static var unseenNanoseconds: UInt64 { 30_000 }
 
     /// Longer than this is too long, in percent of what hosts have to wait undisturbed; `nil` while too little was seen.
