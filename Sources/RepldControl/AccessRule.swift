@@ -29,6 +29,7 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs/{name}/GetSupportedOperations": .readOnly,
         "GET /v1/pairs/{name}/changes": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
+        "POST /v1/pairs/{name}/ConfigureResync": .operatorOnly,
 
         "GET /v1/jobs": .readOnly,
         "GET /v1/jobs/{id}": .readOnly,

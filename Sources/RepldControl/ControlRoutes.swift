@@ -72,6 +72,10 @@ struct ControlRoutes {
         router.get("v1/pairs/:name/GetSupportedOperations") { _, context in
             try Self.json(await service.operations(ofPair: context.parameters.require("name")))
         }
+        router.post("v1/pairs/:name/ConfigureResync") { request, context in
+            let body = try await Self.body(ResyncRequest.self, of: request)
+            return try Self.json(await service.configureResync(ofPair: context.parameters.require("name"), body))
+        }
         router.get("v1/aspects") { _, _ in try Self.json(AspectListReply(aspects: await service.aspectList())) }
         router.post("v1/pairs/:name/SetReplicationRelationship") { request, context in
             let body = try await Self.body(SetReplicationRelationshipRequest.self, of: request)

@@ -17,6 +17,21 @@ package enum PairSettingsRule {
         if chunk < settings.granuleByteCount || chunk > 1 << 20 || chunk % settings.granuleByteCount != 0 {
             return "the copy chunk is \(chunk) bytes; expected a multiple of the granule up to 1MiB"
         }
+        return fault(of: settings.copy)
+    }
+
+    /// What is wrong with what is set about copies; `nil` when nothing is.
+    package static func fault(of settings: CopySettings) -> String? {
+        let rates: ClosedRange<UInt64> = CopySettings.leastByteRate...(1 << 40)
+        if settings.capByteRate != 0, !rates.contains(settings.capByteRate) {
+            return "the cap is \(settings.capByteRate) bytes per second; expected none, or 64KiB to 1TiB"
+        }
+        if let floor = settings.floorByteRate, !rates.contains(floor) {
+            return "the floor is \(floor) bytes per second; expected 64KiB to 1TiB"
+        }
+        if !(105...10_000).contains(settings.latencyTargetPercent) {
+            return "the latency target is \(settings.latencyTargetPercent) percent; expected 105 to 10000"
+        }
         return nil
     }
 

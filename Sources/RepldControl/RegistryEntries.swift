@@ -73,6 +73,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
         case mode, times
+        case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
     package init(from decoder: any Decoder) throws {
@@ -97,8 +98,21 @@ package struct PairEntry: Codable, Hashable, Sendable {
             copyDepth: try container.decode(UInt8.self, forKey: .copyDepth),
             copyChunkByteCount: try container.decode(UInt32.self, forKey: .copyChunkByteCount)
         )
+        settings.copy = try Self.copySettings(in: container)
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
+    }
+
+    /// An older daemon has not written them.
+    private static func copySettings(in container: KeyedDecodingContainer<CodingKeys>) throws -> CopySettings {
+        var copy = CopySettings()
+        copy.isPaused = try container.decodeIfPresent(Bool.self, forKey: .resyncIsPaused) ?? copy.isPaused
+        copy.capByteRate = try container.decodeIfPresent(UInt64.self, forKey: .resyncCapByteRate) ?? copy.capByteRate
+        copy.floorByteRate = try container.decodeIfPresent(UInt64.self, forKey: .resyncFloorByteRate)
+        copy.latencyTargetPercent =
+            try container.decodeIfPresent(UInt16.self, forKey: .resyncLatencyTargetPercent) ?? copy.latencyTargetPercent
+        copy.order = try container.decodeIfPresent(UInt16.self, forKey: .resyncOrder) ?? copy.order
+        return copy
     }
 
     package func encode(to encoder: any Encoder) throws {
@@ -113,6 +127,11 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(settings.targetTimeoutNanoseconds, forKey: .targetTimeoutNanoseconds)
         try container.encode(settings.copyDepth, forKey: .copyDepth)
         try container.encode(settings.copyChunkByteCount, forKey: .copyChunkByteCount)
+        try container.encode(settings.copy.isPaused, forKey: .resyncIsPaused)
+        try container.encode(settings.copy.capByteRate, forKey: .resyncCapByteRate)
+        try container.encodeIfPresent(settings.copy.floorByteRate, forKey: .resyncFloorByteRate)
+        try container.encode(settings.copy.latencyTargetPercent, forKey: .resyncLatencyTargetPercent)
+        try container.encode(settings.copy.order, forKey: .resyncOrder)
         try container.encode(mode, forKey: .mode)
         try container.encode(times, forKey: .times)
     }

@@ -196,6 +196,7 @@ extension ReplicationService {
             }
             wanted.targetTimeoutNanoseconds = UInt64(seconds * 1_000_000_000)
         }
+        if let resync = request.resync { wanted.copy = try Self.copySettings(wanted.copy, changedBy: resync) }
         if let fault = PairSettingsRule.fault(of: wanted) { throw ControlError(.invalidSettings, fault) }
         return wanted
     }

@@ -169,7 +169,8 @@ extension ReplicationService {
             settings: PairSettingsReply(
                 granuleByteCount: entry.settings.granuleByteCount,
                 targetTimeoutSeconds: Double(entry.settings.targetTimeoutNanoseconds) / 1e9,
-                copyDepth: entry.settings.copyDepth
+                copyDepth: entry.settings.copyDepth,
+                resync: Self.reply(for: entry.settings.copy)
             ),
             createdAt: entry.createdAt
         )
@@ -202,6 +203,10 @@ extension ReplicationService {
         reply.dirtyByteCount = min(pair.dirtyByteCount, volumeByteCount)
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
         reply.copy = copyProgress(of: pair)
+        reply.resync = pair.copyControl.map { self.reply(for: $0) }
+        if reply.reason == nil, let resync = reply.resync, pair.progress == .pending {
+            reply.reason = resync.limitedBy
+        }
     }
 
     /// How far the copy is that runs or ran last, and how fast; `nil` when there was none.

@@ -16,10 +16,12 @@ package struct PairCreateRequest: StrictRequest, Hashable {
     package var granuleByteCount: UInt32?
     package var targetTimeoutSeconds: Double?
     package var copyDepth: UInt8?
+    /// How the copies are to get along with hosts and with each other.
+    package var resync: ResyncRequest?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
         case sourceVolume, targetPath, name, createsTarget, activates
-        case granuleByteCount, targetTimeoutSeconds, copyDepth
+        case granuleByteCount, targetTimeoutSeconds, copyDepth, resync
     }
 
     package init(
@@ -30,7 +32,8 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         activates: Bool? = nil,
         granuleByteCount: UInt32? = nil,
         targetTimeoutSeconds: Double? = nil,
-        copyDepth: UInt8? = nil
+        copyDepth: UInt8? = nil,
+        resync: ResyncRequest? = nil
     ) {
         self.sourceVolume = sourceVolume
         self.targetPath = targetPath
@@ -40,6 +43,7 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutSeconds = targetTimeoutSeconds
         self.copyDepth = copyDepth
+        self.resync = resync
     }
 }
 
@@ -82,6 +86,8 @@ package struct PairReply: Codable, Hashable, Sendable {
     /// Bytes known to be equal, of 100; never 100 while anything differs.
     package var percentSynced: Int?
     package var copy: CopyProgress?
+    /// What limits the copy that runs; absent when none does.
+    package var resync: ResyncReply?
     /// The job that runs on it, or ran last.
     package var job: JobReply?
     package var settings: PairSettingsReply
@@ -173,16 +179,23 @@ package struct CopyProgress: Codable, Hashable, Sendable {
     }
 }
 
-/// The settings that a pair was made with.
+/// What is set about a pair.
 package struct PairSettingsReply: Codable, Hashable, Sendable {
     package var granuleByteCount: UInt32
     package var targetTimeoutSeconds: Double
     package var copyDepth: UInt8
+    package var resync: ResyncSettingsReply?
 
-    package init(granuleByteCount: UInt32, targetTimeoutSeconds: Double, copyDepth: UInt8) {
+    package init(
+        granuleByteCount: UInt32,
+        targetTimeoutSeconds: Double,
+        copyDepth: UInt8,
+        resync: ResyncSettingsReply? = nil
+    ) {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutSeconds = targetTimeoutSeconds
         self.copyDepth = copyDepth
+        self.resync = resync
     }
 }
 

@@ -157,6 +157,9 @@ package protocol DataPlane: Sendable {
 
     /// Where the pair's elements may differ now, from an offset on and in a bounded number of runs.
     func changes(_ id: PairID, _ query: ChangesQuery) async throws(DataPlaneError) -> PairChanges
+    /// Changes how the pair's mover gets along with hosts and with other movers, at once.
+    func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError)
+
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress

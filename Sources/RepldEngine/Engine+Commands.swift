@@ -14,6 +14,7 @@ extension Engine where P: ~Copyable {
             }
             return
         }
+        isOrderStale = true
         switch command {
         case .addVolume(let spec, let answer): answer(addVolume(spec))
         case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
@@ -22,6 +23,7 @@ extension Engine where P: ~Copyable {
         case .operate(let id, let operation, let isForced, let answer):
             operate(id, operation, isForced: isForced, answer)
         case .cancelOperation(let id, let answer): answer(cancelOperation(id))
+        case .configureCopy(let id, let settings, let answer): answer(configureCopy(id, settings))
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
@@ -37,7 +39,8 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
-            .detachPair(_, let answer), .cancelOperation(_, let answer), .listen(_, let answer):
+            .detachPair(_, let answer), .cancelOperation(_, let answer), .configureCopy(_, _, let answer),
+            .listen(_, let answer):
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
@@ -310,7 +313,7 @@ extension Engine where P: ~Copyable {
             guard !name.isEmpty else { continue }
             let facts = facts(index, pair)
             let isExported = isTargetExported(pair, of: index)
-            let pairStatus = volumes[index].machine.withPair(pair) { pair in
+            var pairStatus = volumes[index].machine.withPair(pair) { pair in
                 PairStatus(
                     id: pair.id,
                     name: name,
@@ -329,6 +332,7 @@ extension Engine where P: ~Copyable {
                     copyEqualByteCount: pair.copyEqualByteCount
                 )
             }
+            pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
             if let pairStatus { status.pairs.append(pairStatus) }
         }
         return status

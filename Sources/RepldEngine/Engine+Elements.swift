@@ -51,6 +51,7 @@ extension Engine where P: ~Copyable {
                 volumeClosed(volume)
             }
         }
+        nextWake = min(nextWake, volumes[volume].machine.copyWakeAt)
     }
 
     // MARK: - Operations
@@ -225,6 +226,7 @@ extension Engine where P: ~Copyable {
 
     private mutating func announce(_ event: VolumeEvent, volume: Int) {
         let id = volumes[volume].id
+        isOrderStale = true
         if case .operationEnded(let pair, let operation, let failure) = event {
             return operationEnded(pair, operation, failure, volume: volume)
         }

@@ -29,6 +29,11 @@ extension Engine where P: ~Copyable {
     /// Whether an operation drains or flushes a volume now.
     package func isGateClosed(volume: Int) -> Bool { volumes[volume].isInUse && volumes[volume].machine.isGateClosed }
 
+    /// Whether the next flush of a volume's host fails for one of the engine's own that failed.
+    package func owesFlushFailure(volume: Int) -> Bool {
+        volumes[volume].isInUse && volumes[volume].machine.owesFlushFailure
+    }
+
     /// Where a pair's copy stands; `nil` for a pair that the engine does not have.
     package func copyState(of pair: PairID) -> CopyState? {
         for volume in 0..<volumes.count where volumes[volume].isInUse {

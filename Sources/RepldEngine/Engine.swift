@@ -89,6 +89,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     let zeroes: BufferID
     let eventSink: @Sendable (EngineEvent) -> Void
     var nextTick: Instant
+    /// When the first mover has to be looked at again, or earlier.
+    var nextWake = Instant(nanoseconds: .max)
+    /// Something may have changed in whose mover comes first.
+    var isOrderStale = false
     var stage = EngineStage.running
     var stuckDeadline: Instant?
     var stopAnswers: [@Sendable () -> Void] = []
@@ -144,6 +148,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package mutating func turn() -> Bool {
         guard stage != .ended else { return false }
         while let completion = completions.popFirst() { dispatch(completion) }
+        if platform.now >= nextWake { wakeMovers() }
+        if isOrderStale { orderMovers() }
         settleTurn()
         if platform.now >= nextTick { tick() }
         if stage != .running { advanceStopping() }
@@ -151,8 +157,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             end()
             return false
         }
-        platform.wait(until: nextTick, into: &completions)
-        for index in 0..<volumes.count where volumes[index].isInUse { volumes[index].machine.advance(to: platform.now) }
+        platform.wait(until: min(nextTick, nextWake), into: &completions)
+        let lag = platform.lagNanoseconds
+        for index in 0..<volumes.count where volumes[index].isInUse {
+            volumes[index].machine.advance(to: platform.now, lag: lag)
+        }
         return true
     }
 
@@ -247,6 +256,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             volumes[index].machine.tick()
             carryOut(index)
         }
+        isOrderStale = true
     }
 
     private mutating func advanceStopping() {

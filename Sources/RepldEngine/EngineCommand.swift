@@ -140,6 +140,8 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case holdPlace(PairID, isHeld: Bool, answer: @Sendable (Result<Bool, EngineRefusal>) -> Void)
     /// Gives up the operation that is under way.
     case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Changes how the pair's mover gets along with hosts and other movers, at once.
+    case configureCopy(PairID, CopySettings, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Where a pair's elements may differ now.
     case changes(PairID, ChangesQuery, answer: @Sendable (Result<PairChanges, EngineRefusal>) -> Void)
@@ -213,6 +215,8 @@ package struct PairStatus: Sendable {
     package var copyWrittenByteCount: UInt64
     package var copyZeroByteCount: UInt64
     package var copyEqualByteCount: UInt64
+    /// What holds the mover back, and what it costs hosts; `nil` while it has nothing to do.
+    package var copyControl: CopyControlStatus?
 
     package init(
         id: PairID,

@@ -122,6 +122,9 @@ package protocol Platform: ~Copyable {
     var waker: PlatformWaker { get }
     /// The moment at which the last `wait` returned: one reading of the clock per turn.
     var now: Instant { get }
+    /// How long the loop was busy before the last `wait` let it rest: what arrived meanwhile has waited up to that long, and
+    /// nobody has seen it.
+    var lagNanoseconds: UInt64 { get }
     mutating func random() -> UInt64
 
     /// Announces the engine's buffer memory once, so that operations on it may use registered buffers.
@@ -184,4 +187,9 @@ package protocol Platform: ~Copyable {
     /// Hands over all operations started since the last call, then waits until something has completed or `deadline`
     /// has passed, and appends completions to `completions` while it has room.
     mutating func wait(until deadline: Instant, into completions: inout BoundedQueue<Completion>)
+}
+
+extension Platform where Self: ~Copyable {
+    /// Work takes no time, unless a platform knows better.
+    package var lagNanoseconds: UInt64 { 0 }
 }

@@ -97,6 +97,12 @@ package struct Pair: ~Copyable {
     /// Nothing is known of what the target holds, so chunks are compared before they are written.
     var comparesFirst = false
     var copied: BoundedQueue<Extent>
+    /// How fast the mover goes.
+    var pace = CopyPace()
+    /// The mover waits until the engine says whether another pair comes first.
+    var awaitsOrder = false
+    /// The pair of a smaller order number that comes first.
+    var waitsFor: PairID?
     package internal(set) var copyTotalByteCount: UInt64 = 0
     package internal(set) var copyDoneByteCount: UInt64 = 0
     package internal(set) var copyWrittenByteCount: UInt64 = 0
@@ -175,10 +181,15 @@ package struct Pair: ~Copyable {
         store.endEviction(isDurable: false)
     }
 
+    /// A copy is under way and rests, because the operator says so or another one comes first.
+    private var isHeldUp: Bool {
+        (copyState == .unsynchronized || isFlowingBack) && (settings.copy.isPaused || waitsFor != nil)
+    }
+
     /// What is under way, in the standard's words.
     package var progress: ProgressStatus {
         if wantsDetach { return .detaching }
-        if wantsStart { return .pending }
+        if wantsStart || isHeldUp { return .pending }
         if let operation { return OperationTable.rule(of: operation).progress }
         switch copyState {
         case .unsynchronized: return comparesFirst ? .resyncing : .synchronizing

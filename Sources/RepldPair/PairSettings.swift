@@ -12,6 +12,8 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
     package var logExtentByteCount: UInt32
     /// Extents of the activity log that may be active at once.
     package var logExtentCount: UInt16
+    /// How the mover gets along with hosts and with other movers; may change at any time.
+    package var copy: CopySettings
 
     package init(
         granuleByteCount: UInt32 = 64 << 10,
@@ -19,7 +21,8 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
         copyDepth: UInt8 = 4,
         copyChunkByteCount: UInt32 = 1 << 20,
         logExtentByteCount: UInt32 = 4 << 20,
-        logExtentCount: UInt16 = 1024
+        logExtentCount: UInt16 = 1024,
+        copy: CopySettings = CopySettings()
     ) {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutNanoseconds = targetTimeoutNanoseconds
@@ -27,5 +30,6 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
         self.copyChunkByteCount = copyChunkByteCount
         self.logExtentByteCount = logExtentByteCount
         self.logExtentCount = logExtentCount
+        self.copy = copy
     }
 }

@@ -8,22 +8,27 @@ internal import RepldCore
 /// cleared. A pass ends at the end of the map; bits that are still set then are the next pass. When a pass finds
 /// nothing, the pair is Synchronized.
 /// Progress: each chunk waits only for the writes that were before it (`IntervalLock`), so a pass ends under any load;
-/// host writes are mirrored while it runs and set no new bits, so passes end too.
+/// host writes are mirrored while it runs and set no new bits, so passes end too. How fast chunks follow each other is the
+/// controller's business (`VolumeMachine+CopyControl`), which never puts one off for ever.
 extension VolumeMachine {
     /// Starts as many chunks as the pair may have in flight, or goes on to what follows the last of them.
     mutating func pumpCopies(_ index: Int) {
         guard pairs[index].isInUse, isCopying(index), !pairs[index].isCopyFlushInFlight else { return }
         guard !gate.isClosed, !pairs[index].isRecordCritical else { return }
-        let limit = UInt64(pairs[index].settings.copyChunkByteCount) >> UInt64(pairs[index].dirty.granuleShift)
+        var permit = CopyPermit.later
         while pairs[index].copiesInFlight < Int(pairs[index].settings.copyDepth) {
             guard pairs[index].copied.count + pairs[index].copiesInFlight < Pair.copiedExtentLimit else { break }
+            permit = copyPermit(index)
+            guard case .start(let byteLimit) = permit else { break }
+            let limit = byteLimit >> UInt64(pairs[index].dirty.granuleShift)
             guard let run = pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: max(limit, 1)) else {
                 break
             }
             pairs[index].cursor = run.upperBound
+            paceChunk(index, byteCount: pairs[index].dirty.extent(of: run).length)
             beginChunk(pairs[index].dirty.extent(of: run), pair: index)
         }
-        guard pairs[index].copiesInFlight == 0 else { return }
+        guard pairs[index].copiesInFlight == 0, !isHeldBack(index, permit) else { return }
         if !pairs[index].copied.isEmpty {
             startCopyFlush(index)
         } else if pairs[index].dirty.isClean {
@@ -65,7 +70,7 @@ extension VolumeMachine {
         issue(id, leg: 0, .readAndCheckZero)
     }
 
-    private func isCopying(_ index: Int) -> Bool {
+    func isCopying(_ index: Int) -> Bool {
         (pairs[index].copyState == .unsynchronized || pairs[index].isFlowingBack) && !pairs[index].wantsDetach
             && !isClosing && !pairs[index].isRecordImpossible
     }

@@ -206,6 +206,9 @@ extension VolumeMachine {
         }
     }
 
+    /// The next flush of a host fails, whatever the primary says to it.
+    package var owesFlushFailure: Bool { owedFlushFailure != nil }
+
     /// The primary failed a flush that no host asked for, and will not tell of it again: the next flush of a host fails.
     mutating func ownFlushOfPrimaryFailed(_ failure: IOFailure) {
         sourceFlushFailed()
@@ -225,7 +228,12 @@ extension VolumeMachine {
     mutating func answer(_ id: SlotID, _ failure: IOFailure?) {
         effects.append(.answer(slots[id].host.origin, failure: failure))
         let side = Int(slots[id].host.side)
-        if side == 0 { hostRequestCount -= 1 } else { targetRequestCounts[side - 1] -= 1 }
+        if side == 0 {
+            hostRequestCount -= 1
+            copyControl.answered(arrivedAt: slots[id].arrivedAt, at: now)
+        } else {
+            targetRequestCounts[side - 1] -= 1
+        }
         if slots[id].host.operation == .read && failure == nil { slots[id].host.buffer = .none }
         slots[id].stage = .abandoned
         releaseIfUnused(id)

@@ -189,6 +189,7 @@ extension VolumeMachine {
     }
 
     mutating func resetCopyCounters(_ index: Int) {
+        beginPacing(index)
         pairs[index].cursor = 0
         pairs[index].copied.removeAll()
         pairs[index].copyTotalByteCount = pairs[index].dirty.dirtyByteCount

@@ -52,6 +52,11 @@ package struct VolumeMachine: ~Copyable {
     package internal(set) var readsServedByTarget: UInt64 = 0
 
     var now = Instant(nanoseconds: 0)
+    /// When a request that arrives in this turn may have arrived at the earliest.
+    var arrivalTime = Instant(nanoseconds: 0)
+    var copyControl = CopyController()
+    /// When a mover has to be looked at again: `wake` is to be called then; the end of time when none waits.
+    package internal(set) var copyWakeAt = Instant(nanoseconds: .max)
     var slots: SlotTable<Request>
     var locks: IntervalLock
     var granted: BoundedQueue<SlotID>
@@ -124,6 +129,7 @@ package struct VolumeMachine: ~Copyable {
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
         var startedAt = Instant(nanoseconds: 0)
+        var arrivedAt = Instant(nanoseconds: 0)
 
         var awaitedLegs: UInt8 { pendingLegs & ~abandonedLegs }
     }
@@ -154,8 +160,11 @@ package struct VolumeMachine: ~Copyable {
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
     }
 
-    /// Tells the machine the time of the turn that begins.
-    package mutating func advance(to now: Instant) { self.now = now }
+    /// Tells the machine the time of the turn that begins, and how long what arrived before it may have waited.
+    package mutating func advance(to now: Instant, lag nanoseconds: UInt64 = 0) {
+        self.now = now
+        arrivalTime = Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, nanoseconds))
+    }
 
     /// The next effect to carry out.
     package mutating func nextEffect() -> Effect? { effects.popFirst() }
@@ -191,9 +200,11 @@ package struct VolumeMachine: ~Copyable {
             case .flush: .hostFlush
             case .write, .discard, .writeZeroes: .hostWrite
             }
-        let request = Request(host: host, purpose: purpose, stage: .running)
+        var request = Request(host: host, purpose: purpose, stage: .running)
+        request.arrivedAt = arrivalTime
         guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
         hostRequestCount += 1
+        copyControl.arrived(at: now)
         if gate.isClosed {
             hold(id, .waitingForGate)
             gateWaiters.append(id)
@@ -307,7 +318,7 @@ package struct VolumeMachine: ~Copyable {
         checkGateDeadline()
         if isClosing { giveUpTargetRequests() }
         // Where the gate has just opened, hosts that waited have their turn first: the end of a copy would close it again.
-        for index in 0..<pairs.count where pairs[index].isFlowingBack && !wasGateClosed { pumpCopies(index) }
+        if !wasGateClosed { tickMovers() }
         finishEvent()
     }
 

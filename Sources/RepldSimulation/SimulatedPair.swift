@@ -28,6 +28,8 @@ extension Simulation {
         /// The second element; the first is the volume's own (`Simulation.volumeDisk`).
         var second: SimulatedDisk
         var metadata: SimulatedDisk
+        /// What the operator has set about the mover; kept over restarts, as the registry does.
+        var copy: CopySettings
         var isAttached = false
         /// The sequence of the record that this life began with.
         var sequenceAtStart: UInt64 = 0

@@ -164,6 +164,7 @@ extension Simulation {
     func finishOperations() throws(SimulationFailure) {
         guard pairs.contains(where: { $0.isAttached && $0.accepted != nil }) else { return }
         healAll()
+        try liftPauses()
         let isBusy = world.random.chance(oneIn: 2)
         note("the operator waits, hosts are \(isBusy ? "busy" : "idle")")
         let limit = world.now + 3 * options.targetTimeoutNanoseconds + 60_000_000_000
@@ -215,6 +216,7 @@ extension Simulation {
     ///
     /// `waits` for a copy that goes on without one.
     func lead(_ pair: Int, waits: Bool) throws(SimulationFailure) {
+        if waits { try liftPauses() }
         switch pairs[pair].state {
         case .initialized, .prepared, .inactive: _ = try ask(pair, .activate, isForced: true)
         case .suspended, .restored: _ = try ask(pair, .resume, isForced: true)

@@ -68,7 +68,8 @@ extension Simulation {
                 copyDepth: options.copyDepth,
                 copyChunkByteCount: options.copyChunkByteCount,
                 logExtentByteCount: options.logExtentByteCount,
-                logExtentCount: options.logExtentCount
+                logExtentCount: options.logExtentCount,
+                copy: pairs[index].copy
             )
         )
         pairs[index].sequenceAtStart = record.sequence

@@ -168,6 +168,16 @@ extension Simulation {
         }
     }
 
+    /// A flush of the engine's own has failed, which one of the hosts' in flight, or the next, is to tell.
+    ///
+    /// Its answer may come much later, while a record is pending.
+    func excuseFlushes() {
+        guard engine.owesFlushFailure(volume: 0) else { return }
+        for place in inFlight.indices where inFlight[place]?.operation == .flush && inFlight[place]?.pair == nil {
+            inFlight[place]?.isExcused = true
+        }
+    }
+
     private func checkFailure(of host: HostOperation, _ reason: IOFailure) throws(SimulationFailure) {
         coverage[.failedRequests] += 1
         note("number \(host.number) failed: \(reason)")

@@ -90,7 +90,8 @@ package final class Simulation {
                 SimulatedPair(
                     id: PairID(high: options.seed, low: UInt64(index)),
                     second: disk,
-                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: Int(options.layout.areaByteCount))
+                    metadata: SimulatedDisk(name: "metadata \(index)", byteCount: Int(options.layout.areaByteCount)),
+                    copy: Self.copySettings(options, ofPair: index)
                 )
             )
         }
@@ -148,6 +149,7 @@ package final class Simulation {
         if world.random.chance(oneIn: options.restOneIn) { return try rest() }
         if world.random.chance(oneIn: options.stuckFailoverOneIn) { return try failOverFromStuckPrimary() }
         if world.random.chance(oneIn: options.operatorOneIn) { return try operate() }
+        if world.random.chance(oneIn: options.pauseOneIn) { return try changeCopySettings() }
         injectFaults()
         if world.random.chance(oneIn: 3) {
             try turn()
@@ -158,6 +160,7 @@ package final class Simulation {
 
     /// One turn of the engine, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
+        excuseFlushes()
         guard engine.turn() else { throw failure("the engine ended without being told to") }
         engine.checkInvariants()
         while let answer = engine.embedderAnswers.popFirst() { try answered(answer) }

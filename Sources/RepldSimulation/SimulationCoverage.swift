@@ -27,6 +27,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         case readsServedByTarget = "reads served by a target"
         case primaryMoves = "moves of the primary"
         case stuckFailovers = "failovers from a source that hangs"
+        case copySettings = "changes of what movers may do"
         case refusals = "operations refused, as the table says"
         case comparisonsAtRest = "comparisons of all copies at rest"
     }

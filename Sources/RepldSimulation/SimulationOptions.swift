@@ -29,6 +29,12 @@ package struct SimulationOptions: Sendable {
     package var pairCount: Int
     package var logExtentByteCount: UInt32
     package var logExtentCount: UInt16
+    /// What the operator sets about the movers, and how often he changes his mind; order numbers are drawn for each pair.
+    package var copyCapByteRate: UInt64
+    package var copyFloorByteRate: UInt64?
+    package var copyLatencyTargetPercent: UInt16
+    package var hasCopyOrder: Bool
+    package var pauseOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -60,6 +66,11 @@ package struct SimulationOptions: Sendable {
         logExtentByteCount = max(granuleByteCount, pick([16384, 65536]))
         // The largest requests, of 64 KiB, touch up to five extents.
         logExtentCount = pick([6, 8, 16, 1024])
+        copyCapByteRate = pick([0, 0, 256 << 10, 4 << 20])
+        copyFloorByteRate = pick([nil, 64 << 10, 1 << 20])
+        copyLatencyTargetPercent = pick([105, 125, 10_000])
+        hasCopyOrder = random.chance(oneIn: 2)
+        pauseOneIn = pick([0, 0, 40, 150])
     }
 
     /// Where things are in the metadata areas.

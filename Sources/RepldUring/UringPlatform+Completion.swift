@@ -6,6 +6,8 @@ package import RepldEngine
 /// Waiting, and what a result of the kernel means.
 extension UringPlatform {
     package mutating func wait(until deadline: Instant, into completions: inout BoundedQueue<Completion>) {
+        let before = now
+        restsSince = Instant(nanoseconds: .max)
         var hasDelivered = deliver(into: &completions)
         repeat {
             issueDeferred()
@@ -14,6 +16,7 @@ extension UringPlatform {
             reap()
             if deliver(into: &completions) { hasDelivered = true }
         } while !hasDelivered && !completions.isFull && now < deadline
+        lagNanoseconds = min(now, restsSince).nanoseconds(since: before)
     }
 
     /// Moves what is ready to the caller, as far as there is room there; whether anything was moved.
@@ -37,7 +40,9 @@ extension UringPlatform {
         } else if deadline.nanoseconds == .max {
             result = ring.submitAndWait(nanoseconds: nil)
         } else {
-            let left = deadline.nanoseconds(since: monotonicNow())
+            let moment = monotonicNow()
+            restsSince = min(restsSince, moment)
+            let left = deadline.nanoseconds(since: moment)
             result = left == 0 ? ring.submitAndCollect() : ring.submitAndWait(nanoseconds: left)
         }
         checkEnter(result)

@@ -58,6 +58,9 @@ package struct UringPlatform: ~Copyable, Platform {
     var withdrawalsInFlight = 0
 
     package internal(set) var now: Instant
+    package internal(set) var lagNanoseconds: UInt64 = 0
+    /// When the last `wait` began to wait; the end of time when there was something to deliver at once.
+    var restsSince = Instant(nanoseconds: .max)
     private var randomSource: RandomSource
     var script: BoundedQueue<ScriptedResult>
 

@@ -194,6 +194,10 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .changes(id, query, answer: $0) }
     }
 
+    package func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .configureCopy(id, settings, answer: $0) }
+    }
+
     package func status() async throws(DataPlaneError) -> EngineStatus {
         let status: EngineStatus? = await withCheckedContinuation { continuation in
             if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }

@@ -8,7 +8,9 @@ struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pair",
         abstract: "Volumes and their copies.",
-        subcommands: [Create.self, List.self, Show.self, Watch.self, Changes.self, Aspects.self]
+        subcommands: [
+            Create.self, List.self, Show.self, Watch.self, Changes.self, Resync.self, Aspects.self,
+        ]
     )
 
     struct Create: AsyncParsableCommand {
@@ -23,6 +25,8 @@ struct PairCommand: AsyncParsableCommand {
         @Option(help: "Name of the pair; by default the volume's with '-mirror'.") var name: String?
         @Flag(help: "Make the target: a sparse file as large as the volume.") var create = false
         @Option(help: "Granule in which differences are remembered: 4KiB to 1MiB.") var granule: String?
+        @OptionGroup var resync: ResyncOptions
+        @Flag(help: "Let the first copy wait until 'replctl pair resync --resume'.") var paused = false
         @Flag(inversion: .prefixedNo, help: "Start the first copy at once.") var activate = true
         @Flag(help: "Wait, and show progress, until the pair is Synchronized.") var wait = false
         @Option(help: "Wait at most this long, such as 10m.") var timeout: String?
@@ -38,6 +42,9 @@ struct PairCommand: AsyncParsableCommand {
                 }
                 request.granuleByteCount = count
             }
+            var resync = try resync.request()
+            if paused { resync.paused = true }
+            if !resync.isEmpty { request.resync = resync }
             let seconds = try timeout.map { try Arguments.seconds($0, "--timeout") }
             let pair: PairReply = try await common.client.call(.post, "/v1/pairs", body: request)
             guard wait, let job = pair.job else {

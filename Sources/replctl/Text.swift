@@ -91,6 +91,7 @@ enum Text {
         rows.append(
             ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)")
         )
+        rows += resync(pair)
         rows.append(
             ("Recovery", "\(pair.copyRecoveryMode.name), \(pair.copyMethodology.name), \(pair.replicaType.name)")
         )

@@ -99,6 +99,11 @@ enum Arguments {
         }
     }
 
+    /// Bytes in a second: a size, with or without `/s`.
+    static func rate(_ text: String, _ option: String) throws -> UInt64 {
+        try size(text.hasSuffix("/s") ? String(text.dropLast(2)) : text, option)
+    }
+
     static func seconds(_ text: String, _ option: String) throws -> Double {
         do {
             return try DurationText.parse(text) / .seconds(1)

@@ -80,6 +80,11 @@ extension FakeDataPlane {
         }
     }
 
+    /// What the data plane says of the only pair's mover.
+    func limitCopy(_ status: CopyControlStatus) {
+        state.withLock { state in for id in state.pairs.keys { state.pairs[id]?.status.copyControl = status } }
+    }
+
     /// Moves the only pair's copy on.
     func progress(done: UInt64) {
         state.withLock { state in

@@ -13,7 +13,7 @@ final class FakeDataPlane: DataPlane {
     /// One call, as the test sees it.
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
-        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool)
+        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool), configureCopy(CopySettings)
         case listen(FrontEndAddress)
         case changes(ChangesQuery)
     }
@@ -170,6 +170,14 @@ final class FakeDataPlane: DataPlane {
             changes.runs = Array(left.prefix(query.runLimit))
             changes.nextOffset = left.count > query.runLimit ? left[query.runLimit].offset : nil
             return changes
+        }
+    }
+
+    func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError) {
+        note(.configureCopy(settings))
+        try state.withLock { state throws(DataPlaneError) in
+            guard state.pairs[id] != nil else { throw DataPlaneError(.refused, "refused", refusal: .noSuchPair) }
+            state.pairs[id]?.opening.settings.copy = settings
         }
     }
 

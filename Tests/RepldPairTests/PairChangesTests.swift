@@ -9,14 +9,14 @@ import Testing
     private static let byteCount: UInt64 = 3 * 65536 + 32768
 
     private func withPair(_ body: (inout Pair) -> Void) {
-        var pair = Pair(volumeByteCount: Self.byteCount, granuleByteCount: 65536)
+        var pair = Pair(volumeByteCount: Self.byteCount, settings: PairSettings(granuleByteCount: 65536))
         body(&pair)
     }
 
     @Test func isToldBySide() {
         withPair { pair in
-            pair.dirty.mark(touching: Extent(offset: 70000, length: 1))
-            pair.targetChanged.mark(touching: Extent(offset: 140_000, length: 1))
+            pair.markDirty(Extent(offset: 70000, length: 1))
+            pair.markTargetChanged(Extent(offset: 140_000, length: 1))
             let first = ChangedSide.allCases.map { pair.nextDifference(from: 0, by: $0) }
             #expect(first == [65536, 131_072, 65536])
             let ends = ChangedSide.allCases.map { pair.endOfDifference(from: 65536, upTo: Self.byteCount, by: $0) }
@@ -26,7 +26,7 @@ import Testing
 
     @Test func beginsAndEndsWhereItIsAsked() {
         withPair { pair in
-            pair.dirty.markAll()
+            pair.markAllDirty()
             let next = pair.nextDifference(from: 70000)
             #expect(next == 70000)
             let cut = pair.endOfDifference(from: 70000, upTo: 70512)
@@ -51,7 +51,7 @@ import Testing
 
     @Test func rolesThatAreReversedTakeTheirChangesAlong() {
         withPair { pair in
-            pair.dirty.mark(touching: Extent(offset: 0, length: 1))
+            pair.markDirty(Extent(offset: 0, length: 1))
             pair.swapSides()
             let bySide = ChangedSide.allCases.map { pair.nextDifference(from: 0, by: $0) }
             #expect(bySide == [nil, 0, 0])

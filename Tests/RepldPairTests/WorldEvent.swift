@@ -65,6 +65,7 @@ extension PairWorld {
     func apply(_ event: WorldEvent) -> Bool {
         let isDone = carryOut(event)
         settle()
+        wakeMover()
         if isClosed { restart(Array(repeating: .lostCache, count: disks.count), isRecordWritten: false) }
         readdGonePairs()
         return isDone
@@ -100,6 +101,16 @@ extension PairWorld {
         case .playOut: playOut()
         }
         return true
+    }
+
+    /// Time passes until the mover has begun what it wants to begin: no event waits for its pace.
+    private func wakeMover() {
+        for _ in 0..<40 where machine.copyWakeAt.nanoseconds != .max {
+            time = max(time, machine.copyWakeAt.nanoseconds)
+            machine.advance(to: Instant(nanoseconds: time))
+            machine.wake()
+            settle()
+        }
     }
 
     private func passTime() {
@@ -234,6 +245,8 @@ extension PairWorld {
             } else if !inFlight.isEmpty {
                 end(0, .done)
                 quietTicks = 0
+            } else if machine.copyWakeAt.nanoseconds != .max {
+                wakeMover()
             } else {
                 if isClosed { return }
                 passTime()

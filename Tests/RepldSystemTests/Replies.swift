@@ -26,6 +26,23 @@ enum Reply {
         var reason: String?
         var dirtyByteCount: UInt64?
         var copy: Copy?
+        var resync: Resync?
+        var settings: Settings
+    }
+
+    struct Resync: Decodable {
+        var limit: String
+        var limitedBy: String
+    }
+
+    struct Settings: Decodable {
+        var resync: ResyncSettings
+    }
+
+    struct ResyncSettings: Decodable {
+        var paused: Bool
+        var capBytesPerSecond: UInt64?
+        var order: Int
     }
 
     struct Activity: Decodable {

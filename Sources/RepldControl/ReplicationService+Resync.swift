@@ -1,0 +1,86 @@
+internal import Logging
+package import RepldControlAPI
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldEngine
+internal import RepldPair
+
+/// How copies get along with hosts and with each other
+extension ReplicationService {
+    /// Changes what is given, durably and at once, and shows the pair.
+    package func configureResync(ofPair name: String, _ request: ResyncRequest) async throws(ControlError) -> PairReply
+    {
+        let subject = "pair \(name)"
+        _ = try pairEntry(named: name)
+        try begin("resync settings", on: subject)
+        defer { end(on: subject) }
+        let entry = try pairEntry(named: name)
+        let wanted = try Self.copySettings(entry.settings.copy, changedBy: request)
+        guard wanted != entry.settings.copy else { return try await reply(for: entry) }
+        try keep(wanted, of: entry)
+        do {
+            try await plane.configureCopy(entry.id, wanted)
+        } catch {
+            // A pair that is not attached takes them up when it is.
+            if error.refusal != .noSuchPair {
+                try keep(entry.settings.copy, of: entry)
+                throw Self.controlError(error, "the resync settings of pair '\(name)' cannot be changed")
+            }
+        }
+        noteChange("resync: \(Self.words(of: wanted))", of: entry)
+        return try await pair(named: name)
+    }
+
+    private func keep(_ wanted: CopySettings, of entry: PairEntry) throws(ControlError) {
+        try registry.commit { content in
+            guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
+            content.pairs[index].settings.copy = wanted
+        }
+    }
+
+    /// Settings with what a request changes.
+    static func copySettings(
+        _ settings: CopySettings,
+        changedBy request: ResyncRequest
+    ) throws(ControlError) -> CopySettings {
+        var wanted = settings
+        if let isPaused = request.paused { wanted.isPaused = isPaused }
+        if let cap = request.capBytesPerSecond { wanted.capByteRate = cap }
+        if let floor = request.floorBytesPerSecond { wanted.floorByteRate = floor == 0 ? nil : floor }
+        if let percent = request.latencyTargetPercent { wanted.latencyTargetPercent = percent }
+        if let order = request.order { wanted.order = order }
+        if let fault = PairSettingsRule.fault(of: wanted) { throw ControlError(.invalidSettings, fault) }
+        return wanted
+    }
+
+    private static func words(of settings: CopySettings) -> String {
+        let cap = settings.capByteRate == 0 ? "no cap" : "cap \(ByteCount.format(settings.capByteRate))/s"
+        let floor = settings.floorByteRate.map { "floor \(ByteCount.format($0))/s" } ?? "automatic floor"
+        let latency = "host p99 up to \(settings.latencyTargetPercent)%"
+        return "\(settings.isPaused ? "paused, " : "")\(cap), \(floor), \(latency), order \(settings.order)"
+    }
+
+    static func reply(for settings: CopySettings) -> ResyncSettingsReply {
+        ResyncSettingsReply(
+            paused: settings.isPaused,
+            capBytesPerSecond: settings.capByteRate == 0 ? nil : settings.capByteRate,
+            floorBytesPerSecond: settings.floorByteRate,
+            latencyTargetPercent: settings.latencyTargetPercent,
+            order: settings.order
+        )
+    }
+
+    func reply(for control: CopyControlStatus) -> ResyncReply {
+        let first = control.waitsFor.flatMap { registry.content.pair($0) }
+        let words = first.map { "waits for pair \($0.name) (order \($0.settings.copy.order))" } ?? control.limit.words
+        return ResyncReply(
+            limit: "\(control.limit)",
+            limitedBy: words,
+            waitsFor: first?.name,
+            allowedBytesPerSecond: control.allowedByteRate,
+            floorBytesPerSecond: control.floorByteRate,
+            hostP99UndisturbedMicroseconds: control.undisturbedP99Nanoseconds.map { Double($0) / 1000 },
+            hostP99Microseconds: control.p99Nanoseconds.map { Double($0) / 1000 }
+        )
+    }
+}
