@@ -21,6 +21,8 @@ extension Engine where P: ~Copyable {
             operate(id, operation, isForced: isForced, answer)
         case .cancelOperation(let id, let answer): answer(cancelOperation(id))
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
+        case .verify(let id, let extent, let answer): answer(beginVerify(id, extent))
+        case .cancelVerify(let id, let answer): answer(cancelVerify(id))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .status(let answer): answer(status())
@@ -34,7 +36,8 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: EngineCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
-            .detachPair(_, let answer), .cancelOperation(_, let answer), .listen(_, let answer):
+            .detachPair(_, let answer), .cancelOperation(_, let answer), .verify(_, _, let answer),
+            .cancelVerify(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
@@ -293,7 +296,7 @@ extension Engine where P: ~Copyable {
             guard !name.isEmpty else { continue }
             let facts = facts(index, pair)
             let isExported = isTargetExported(pair, of: index)
-            let pairStatus = volumes[index].machine.withPair(pair) { pair in
+            var pairStatus = volumes[index].machine.withPair(pair) { pair in
                 PairStatus(
                     id: pair.id,
                     name: name,
@@ -312,6 +315,7 @@ extension Engine where P: ~Copyable {
                     copyEqualByteCount: pair.copyEqualByteCount
                 )
             }
+            pairStatus?.verify = volumes[index].machine.runningVerifyCounts(pair)
             if let pairStatus { status.pairs.append(pairStatus) }
         }
         return status

@@ -99,6 +99,9 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case operationFailed(OperationFailure)
     /// Nothing is under way that can be cancelled.
     case cannotCancel(ReplicationOperation?)
+    /// A verify was not begun; why not.
+    case verifyRefused(VerifyRefusal)
+    case noVerifyRunning
     case stopping
 }
 
@@ -133,6 +136,9 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case holdPlace(PairID, isHeld: Bool, answer: @Sendable (Result<Bool, EngineRefusal>) -> Void)
     /// Gives up the operation that is under way.
     case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Begins to compare the two elements of a pair over an extent, or all of the volume; the event `verifyEnded` tells the end.
+    case verify(PairID, Extent?, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    case cancelVerify(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case status(answer: @Sendable (EngineStatus) -> Void)
     /// Drains, flushes, records every pair as cleanly closed, then ends the loop. The answer is its last act.
@@ -204,6 +210,8 @@ package struct PairStatus: Sendable {
     package var copyWrittenByteCount: UInt64
     package var copyZeroByteCount: UInt64
     package var copyEqualByteCount: UInt64
+    /// How far the verify has come that runs; `nil` when none does.
+    package var verify: VerifyCounts?
 
     package init(
         id: PairID,
@@ -268,6 +276,9 @@ package struct EngineEvent: Sendable {
         case sourceWriteFailed(Extent, IOFailure)
         /// The pair's metadata record could not be written.
         case recordFailed(IOFailure)
+        /// A verify has found the two elements different here; the first ranges are told one by one.
+        case verifyFound(Extent)
+        case verifyEnded(VerifyReport, VerifyFailure?)
         case clientConnected(UInt32)
         /// A client went away, with the reason when the protocol was broken.
         case clientDisconnected(UInt32, reason: String?)

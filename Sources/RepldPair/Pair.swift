@@ -14,6 +14,7 @@ internal import RepldFormat
 ///   issued; cleared only by the mover, for exactly what it copied, after a flush of what it wrote (rule 3).
 /// - `targetChanged`: granules that hosts wrote on the target while it was theirs (Fractured, Split, Failedover); joined into
 ///   `dirty` before anything is copied.
+///   In Synchronized, with `hasVerifyMarks`: granules in which a verify has found the two different.
 /// - `unflushed`: granules of mirrored writes that the target completed since its last flush began.
 /// - `flushing`: those that the flush in flight covers.
 /// When the pair stops mirroring, the latter two and every write still in flight are joined into `dirty`, because a
@@ -53,6 +54,9 @@ package struct Pair: ~Copyable {
 
     package internal(set) var dirty: DirtyMap
     package internal(set) var targetChanged: DirtyMap
+    /// `targetChanged` holds what a verify has found, and the pair is Synchronized all the same.
+    var hasVerifyMarks = false
+    var verify = PairVerify()
     var unflushed: DirtyMap
     var flushing: DirtyMap
     /// The flush whose success empties `flushing`.
@@ -144,6 +148,7 @@ package struct Pair: ~Copyable {
     mutating func joinChanges() {
         dirty.formUnion(targetChanged)
         targetChanged.clearAll()
+        hasVerifyMarks = false
     }
 
     /// Whether a record is on its way, or has to be.

@@ -87,6 +87,7 @@ extension VolumeMachine {
         closeTargetExport(index)
         endOperation(index, .superseded(by: .detach))
         tellEnd(index, .superseded(by: .detach))
+        endVerify(index, .detached)
         pairs[index].wantsDetach = true
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
@@ -111,6 +112,7 @@ extension VolumeMachine {
     mutating func changeState(_ index: Int, to state: CopyState) {
         let before = pairs[index].copyState
         guard before != state else { return }
+        if before == .synchronized { leaveSynchronized(index, for: state) }
         pairs[index].copyState = state
         pairs[index].isResumeRequired = false
         effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
@@ -229,6 +231,8 @@ extension VolumeMachine {
                 slots[id].stage = .abandoned
                 pairs[index].copiesInFlight -= 1
                 unlock(id)
+            case (.verify, .verifyComparing):
+                abandonPiece(id)
             case (.copyFlush, .running):
                 slots[id].stage = .abandoned
             case (.closeFlush, .running):
@@ -250,7 +254,8 @@ extension VolumeMachine {
 
     mutating func finishDetachIfIdle(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].wantsDetach, pairs[index].operationsInFlight == 0 else { return }
-        guard pairs[index].copiesInFlight == 0, !pairs[index].isRecordInFlight else { return }
+        guard pairs[index].copiesInFlight == 0, pairs[index].verify.slotCount == 0 else { return }
+        guard !pairs[index].isRecordInFlight else { return }
         pairs[index] = Pair(volumeByteCount: 0, granuleByteCount: 4096)
         effects.append(.pairDetached(pair: index))
         mayReleaseHeld = true
@@ -396,7 +401,10 @@ extension VolumeMachine {
         isClosing = true
         if gate.isClosed { leaveGate(gate.pair, .cancelled) }
         closeStage = .draining
-        for index in 0..<pairs.count where pairs[index].isInUse { dropWaitingChunks(index) }
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            endVerify(index, .closing)
+            dropWaitingChunks(index)
+        }
         finishEvent()
         advanceClosing()
     }
@@ -454,7 +462,9 @@ extension VolumeMachine {
         closeStage = .recording
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isOpenRecorded {
             // A target that holds a stuck write may still change: that is not clean.
-            pairs[index].wantsCleanRecord = isSourceDurable && pairs[index].operationsInFlight == 0
+            // The record knows nothing of what a verify has marked: after a start everything is compared.
+            let isProven = pairs[index].operationsInFlight == 0 && !pairs[index].hasVerifyMarks
+            pairs[index].wantsCleanRecord = isSourceDurable && isProven
             wantRecord(index)
         }
         advanceClosing()

@@ -70,6 +70,8 @@ package struct VolumeMachine: ~Copyable {
     var isClosing = false
     var closeStage = CloseStage.open
     var gate = Gate()
+    /// How many pairs are being verified.
+    var runningVerifyCount = 0
     /// The primary failed a flush of the machine's own, and no host has heard of it.
     var owedFlushFailure: IOFailure?
 
@@ -80,6 +82,7 @@ package struct VolumeMachine: ~Copyable {
         case hostRead, hostWrite, hostFlush
         case targetRead, targetWrite, targetFlush
         case copy, copyFlush, closeFlush, gateFlush
+        case verify
     }
 
     enum Stage: UInt8, BitwiseCopyable {
@@ -87,6 +90,7 @@ package struct VolumeMachine: ~Copyable {
         /// A read that the source failed: it waits for its lock, then goes to the target, then back to the source.
         case redirectWaiting, redirectReading, redirectRepairing
         case waitingForBuffers, copyReading, copyComparing, copyWriting
+        case verifyReading, verifyComparing, verifyLocating
         case answerHeld
         /// Answered, but a target still holds an operation of it.
         case abandoned
@@ -109,7 +113,9 @@ package struct VolumeMachine: ~Copyable {
         var wasMirrored = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
-        /// The pair of a copy, of a target flush, or the one that serves a redirected read.
+        /// A piece of a verify that is compared under the interval lock, and has it.
+        var holdsLock = false
+        /// The pair of a copy, of a verify, of a target flush, or the one that serves a redirected read.
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
         var startedAt = Instant(nanoseconds: 0)
@@ -133,7 +139,9 @@ package struct VolumeMachine: ~Copyable {
         // does not start again before they are back: they have slots too, so that the volume goes on without them.
         let stuckLimit = Self.pairLimit * hostSlotLimit
         let targetLimit = Self.pairLimit * Self.targetSlotLimit
-        let capacity = hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 1) + 4
+        let capacity =
+            hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit
+            * (Pair.copyDepthLimit + 1 + PairVerify.laneCount) + 4
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
@@ -204,8 +212,9 @@ package struct VolumeMachine: ~Copyable {
         case .hostWrite:
             hasWritten = true
             slots[id].stage = .waitingForLock
+            disturbVerify(slots[id].host.extent)
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
-        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush:
+        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .verify:
             invariantFailed("hosts of the volume read, write and flush")
         }
     }
@@ -232,6 +241,8 @@ package struct VolumeMachine: ~Copyable {
             redirectCompleted(id, leg: leg, outcome.failure)
         case .copyReading, .copyComparing, .copyWriting:
             copyStepCompleted(id, leg: leg, outcome)
+        case .verifyReading, .verifyComparing:
+            verifyStepCompleted(id, leg: leg, outcome)
         case .abandoned, .answerHeld:
             if leg > 0, isFlush(slots[id].purpose) {
                 lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
@@ -239,7 +250,8 @@ package struct VolumeMachine: ~Copyable {
                 ownFlushOfPrimaryFailed(failure)
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
-        case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
+        case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers,
+            .verifyLocating:
             invariantFailed("a waiting request has no operation in flight")
         }
         if leg > 0 { targetOperationEnded(Int(leg) - 1) }
@@ -250,7 +262,7 @@ package struct VolumeMachine: ~Copyable {
     private func isFlush(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .hostFlush, .copyFlush, .closeFlush, .gateFlush: true
-        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy: false
+        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy, .verify: false
         }
     }
 
@@ -264,8 +276,12 @@ package struct VolumeMachine: ~Copyable {
         invariant(slots[id].stage == .waitingForBuffers, "buffers are granted to whoever waits for them")
         slots[id].host.buffer = first
         slots[id].secondBuffer = second
-        slots[id].stage = .waitingForLock
-        if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        if slots[id].purpose == .verify {
+            verifyBuffersGranted(id)
+        } else {
+            slots[id].stage = .waitingForLock
+            if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        }
         if isClosing { advanceClosing() }
         finishEvent()
     }
@@ -293,6 +309,7 @@ package struct VolumeMachine: ~Copyable {
         checkGateDeadline()
         if isClosing { giveUpTargetRequests() }
         for index in 0..<pairs.count where pairs[index].isFlowingBack { pumpCopies(index) }
+        tickVerify()
         finishEvent()
     }
 
@@ -300,13 +317,13 @@ package struct VolumeMachine: ~Copyable {
     private func hasTimeLimit(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .targetRead, .targetWrite, .targetFlush, .gateFlush: false
-        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush: true
+        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush, .verify: true
         }
     }
 
     /// What the engine needs to know of a slot when an operation of it ends.
     package struct Operands: BitwiseCopyable {
-        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual }
+        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual, haveEqualDigests }
 
         package var extent: Extent
         package var buffer: BufferID
@@ -323,6 +340,7 @@ package struct VolumeMachine: ~Copyable {
             switch request.stage {
             case .copyReading: .isZero
             case .copyComparing: .isEqual
+            case .verifyComparing: .haveEqualDigests
             default: .none
             }
         return Operands(
@@ -393,6 +411,7 @@ package struct VolumeMachine: ~Copyable {
             case .hostRead: startRedirectedRead(next)
             case .targetWrite: startTargetWrite(next)
             case .copy: startCopy(next)
+            case .verify: startVerify(next)
             case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush:
                 invariantFailed("a flush takes no lock, nor does a read of a target's own export")
             }
@@ -411,7 +430,7 @@ package struct VolumeMachine: ~Copyable {
             let request = slots[id]
             switch request.purpose {
             case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
-            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush: break
+            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .verify: break
             }
             switch request.stage {
             case .waitingForGate, .waitingForRecord, .answerHeld: held += 1
@@ -446,8 +465,16 @@ package struct VolumeMachine: ~Copyable {
             "a target serves hosts only in Failedover and in a restore"
         )
         invariant(
-            !pairs[index].isMirroring || pairs[index].targetChanged.isClean,
+            !pairs[index].isMirroring || pairs[index].targetChanged.isClean || pairs[index].hasVerifyMarks,
             "what hosts changed on the target is joined before anything flows"
+        )
+        invariant(
+            !pairs[index].hasVerifyMarks || pairs[index].copyState == .synchronized,
+            "what a verify has marked is joined to what differs when the pair leaves Synchronized"
+        )
+        invariant(
+            !pairs[index].verify.isRunning || pairs[index].copyState == .synchronized && !pairs[index].wantsDetach,
+            "only a Synchronized pair is verified"
         )
     }
 }
