@@ -28,6 +28,8 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs/{name}": .readOnly,
         "GET /v1/pairs/{name}/GetSupportedOperations": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
+        "POST /v1/pairs/{name}/Verify": .operatorOnly,
+        "POST /v1/pairs/{name}/CancelVerify": .operatorOnly,
 
         "GET /v1/jobs": .readOnly,
         "GET /v1/jobs/{id}": .readOnly,

@@ -67,6 +67,13 @@ extension ReplicationService {
         case .recordFailed(let failure):
             (reply.kind, level) = ("record-failed", .error)
             reply.message = "the pair's metadata record could not be written: \(failure.words)"
+        case .verifyFound(let extent):
+            (reply.kind, level) = ("verify-found", .warning)
+            reply.message = "source and target differ in \(Self.words(extent))"
+        case .verifyEnded(let report, let failure):
+            reply.kind = "verify-ended"
+            reply.message = Self.words(report, failure)
+            if report.counts.differentByteCount > 0 || failure != nil { level = .warning }
         case .clientConnected(let client):
             (reply.kind, reply.message, level) = ("client-connected", "client \(client)", .info)
         case .clientDisconnected(let client, let reason):
@@ -81,6 +88,9 @@ extension ReplicationService {
         append(reply, level)
         if case .operationEnded(let operation, let failure) = event.kind, let id = event.pair {
             endJob(of: id, operation, failure)
+        }
+        if case .verifyEnded(let report, let failure) = event.kind, let id = event.pair {
+            endVerifyJob(of: id, report, failure)
         }
         if case .eventsLost = event.kind { await reviewAfterLoss() }
     }
@@ -187,6 +197,8 @@ extension ReplicationService {
                 .cannotCancel,
                 operation.map { "\(what): \($0.name) cannot be cancelled" } ?? "\(what): nothing is under way"
             )
+        case .verifyRefused: ControlError(.notInThisState, "\(what): its state has just changed; try again")
+        case .noVerifyRunning: ControlError(.cannotCancel, "\(what): it has just come to its end")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }
     }

@@ -155,6 +155,11 @@ package protocol DataPlane: Sendable {
     /// be cancelled.
     func cancelOperation(_ id: PairID) async throws(DataPlaneError)
 
+    /// Begins to compare the two elements of a Synchronized pair, while hosts go on; the event `verifyEnded` follows.
+    func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError)
+    /// Gives up the verify that runs; `verifyEnded` follows.
+    func cancelVerify(_ id: PairID) async throws(DataPlaneError)
+
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress

@@ -14,6 +14,7 @@ final class FakeDataPlane: DataPlane {
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
         case operate(ReplicationOperation), cancelOperation, holdPlace(Bool)
+        case verify(Extent), cancelVerify
         case listen(FrontEndAddress)
     }
 
@@ -150,6 +151,17 @@ final class FakeDataPlane: DataPlane {
         let (operation, events) = state.withLock { cancel(id, &$0) }
         for event in events { continuation.yield(event) }
         if events.isEmpty { throw DataPlaneError(.refused, "refused", refusal: .cannotCancel(operation)) }
+    }
+
+    func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError) {
+        note(.verify(extent))
+        let refusal = state.withLock { beginVerify(of: id, extent, &$0) }
+        if let refusal { throw DataPlaneError(.refused, "refused", refusal: refusal) }
+    }
+
+    func cancelVerify(_ id: PairID) async throws(DataPlaneError) {
+        note(.cancelVerify)
+        guard endVerify(.cancelled) else { throw DataPlaneError(.refused, "refused", refusal: .noVerifyRunning) }
     }
 
     func status() async throws(DataPlaneError) -> EngineStatus {
