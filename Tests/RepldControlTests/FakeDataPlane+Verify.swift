@@ -2,6 +2,7 @@ import RepldCore
 import RepldDataPlane
 import RepldEngine
 import RepldPair
+import Synchronization
 
 /// Verify, as far as the control plane can see it
 extension FakeDataPlane {
