@@ -26,6 +26,8 @@ package struct SimulationOptions: Sendable {
     package var targetLacksZeroing: Bool
     package var sourceLacksZeroing: Bool
     package var pairCount: Int
+    package var verifyOneIn: UInt64
+    package var rotOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -54,5 +56,7 @@ package struct SimulationOptions: Sendable {
         targetLacksZeroing = random.chance(oneIn: 4)
         sourceLacksZeroing = random.chance(oneIn: 4)
         pairCount = pick([1, 1, 2, 3])
+        verifyOneIn = pick([0, 10, 50])
+        rotOneIn = pick([0, 50, 200])
     }
 }
