@@ -176,14 +176,7 @@ package enum OperationWords {
                     "both elements were written since they parted; up to \(bytes(count)) on the \(loser) are overwritten",
                 byteCount: count
             )
-        case .targetFoundDifferent(let count):
-            return Stake(
-                words: """
-                    a verify has found the target \(pair.targetPath) different from the source \(pair.sourcePath) in up to \
-                    \(bytes(count)), which nobody has repaired
-                    """,
-                byteCount: count
-            )
+        case .targetFoundDifferent(let count): return foundDifferent(count, pair)
         case .clientsConnected(let count):
             let subject = count == 1 ? "1 client is" : "\(count) clients are"
             return Stake(
@@ -191,6 +184,16 @@ package enum OperationWords {
                 byteCount: nil
             )
         }
+    }
+
+    private static func foundDifferent(_ count: UInt64, _ pair: PairWords) -> Stake {
+        Stake(
+            words: """
+                a verify has found the target \(pair.targetPath) different from the source \(pair.sourcePath) in up to \
+                \(bytes(count)), which nobody has repaired
+                """,
+            byteCount: count
+        )
     }
 
     private static func halfRestored(_ pair: PairWords) -> String {

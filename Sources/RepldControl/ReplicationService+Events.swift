@@ -67,13 +67,7 @@ extension ReplicationService {
         case .recordFailed(let failure):
             (reply.kind, level) = ("record-failed", .error)
             reply.message = "the pair's metadata record could not be written: \(failure.words)"
-        case .verifyFound(let extent):
-            (reply.kind, level) = ("verify-found", .warning)
-            reply.message = "source and target differ in \(Self.words(extent))"
-        case .verifyEnded(let report, let failure):
-            reply.kind = "verify-ended"
-            reply.message = Self.words(report, failure)
-            if report.counts.differentByteCount > 0 || failure != nil { level = .warning }
+        case .verifyFound, .verifyEnded: level = Self.describeVerify(event.kind, in: &reply)
         case .clientConnected(let client):
             (reply.kind, reply.message, level) = ("client-connected", "client \(client)", .info)
         case .clientDisconnected(let client, let reason):
@@ -86,13 +80,17 @@ extension ReplicationService {
             level = .warning
         }
         append(reply, level)
-        if case .operationEnded(let operation, let failure) = event.kind, let id = event.pair {
-            endJob(of: id, operation, failure)
-        }
-        if case .verifyEnded(let report, let failure) = event.kind, let id = event.pair {
-            endVerifyJob(of: id, report, failure)
-        }
+        if let id = event.pair { endJob(of: id, event.kind) }
         if case .eventsLost = event.kind { await reviewAfterLoss() }
+    }
+
+    /// What has ended ends its job.
+    private func endJob(of pair: PairID, _ kind: EngineEvent.Kind) {
+        switch kind {
+        case .operationEnded(let operation, let failure): endJob(of: pair, operation, failure)
+        case .verifyEnded(let report, let failure): endVerifyJob(of: pair, report, failure)
+        default: break
+        }
     }
 
     /// The end of a job may be among what was lost.
@@ -139,7 +137,7 @@ extension ReplicationService {
         logger.log(level: level, "\(event.message)", metadata: metadata)
     }
 
-    private static func words(_ extent: Extent) -> String {
+    static func words(_ extent: Extent) -> String {
         "\(extent.length) bytes at offset \(extent.offset)"
     }
 

@@ -165,6 +165,22 @@ extension ReplicationService {
         }
     }
 
+    /// The words of an event of a verify, and how loud they are.
+    static func describeVerify(_ kind: EngineEvent.Kind, in reply: inout EventReply) -> Logger.Level {
+        switch kind {
+        case .verifyFound(let extent):
+            reply.kind = "verify-found"
+            reply.message = "source and target differ in \(words(extent))"
+            return .warning
+        case .verifyEnded(let report, let failure):
+            reply.kind = "verify-ended"
+            reply.message = words(report, failure)
+            return report.counts.differentByteCount > 0 || failure != nil ? .warning : .notice
+        default:
+            return .notice
+        }
+    }
+
     /// What a verify that has ended found, for the event; its job has the whole list.
     static func words(_ report: VerifyReport, _ failure: VerifyFailure?) -> String {
         let counts = report.counts
