@@ -212,7 +212,7 @@ package struct VolumeMachine: ~Copyable {
         case .hostWrite:
             hasWritten = true
             slots[id].stage = .waitingForLock
-            disturbVerify(slots[id].host.extent)
+            if runningVerifyCount > 0 { disturbVerify(slots[id].host.extent) }
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
         case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .verify:
             invariantFailed("hosts of the volume read, write and flush")
