@@ -2,7 +2,7 @@ import CAllocationCount
 import Glibc
 import RepldCore
 
-/// The engine alone, and the dirty map alone: nanoseconds, allocations and retains.
+/// The engine alone, the dirty map alone, the digests of a verify: nanoseconds, allocations and retains.
 ///
 /// `repld-benchmark [--smoke]`. Times are printed and not judged. Counts are judged: a write that allocates or retains
 /// ends the program with 1.
@@ -28,6 +28,7 @@ struct EngineBenchmark {
         checkCounters()
         let isClean = measureWrites(roundCount: isSmoke ? 1 : 9, writeCount: isSmoke ? 20_000 : 200_000)
         measureDirtyMap(roundCount: isSmoke ? 1 : 9, count: isSmoke ? 100_000 : 2_000_000)
+        measureDigests(roundCount: isSmoke ? 1 : 9, byteCount: isSmoke ? 256 << 20 : 2 << 30)
         guard isClean else {
             print("\nFAILED: a synchronous write allocates or retains")
             exit(1)
@@ -100,6 +101,25 @@ struct EngineBenchmark {
         for (name, values) in [("mark in a hot extent", marks.sorted()), ("find next, nearly clean", finds.sorted())] {
             let spread = "[\(text(values[0])) .. \(text(values[values.count - 1]))]"
             print("\(name): \(text(median(values))) ns \(spread)")
+        }
+    }
+
+    private static func measureDigests(roundCount: Int, byteCount: Int) {
+        var benchmark = DigestBenchmark()
+        var digests: [Double] = []
+        var comparisons: [Double] = []
+        for round in 0...roundCount {
+            let digest = benchmark.digest(byteCount: byteCount)
+            let comparison = benchmark.compare(byteCount: byteCount)
+            guard round > 0 else { continue }
+            digests.append(digest)
+            comparisons.append(comparison)
+        }
+        print("\ndigest of a verify: \(BlockDigest.name), on one core")
+        for (name, values) in [("digested", digests.sorted()), ("compared, both sides digested", comparisons.sorted())]
+        {
+            let spread = "[\(text(values[0])) .. \(text(values[values.count - 1]))]"
+            print("\(name): \(text(median(values))) GiB/s \(spread)")
         }
     }
 

@@ -30,6 +30,8 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs/{name}/changes": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
         "POST /v1/pairs/{name}/ConfigureResync": .operatorOnly,
+        "POST /v1/pairs/{name}/Verify": .operatorOnly,
+        "POST /v1/pairs/{name}/CancelVerify": .operatorOnly,
 
         "GET /v1/jobs": .readOnly,
         "GET /v1/jobs/{id}": .readOnly,

@@ -21,6 +21,17 @@ extension ControlRoutes {
         }
     }
 
+    func addVerify(to router: Router<BasicRequestContext>) {
+        router.post("v1/pairs/:name/Verify") { request, context in
+            let body = try await Self.body(VerifyRequest.self, of: request)
+            let reply = try await service.verify(pair: context.parameters.require("name"), body)
+            return try Self.json(reply, status: .accepted)
+        }
+        router.post("v1/pairs/:name/CancelVerify") { _, context in
+            try Self.json(await service.cancelVerify(pair: context.parameters.require("name")))
+        }
+    }
+
     func addCapabilities(to router: Router<BasicRequestContext>) {
         router.get("v1/capabilities") { _, _ in try Self.json(CapabilitiesReply()) }
         router.get("v1/capabilities/GetSupportedOperations") { request, _ in

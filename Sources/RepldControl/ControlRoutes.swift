@@ -20,6 +20,7 @@ struct ControlRoutes {
         addPairs(to: router)
         addChanges(to: router)
         addJobs(to: router)
+        addVerify(to: router)
         addCapabilities(to: router)
         router.get("v1/events") { request, _ in try await events(request) }
         router.get("metrics") { _, _ in

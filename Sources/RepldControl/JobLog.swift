@@ -8,7 +8,7 @@ package import SystemPackage
 package struct JobEntry: Codable, Hashable, Sendable {
     /// Never given twice.
     package var number: UInt64
-    package var operation: ReplicationOperation
+    package var kind: JobKind
     package var pair: PairID
     package var pairName: String
     package var volumeName: String
@@ -24,10 +24,12 @@ package struct JobEntry: Codable, Hashable, Sendable {
     /// A return code of the standard; 0 while there is no error.
     package var errorCode: Int
     package var errorDescription: String?
+    /// What a verify has come to.
+    package var verify: VerifyReply?
 
     package init(
         number: UInt64,
-        operation: ReplicationOperation,
+        kind: JobKind,
         pair: PairID,
         pairName: String,
         volumeName: String,
@@ -37,7 +39,7 @@ package struct JobEntry: Codable, Hashable, Sendable {
         startedAt: Date
     ) {
         self.number = number
-        self.operation = operation
+        self.kind = kind
         self.pair = pair
         self.pairName = pairName
         self.volumeName = volumeName
@@ -53,25 +55,27 @@ package struct JobEntry: Codable, Hashable, Sendable {
     /// What people and programs name it by.
     package var id: String { "\(pairName).\(number)" }
 
+    package var operation: ReplicationOperation? { kind.operation }
+
     private enum CodingKeys: String, CodingKey {
         case number, operation, pair, pairName, volumeName, result, isSecondSourceAfter, startedBy, startedAt, endedAt,
             state
-        case percentComplete, errorCode, errorDescription
+        case percentComplete, errorCode, errorDescription, verify
     }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)
         number = try container.decode(UInt64.self, forKey: .number)
-        let operation = ReplicationOperation(rawValue: try container.decode(UInt8.self, forKey: .operation))
+        let kind = JobKind(number: try container.decode(Int.self, forKey: .operation))
         let pair = PairID(try container.decode(String.self, forKey: .pair))
-        guard let operation, let pair else {
+        guard let kind, let pair else {
             throw DecodingError.dataCorruptedError(
                 forKey: .operation,
                 in: container,
                 debugDescription: "job \(number) has no operation of the table, or no pair id"
             )
         }
-        self.operation = operation
+        self.kind = kind
         self.pair = pair
         pairName = try container.decode(String.self, forKey: .pairName)
         volumeName = try container.decode(String.self, forKey: .volumeName)
@@ -84,12 +88,13 @@ package struct JobEntry: Codable, Hashable, Sendable {
         percentComplete = try container.decode(Int.self, forKey: .percentComplete)
         errorCode = try container.decode(Int.self, forKey: .errorCode)
         errorDescription = try container.decodeIfPresent(String.self, forKey: .errorDescription)
+        verify = try container.decodeIfPresent(VerifyReply.self, forKey: .verify)
     }
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(number, forKey: .number)
-        try container.encode(operation.rawValue, forKey: .operation)
+        try container.encode(kind.enumerated.number, forKey: .operation)
         try container.encode(pair.description, forKey: .pair)
         try container.encode(pairName, forKey: .pairName)
         try container.encode(volumeName, forKey: .volumeName)
@@ -102,6 +107,7 @@ package struct JobEntry: Codable, Hashable, Sendable {
         try container.encode(percentComplete, forKey: .percentComplete)
         try container.encode(errorCode, forKey: .errorCode)
         try container.encodeIfPresent(errorDescription, forKey: .errorDescription)
+        try container.encodeIfPresent(verify, forKey: .verify)
     }
 }
 

@@ -176,6 +176,7 @@ package enum OperationWords {
                     "both elements were written since they parted; up to \(bytes(count)) on the \(loser) are overwritten",
                 byteCount: count
             )
+        case .targetFoundDifferent(let count): return foundDifferent(count, pair)
         case .clientsConnected(let count):
             let subject = count == 1 ? "1 client is" : "\(count) clients are"
             return Stake(
@@ -183,6 +184,16 @@ package enum OperationWords {
                 byteCount: nil
             )
         }
+    }
+
+    private static func foundDifferent(_ count: UInt64, _ pair: PairWords) -> Stake {
+        Stake(
+            words: """
+                a verify has found the target \(pair.targetPath) different from the source \(pair.sourcePath) in up to \
+                \(bytes(count)), which nobody has repaired
+                """,
+            byteCount: count
+        )
     }
 
     private static func halfRestored(_ pair: PairWords) -> String {
@@ -198,6 +209,7 @@ package enum OperationWords {
         case .targetLeftInconsistent, .targetLacksWrites:
             facts.operation == nil ? nil : "wait until it is Synchronized"
         case .sourceLeftInconsistent: "wait until it has come to its end"
+        case .targetFoundDifferent: "use ResyncReplica, which overwrites those ranges with the source"
         case .clientsConnected: "disconnect them"
         case .sourceInconsistent: "use RestoreFromReplica"
         case .sourceChangesLost, .syncLost, .historiesDiffer: nil
@@ -235,11 +247,13 @@ package enum OperationWords {
         if rule.edges.contains(where: { $0.to == state }) { return 0 }
         guard let edge = rule.edge(from: state) else { return nil }
         switch edge.condition {
-        case .none:
+        case .none, .ifVerifyFoundDifferences:
             return 1
         case .usableTarget, .usableTargetAndForceIfItLacksWrites, .forceIfTargetLacksWrites, .forceIfTargetInconsistent:
             if state == .split { return 2 }
             return facts.isTargetConsistent ? 3 : nil
+        case .forceIfVerifyFoundDifferences:
+            return 1
         case .forceIfSourceIsAhead:
             return facts.isSourceAhead ? nil : 3
         case .noClients:

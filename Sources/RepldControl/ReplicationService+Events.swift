@@ -67,6 +67,7 @@ extension ReplicationService {
         case .recordFailed(let failure):
             (reply.kind, level) = ("record-failed", .error)
             reply.message = "the pair's metadata record could not be written: \(failure.words)"
+        case .verifyFound, .verifyEnded: level = Self.describeVerify(event.kind, in: &reply)
         case .clientConnected(let client):
             (reply.kind, reply.message, level) = ("client-connected", "client \(client)", .info)
         case .clientDisconnected(let client, let reason):
@@ -79,10 +80,17 @@ extension ReplicationService {
             level = .warning
         }
         append(reply, level)
-        if case .operationEnded(let operation, let failure) = event.kind, let id = event.pair {
-            endJob(of: id, operation, failure)
-        }
+        if let id = event.pair { endJob(of: id, event.kind) }
         if case .eventsLost = event.kind { await reviewAfterLoss() }
+    }
+
+    /// What has ended ends its job.
+    private func endJob(of pair: PairID, _ kind: EngineEvent.Kind) {
+        switch kind {
+        case .operationEnded(let operation, let failure): endJob(of: pair, operation, failure)
+        case .verifyEnded(let report, let failure): endVerifyJob(of: pair, report, failure)
+        default: break
+        }
     }
 
     /// The end of a job may be among what was lost.
@@ -129,7 +137,7 @@ extension ReplicationService {
         logger.log(level: level, "\(event.message)", metadata: metadata)
     }
 
-    private static func words(_ extent: Extent) -> String {
+    static func words(_ extent: Extent) -> String {
         "\(extent.length) bytes at offset \(extent.offset)"
     }
 
@@ -193,6 +201,8 @@ extension ReplicationService {
                 .cannotCancel,
                 operation.map { "\(what): \($0.name) cannot be cancelled" } ?? "\(what): nothing is under way"
             )
+        case .verifyRefused: ControlError(.notInThisState, "\(what): its state has just changed; try again")
+        case .noVerifyRunning: ControlError(.cannotCancel, "\(what): it has just come to its end")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }
     }

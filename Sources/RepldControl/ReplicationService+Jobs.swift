@@ -21,7 +21,7 @@ extension ReplicationService {
     /// The jobs that are kept, the newest first.
     package func jobList() async throws(ControlError) -> [JobReply] {
         let status = try await planeStatus()
-        return jobs.jobs.reversed().map { reply(for: $0, status) }
+        return jobs.jobs.reversed().map { reply(for: $0, status, showsRanges: false) }
     }
 
     package func job(id: String) async throws(ControlError) -> JobReply {
@@ -42,6 +42,10 @@ extension ReplicationService {
         let entry = try jobEntry(id: id)
         guard !entry.state.isEnd else {
             throw ControlError(.cannotCancel, "job \(id) is over: it is \(entry.state.name)")
+        }
+        if entry.kind == .verify {
+            try await cancelVerify(entry)
+            return try await job(id: id)
         }
         let subject = "pair \(entry.pairName)"
         try begin("cancel job \(id)", on: subject)
@@ -81,18 +85,27 @@ extension ReplicationService {
     }
 
     /// A job as it is shown.
-    func reply(for entry: JobEntry, _ status: EngineStatus) -> JobReply {
+    ///
+    /// The ranges that a verify has found may be many: they are shown where one job is asked for.
+    func reply(for entry: JobEntry, _ status: EngineStatus, showsRanges: Bool = true) -> JobReply {
         let pair = status.volumes.lazy.flatMap(\.pairs).first { $0.id == entry.pair }
-        let isWorking = !entry.state.isEnd && pair?.facts.operation == entry.operation
+        let isWorking = !entry.state.isEnd && entry.operation != nil && pair?.facts.operation == entry.operation
         var percent = entry.percentComplete
         var secondsLeft: UInt64?
         if isWorking, let pair {
             percent = Self.percentDone(pair)
             secondsLeft = copyProgress(of: pair)?.secondsLeft
         }
+        var verify = entry.verify
+        if !entry.state.isEnd, entry.kind == .verify, let counts = pair?.verify {
+            verify = VerifyReply(counts)
+            percent = Self.percentDone(counts)
+            secondsLeft = Self.secondsLeft(counts, since: entry.startedAt)
+        }
+        if !showsRanges { verify?.ranges = nil }
         return JobReply(
             id: entry.id,
-            operation: Enumerated(entry.operation),
+            operation: entry.kind.enumerated,
             state: Enumerated(entry.state),
             pair: entry.pairName,
             volume: entry.volumeName,
@@ -103,7 +116,8 @@ extension ReplicationService {
             percentComplete: percent,
             secondsLeft: secondsLeft,
             errorCode: entry.errorCode,
-            errorDescription: entry.errorDescription
+            errorDescription: entry.errorDescription,
+            verify: verify
         )
     }
 
@@ -125,22 +139,34 @@ extension ReplicationService {
         to result: CopyState?,
         _ caller: Caller
     ) throws(ControlError) -> JobEntry {
+        let isSecondSourceAfter = operation == .reverseRoles ? !before.isSecondSource : nil
+        let job = try makeJob(.operation(operation), on: entry, isSecondSourceAfter, to: result, caller)
+        pairs[entry.id]?.rate.reset()
+        return job
+    }
+
+    /// Makes the job of a verify or an operation.
+    func makeJob(
+        _ kind: JobKind,
+        on entry: PairEntry,
+        _ isSecondSourceAfter: Bool?,
+        to result: CopyState?,
+        _ caller: Caller
+    ) throws(ControlError) -> JobEntry {
         let volume = registry.content.volume(entry.volumeNumber)?.name ?? ""
-        let job = try jobs.add { number in
+        return try jobs.add { number in
             JobEntry(
                 number: number,
-                operation: operation,
+                kind: kind,
                 pair: entry.id,
                 pairName: entry.name,
                 volumeName: volume,
                 result: result,
-                isSecondSourceAfter: operation == .reverseRoles ? !before.isSecondSource : nil,
+                isSecondSourceAfter: isSecondSourceAfter,
                 startedBy: caller.name,
                 startedAt: Date()
             )
         }
-        pairs[entry.id]?.rate.reset()
-        return job
     }
 
     /// The data plane has begun: unless the end was told already, the job runs.
@@ -180,7 +206,10 @@ extension ReplicationService {
                 end(job, .exception, code: .failed, "\(words); \(reason)")
                 continue
             }
-            if pair.facts.operation == job.operation {
+            if job.kind == .verify {
+                // One that was interrupted does not go on; what it has marked by then stays.
+                if pair.verify == nil { end(job, .exception, code: .failed, words) }
+            } else if pair.facts.operation == job.operation {
                 noteRunning(job.number)
             } else if pair.facts.operation == nil, job.isResult(pair) {
                 end(job, .completed)
@@ -208,7 +237,7 @@ extension ReplicationService {
             "job-ended",
             volume: job.volumeName,
             pair: job.pairName,
-            message: "job \(job.id) (\(job.operation.name)) is \(state.name)\(reason)",
+            message: "job \(job.id) (\(job.kind.enumerated.name)) is \(state.name)\(reason)",
             level: state == .exception ? .error : .notice
         )
     }

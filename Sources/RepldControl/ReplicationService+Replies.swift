@@ -165,7 +165,7 @@ extension ReplicationService {
             reason: pairs[entry.id]?.failure,
             revision: pairs[entry.id]?.revision ?? 0,
             byteCount: now.words.byteCount > 0 ? now.words.byteCount : nil,
-            job: jobs.newest(of: entry.id).map { self.reply(for: $0, status) },
+            job: jobs.newest(of: entry.id).map { self.reply(for: $0, status, showsRanges: false) },
             settings: PairSettingsReply(
                 granuleByteCount: entry.settings.granuleByteCount,
                 targetTimeoutSeconds: Double(entry.settings.targetTimeoutNanoseconds) / 1e9,
@@ -201,6 +201,8 @@ extension ReplicationService {
         reply.isTargetExported = pair.isTargetExported
         reply.reason = pair.reason.isEmpty ? nil : pair.reason
         reply.dirtyByteCount = min(pair.dirtyByteCount, volumeByteCount)
+        let markedByteCount = pair.facts.verifyMarkedByteCount
+        reply.verifyMarkedByteCount = markedByteCount > 0 ? markedByteCount : nil
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
         reply.copy = copyProgress(of: pair)
         reply.resync = pair.copyControl.map { self.reply(for: $0) }

@@ -63,6 +63,8 @@ extension OperationCondition {
         case .forceIfSourceIsAhead: "needs force where the source has changes that the target never had"
         case .forceIfTargetLacksWrites:
             "the target has to be a usable image; needs force where it lacks acknowledged writes"
+        case .ifVerifyFoundDifferences: "repairs what a verify has found; where there is nothing, the result holds"
+        case .forceIfVerifyFoundDifferences: "needs force where a verify has found the target different"
         case .noClients: "needs force where clients are connected"
         }
     }

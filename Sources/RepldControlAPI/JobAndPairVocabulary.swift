@@ -38,6 +38,33 @@ package enum JobState: Int, Codable, Sendable, CaseIterable {
     }
 }
 
+/// What a job does: an operation of the standard, or a verify, which the standard does not have.
+package enum JobKind: Hashable, Sendable {
+    case operation(ReplicationOperation)
+    case verify
+
+    package init?(number: Int) {
+        if number == Enumerated.verify.number {
+            self = .verify
+        } else if let operation = UInt8(exactly: number).flatMap({ ReplicationOperation(rawValue: $0) }) {
+            self = .operation(operation)
+        } else {
+            return nil
+        }
+    }
+
+    package var enumerated: Enumerated {
+        switch self {
+        case .operation(let operation): Enumerated(operation)
+        case .verify: .verify
+        }
+    }
+
+    package var operation: ReplicationOperation? {
+        if case .operation(let operation) = self { operation } else { nil }
+    }
+}
+
 /// When hosts are told that a write is done: `CIM_Synchronized.Mode`, with the standard's numbers.
 package enum ReplicationMode: Int, Codable, Sendable, CaseIterable {
     case synchronous = 2

@@ -19,6 +19,8 @@ package struct JobReply: Codable, Hashable, Sendable {
     /// A return code; 0 while there is no error.
     package var errorCode: Int
     package var errorDescription: String?
+    /// Of a verify: how far it is, or what it has found.
+    package var verify: VerifyReply?
 
     package init(
         id: String,
@@ -33,7 +35,8 @@ package struct JobReply: Codable, Hashable, Sendable {
         percentComplete: Int,
         secondsLeft: UInt64? = nil,
         errorCode: Int = 0,
-        errorDescription: String? = nil
+        errorDescription: String? = nil,
+        verify: VerifyReply? = nil
     ) {
         self.id = id
         self.operation = operation
@@ -48,6 +51,7 @@ package struct JobReply: Codable, Hashable, Sendable {
         self.secondsLeft = secondsLeft
         self.errorCode = errorCode
         self.errorDescription = errorDescription
+        self.verify = verify
     }
 }
 

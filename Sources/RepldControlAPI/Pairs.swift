@@ -83,6 +83,8 @@ package struct PairReply: Codable, Hashable, Sendable {
     package var byteCount: UInt64?
     /// Bytes that may differ, in whole granules; absent while the pair is not attached.
     package var dirtyByteCount: UInt64?
+    /// Of those, bytes that a verify has found different; absent where there are none.
+    package var verifyMarkedByteCount: UInt64?
     /// Bytes known to be equal, of 100; never 100 while anything differs.
     package var percentSynced: Int?
     package var copy: CopyProgress?

@@ -20,6 +20,8 @@ package struct Enumerated: Codable, Hashable, Sendable {
     package init(_ mode: ReplicationMode) { self.init(number: mode.rawValue, name: mode.name) }
     package init(_ state: SyncState) { self.init(number: state.rawValue, name: state.name) }
 
+    /// The work of a job that is no operation of the standard; numbers from 32768 on are each vendor's own.
+    package static var verify: Enumerated { Enumerated(number: 32768, name: "Verify") }
     /// RequestedCopyState of a pair that is going nowhere.
     package static var notApplicable: Enumerated { Enumerated(number: 15, name: "Not Applicable") }
     /// SyncType of a pair that is kept equal.

@@ -159,6 +159,10 @@ package protocol DataPlane: Sendable {
     func changes(_ id: PairID, _ query: ChangesQuery) async throws(DataPlaneError) -> PairChanges
     /// Changes how the pair's mover gets along with hosts and with other movers, at once.
     func configureCopy(_ id: PairID, _ settings: CopySettings) async throws(DataPlaneError)
+    /// Begins to compare the two elements of a Synchronized pair, while hosts go on; the event `verifyEnded` follows.
+    func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError)
+    /// Gives up the verify that runs; `verifyEnded` follows.
+    func cancelVerify(_ id: PairID) async throws(DataPlaneError)
 
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.

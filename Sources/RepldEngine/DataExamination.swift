@@ -1,4 +1,6 @@
-/// Looks at data that the mover has read, 64 bytes at a time.
+internal import RepldCore
+
+/// Looks at data that the mover or a verify has read.
 package enum DataExamination {
     /// Whether every byte is zero; ends at the first 64 bytes that are not.
     package static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -30,5 +32,44 @@ package enum DataExamination {
             offset += 1
         }
         return true
+    }
+
+    /// Whether the blocks of two buffers have the same digests; ends at the first that has not.
+    ///
+    /// What a verify across hosts sees of the other side is its digests: a local one goes by the same.
+    package static func haveEqualDigests(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
+        guard left.count == right.count else { return false }
+        var offset = 0
+        while offset < left.count {
+            let range = offset..<min(offset + BlockDigest.blockByteCount, left.count)
+            let leftDigest = unsafe BlockDigest.digest(UnsafeRawBufferPointer(rebasing: left[range]))
+            let rightDigest = unsafe BlockDigest.digest(UnsafeRawBufferPointer(rebasing: right[range]))
+            if leftDigest != rightDigest { return false }
+            offset = range.upperBound
+        }
+        return true
+    }
+
+    /// The first run of blocks, at or behind `offset`, in which two buffers differ.
+    package static func nextDifference(
+        _ left: UnsafeRawBufferPointer,
+        _ right: UnsafeRawBufferPointer,
+        from offset: Int,
+        blockByteCount: Int
+    ) -> Range<Int>? {
+        invariant(left.count == right.count && left.count % blockByteCount == 0, "whole blocks are compared")
+        var first: Int?
+        var place = offset
+        while place < left.count {
+            let block = place..<place + blockByteCount
+            let isSame = unsafe isEqual(
+                UnsafeRawBufferPointer(rebasing: left[block]),
+                UnsafeRawBufferPointer(rebasing: right[block])
+            )
+            if isSame, let first { return first..<place }
+            if !isSame, first == nil { first = place }
+            place = block.upperBound
+        }
+        return first.map { $0..<left.count }
     }
 }

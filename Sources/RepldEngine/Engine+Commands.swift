@@ -25,6 +25,8 @@ extension Engine where P: ~Copyable {
         case .cancelOperation(let id, let answer): answer(cancelOperation(id))
         case .configureCopy(let id, let settings, let answer): answer(configureCopy(id, settings))
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
+        case .verify(let id, let extent, let answer): answer(beginVerify(id, extent))
+        case .cancelVerify(let id, let answer): answer(cancelVerify(id))
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .changes(let id, let query, let answer): answer(changes(id, query))
@@ -40,7 +42,7 @@ extension Engine where P: ~Copyable {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
             .detachPair(_, let answer), .cancelOperation(_, let answer), .configureCopy(_, _, let answer),
-            .listen(_, let answer):
+            .verify(_, _, let answer), .cancelVerify(_, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
@@ -333,6 +335,7 @@ extension Engine where P: ~Copyable {
                 )
             }
             pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
+            pairStatus?.verify = volumes[index].machine.runningVerifyCounts(pair)
             if let pairStatus { status.pairs.append(pairStatus) }
         }
         return status

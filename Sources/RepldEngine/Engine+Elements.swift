@@ -31,6 +31,8 @@ extension Engine where P: ~Copyable {
                 if bufferWaiters.count * 2 > bufferWaiters.capacity { dropStaleBufferWaiters() }
                 // Behind those who wait already: each mover gets its turn.
                 if !bufferWaiters.isEmpty || !grantBuffers(waiter) { bufferWaiters.append(waiter) }
+            case .locateDifference(let slot, let offset):
+                locateDifference(slot, from: offset, volume: volume)
             case .persist(let pair, let record):
                 persist(record, pair: pair, volume: volume)
             case .writeLog(let pair):
@@ -153,12 +155,33 @@ extension Engine where P: ~Copyable {
             return false
         case .isZero:
             return unsafe DataExamination.isZero(UnsafeRawBufferPointer(bytes(operands.buffer, length)))
+        case .haveEqualDigests:
+            return unsafe DataExamination.haveEqualDigests(
+                UnsafeRawBufferPointer(bytes(operands.buffer, length)),
+                UnsafeRawBufferPointer(bytes(operands.secondBuffer, length))
+            )
         case .isEqual:
             return unsafe DataExamination.isEqual(
                 UnsafeRawBufferPointer(bytes(operands.buffer, length)),
                 UnsafeRawBufferPointer(bytes(operands.secondBuffer, length))
             )
         }
+    }
+
+    /// The next blocks in which what was read of the two elements differs.
+    private mutating func locateDifference(_ slot: SlotID, from offset: UInt64, volume: Int) {
+        let operands = volumes[volume].machine.operands(of: slot)
+        let length = Int(operands.extent.length)
+        let found = unsafe DataExamination.nextDifference(
+            UnsafeRawBufferPointer(bytes(operands.buffer, length)),
+            UnsafeRawBufferPointer(bytes(operands.secondBuffer, length)),
+            from: Int(offset - operands.extent.offset),
+            blockByteCount: Int(volumes[volume].geometry.logicalBlockByteCount)
+        )
+        let extent = found.map { run in
+            Extent(offset: operands.extent.offset + UInt64(run.lowerBound), length: UInt64(run.count))
+        }
+        volumes[volume].machine.differenceLocated(slot, extent)
     }
 
     // MARK: - Writing zeroes out
@@ -241,6 +264,9 @@ extension Engine where P: ~Copyable {
                 (pair, .sourceReadServedByTarget(extent, isRepaired: isRepaired))
             case .sourceWriteFailed(let extent, let failure): (nil, .sourceWriteFailed(extent, failure))
             case .recordFailed(let pair, let failure): (pair, .recordFailed(failure))
+            case .verifyFound(let pair, let extent): (pair, .verifyFound(extent))
+            case .verifyEnded(let pair, let failure):
+                (pair, .verifyEnded(verifyReport(pair, volume: volume), failure))
             }
         eventSink(EngineEvent(volume: id, pair: pair, kind: kind))
     }

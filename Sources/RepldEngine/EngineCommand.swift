@@ -106,6 +106,9 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case operationFailed(OperationFailure)
     /// Nothing is under way that can be cancelled.
     case cannotCancel(ReplicationOperation?)
+    /// A verify was not begun; why not.
+    case verifyRefused(VerifyRefusal)
+    case noVerifyRunning
     case stopping
 }
 
@@ -142,6 +145,9 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case cancelOperation(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Changes how the pair's mover gets along with hosts and other movers, at once.
     case configureCopy(PairID, CopySettings, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Begins to compare the two elements of a pair over an extent, or all of the volume; the event `verifyEnded` tells the end.
+    case verify(PairID, Extent?, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    case cancelVerify(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Where a pair's elements may differ now.
     case changes(PairID, ChangesQuery, answer: @Sendable (Result<PairChanges, EngineRefusal>) -> Void)
@@ -217,6 +223,8 @@ package struct PairStatus: Sendable {
     package var copyEqualByteCount: UInt64
     /// What holds the mover back, and what it costs hosts; `nil` while it has nothing to do.
     package var copyControl: CopyControlStatus?
+    /// How far the verify has come that runs; `nil` when none does.
+    package var verify: VerifyCounts?
 
     package init(
         id: PairID,
@@ -281,6 +289,9 @@ package struct EngineEvent: Sendable {
         case sourceWriteFailed(Extent, IOFailure)
         /// The pair's metadata record could not be written.
         case recordFailed(IOFailure)
+        /// A verify has found the two elements different here; the first ranges are told one by one.
+        case verifyFound(Extent)
+        case verifyEnded(VerifyReport, VerifyFailure?)
         case clientConnected(UInt32)
         /// A client went away, with the reason when the protocol was broken.
         case clientDisconnected(UInt32, reason: String?)

@@ -51,6 +51,9 @@ package enum Effect: Sendable, BitwiseCopyable {
     case recycle(BufferID)
     /// The mover needs one buffer, or two, of this many bytes; the engine answers with `buffersGranted`, at once or later.
     case needBuffers(SlotID, byteCount: UInt32, isPair: Bool)
+    /// Look for the next run of blocks, at or behind this byte of the volume, in which the slot's two buffers differ; the engine
+    /// answers with `differenceLocated` at once.
+    case locateDifference(SlotID, from: UInt64)
     /// Write this record durably into the pair's metadata area, then report `recordWritten`.
     case persist(pair: Int, PairRecord)
     /// Write the record of the pair's activity log (`encodeLog`) durably, then report `logWritten`.
@@ -103,4 +106,7 @@ package enum VolumeEvent: Sendable, BitwiseCopyable {
     case sourceReadServedByTarget(pair: PairID, Extent, isRepaired: Bool)
     case sourceWriteFailed(Extent, IOFailure)
     case recordFailed(pair: PairID, IOFailure)
+    /// A verify has found the two elements different here; only the first ranges are told one by one.
+    case verifyFound(pair: PairID, Extent)
+    case verifyEnded(pair: PairID, VerifyFailure?)
 }

@@ -30,6 +30,10 @@ package enum OperationCondition: UInt8, Hashable, Sendable, CaseIterable {
     case forceIfSourceIsAhead
     /// Force where the element that becomes the source lacks acknowledged writes.
     case forceIfTargetLacksWrites
+    /// Only where a verify has found differences; elsewhere the result holds.
+    case ifVerifyFoundDifferences
+    /// Force where a verify has found the target different from the source.
+    case forceIfVerifyFoundDifferences
     /// No client may hold either export, because what it reads would change under it.
     case noClients
 }
@@ -139,10 +143,8 @@ package enum OperationTable {
             .dissolve,
             "end the association, and keep a record of the point in time",
             [
-                OperationEdge(
-                    from: [.synchronized, .fractured, .split, .inactive, .suspended, .restored],
-                    to: nil
-                )
+                OperationEdge(from: [.synchronized], to: nil, .forceIfVerifyFoundDifferences),
+                OperationEdge(from: [.fractured, .split, .inactive, .suspended, .restored], to: nil),
             ],
             progress: .terminating
         ),
@@ -150,7 +152,7 @@ package enum OperationTable {
             .failover,
             "let the target serve the hosts",
             [
-                OperationEdge(from: [.synchronized], to: .failedover),
+                OperationEdge(from: [.synchronized], to: .failedover, .forceIfVerifyFoundDifferences),
                 // Unsynchronized after an error of the source, or a crash: the target may have all that was acknowledged.
                 OperationEdge(
                     from: [
@@ -188,6 +190,7 @@ package enum OperationTable {
                     from: [.fractured, .split, .broken, .aborted, .skewed, .restored, .partitioned],
                     to: .synchronized
                 ),
+                OperationEdge(from: [.synchronized], to: .synchronized, .ifVerifyFoundDifferences),
                 OperationEdge(from: [.invalid], to: .synchronized, .forceForHistory),
             ],
             holdsIn: [.unsynchronized, .synchronized],
@@ -233,7 +236,7 @@ package enum OperationTable {
             .reverseRoles,
             "make the target the source, and the source the target",
             [
-                OperationEdge(from: [.synchronized], to: nil),
+                OperationEdge(from: [.synchronized], to: nil, .forceIfVerifyFoundDifferences),
                 OperationEdge(from: [.split], to: nil, .noClients),
                 OperationEdge(from: [.suspended], to: .suspended, .forceIfTargetLacksWrites),
                 OperationEdge(from: [.failedover], to: .suspended, .forceIfSourceIsAhead),
@@ -245,7 +248,10 @@ package enum OperationTable {
         OperationRule(
             .split,
             "stop mirroring at a write boundary; the target is a consistent point in time that hosts can use",
-            [OperationEdge(from: [.synchronized, .unsynchronized, .skewed], to: .split)],
+            [
+                OperationEdge(from: [.synchronized], to: .split, .forceIfVerifyFoundDifferences),
+                OperationEdge(from: [.unsynchronized, .skewed], to: .split),
+            ],
             holdsIn: [.split],
             progress: .splitting,
             startsJob: true

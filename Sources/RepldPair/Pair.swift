@@ -14,6 +14,7 @@ internal import RepldFormat
 ///   issued; cleared only by the mover, for exactly what it copied, after a flush of what it wrote (rule 3).
 /// - `targetChanged`: granules that hosts wrote on the target while it was theirs (Fractured, Split, Failedover); joined into
 ///   `dirty` before anything is copied.
+///   In Synchronized, with `hasVerifyMarks`: granules in which a verify has found the two different.
 /// - `unflushed`: granules of mirrored writes that the target completed since its last flush began.
 /// - `flushing`: those that the flush in flight covers.
 /// The first two are durable, as `MapStore` describes: they are changed by the methods here, which note the pages.
@@ -55,6 +56,9 @@ package struct Pair: ~Copyable {
     package private(set) var dirty: DirtyMap
     package private(set) var targetChanged: DirtyMap
     var store: MapStore
+    /// `targetChanged` holds what a verify has found, and the pair is Synchronized all the same.
+    var hasVerifyMarks = false
+    var verify = PairVerify()
     var unflushed: DirtyMap
     var flushing: DirtyMap
     /// The flush whose success empties `flushing`.
@@ -247,6 +251,7 @@ extension Pair {
 
     /// Before anything is copied: what either side changed is what differs.
     mutating func joinChanges() {
+        hasVerifyMarks = false
         guard !targetChanged.isClean else { return }
         owePages()
         dirty.formUnion(targetChanged)

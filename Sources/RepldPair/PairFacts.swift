@@ -13,6 +13,8 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
     package var changedByteCount: UInt64
     /// Bytes that hosts may have changed on the target's side, in whole granules.
     package var targetChangedByteCount: UInt64
+    /// Bytes in which a verify has found a Synchronized pair different, in whole granules.
+    package var verifyMarkedByteCount: UInt64
     /// Bytes in which the two may differ at all, in whole granules: what a copy would look at.
     package var differingByteCount: UInt64
     /// Clients of the volume's export, and of the target's own.
@@ -29,6 +31,7 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
         isSourceInconsistent: Bool = false,
         changedByteCount: UInt64 = 0,
         targetChangedByteCount: UInt64 = 0,
+        verifyMarkedByteCount: UInt64 = 0,
         differingByteCount: UInt64 = 0,
         volumeClientCount: UInt32 = 0,
         targetClientCount: UInt32 = 0,
@@ -41,6 +44,7 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
         self.isSourceInconsistent = isSourceInconsistent
         self.changedByteCount = changedByteCount
         self.targetChangedByteCount = targetChangedByteCount
+        self.verifyMarkedByteCount = verifyMarkedByteCount
         self.differingByteCount = differingByteCount
         self.volumeClientCount = volumeClientCount
         self.targetClientCount = targetClientCount
@@ -67,6 +71,8 @@ package enum ForceReason: Hashable, Sendable, BitwiseCopyable {
     case sourceInconsistent
     /// Both elements were written since they parted.
     case historiesDiffer(byteCount: UInt64)
+    /// A verify has found the target different from the source, and nobody has repaired it.
+    case targetFoundDifferent(byteCount: UInt64)
     /// Clients are disconnected, and find other data when they come back.
     case clientsConnected(count: UInt32)
 }
@@ -108,7 +114,7 @@ extension OperationTable {
         let rule = rule(of: operation)
         guard rule.support == .mirror else { return .refused(.notSupported(rule.support)) }
         if let verdict = verdictDuring(facts.operation, operation, facts, isForced: isForced) { return verdict }
-        if rule.holdsIn.contains(facts.copyState) { return .holds }
+        if rule.holdsIn.contains(facts.copyState), !repairsMarks(operation, facts) { return .holds }
         guard let edge = rule.edge(from: facts.copyState) else { return .refused(.state) }
         if movesPrimary(operation, from: facts.copyState), facts.doesOtherPairFlow { return .refused(.otherPairFlows) }
         if facts.isSourceInconsistent, copiesForward(operation), !isForced { return .needsForce(.sourceInconsistent) }
@@ -143,6 +149,11 @@ extension OperationTable {
         }
     }
 
+    /// ResyncReplica repairs what a verify has found in a pair that is Synchronized; where there is nothing, its result holds.
+    private static func repairsMarks(_ operation: ReplicationOperation, _ facts: PairFacts) -> Bool {
+        operation == .resyncReplica && facts.copyState == .synchronized && facts.verifyMarkedByteCount > 0
+    }
+
     /// Whether the operation makes another element the one that serves hosts, or writes the source.
     private static func movesPrimary(_ operation: ReplicationOperation, from state: CopyState) -> Bool {
         switch operation {
@@ -157,13 +168,19 @@ extension OperationTable {
             || operation == .unprepare
     }
 
+    private static func foundDifferent(_ facts: PairFacts) -> Need {
+        .force(.targetFoundDifferent(byteCount: facts.verifyMarkedByteCount))
+    }
+
     private enum Need { case nothing, force(ForceReason), refused(OperationRefusal) }
 
     private static func need(of condition: OperationCondition, _ facts: PairFacts) -> Need {
         let changed = facts.changedByteCount
         switch condition {
-        case .none:
+        case .none, .ifVerifyFoundDifferences:
             return .nothing
+        case .forceIfVerifyFoundDifferences:
+            return facts.verifyMarkedByteCount == 0 ? .nothing : foundDifferent(facts)
         case .force:
             return .force(.syncLost)
         case .forceForHistory:
@@ -171,6 +188,7 @@ extension OperationTable {
         case .forceIfTargetInconsistent:
             let hasImage = facts.copyState == .initialized || facts.copyState == .prepared || facts.isTargetConsistent
             let isAlways = facts.copyState == .unsynchronized || facts.copyState == .aborted
+            if facts.verifyMarkedByteCount > 0 { return foundDifferent(facts) }
             return hasImage && !isAlways ? .nothing : .force(.targetLeftInconsistent)
         case .usableTarget:
             return facts.isTargetConsistent ? .nothing : .refused(.targetNotUsable)

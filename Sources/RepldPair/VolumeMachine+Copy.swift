@@ -147,6 +147,10 @@ extension VolumeMachine {
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].stage == .waitingForBuffers else { continue }
             guard Int(slots[id].pair) == index else { continue }
+            if slots[id].purpose == .verify {
+                dropWaitingPiece(id)
+                continue
+            }
             pairs[index].copiesInFlight -= 1
             slots.release(id)
         }

@@ -60,6 +60,7 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse {
             // One that flows back and could not end is looked at again at the next tick, after hosts had their turn.
             if !pairs[index].isFlowingBack { pumpCopies(index) }
+            pumpVerify(index)
             if !pairs[index].dirty.isClean { copyAgain(index) }
             startIfPossible(index)
             let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized
@@ -195,7 +196,7 @@ extension VolumeMachine {
 
     /// Whether the source, as the gate found it, has acknowledged writes that the target never had.
     private func hasUnmirroredWrites(_ index: Int) -> Bool {
-        !pairs[index].dirty.isClean && pairs[index].copyState != .synchronized
+        pairs[index].hasVerifyMarks || !pairs[index].dirty.isClean && pairs[index].copyState != .synchronized
     }
 
     /// The pair whose target is about to take over from a primary that does not answer, or fails.
@@ -225,6 +226,8 @@ extension VolumeMachine {
         case (.logFlush, .running):
             slots[id].stage = .abandoned
             logFlushEnded(Int(slots[id].pair))
+        case (.verify, .verifyReading):
+            abandonPiece(id)
         default:
             invariant(slots[id].stage == .abandoned || slots[id].stage == .answerHeld, "the gate has drained the rest")
         }

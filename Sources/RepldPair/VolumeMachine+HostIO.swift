@@ -131,8 +131,8 @@ extension VolumeMachine {
             gateFlushLegCompleted(id, leg: leg, failure)
         case .closeFlush:
             closeFlushLegCompleted(id, leg: leg, failure)
-        case .copy:
-            invariantFailed("a copy has stages of its own")
+        case .copy, .verify:
+            invariantFailed("a copy has stages of its own, and so has a verify")
         }
     }
 
@@ -295,7 +295,8 @@ extension VolumeMachine {
     /// The pair that can stand in for the source over an extent: it mirrors, and nothing there is dirty.
     private func standIn(for extent: Extent) -> Int? {
         for index in 0..<pairs.count where pairs[index].isMirroring && !pairs[index].dirty.isDirty(touching: extent) {
-            return index
+            // What a verify has found different would be served, and written to the source.
+            if !pairs[index].targetChanged.isDirty(touching: extent) { return index }
         }
         return nil
     }
@@ -315,6 +316,7 @@ extension VolumeMachine {
             return answer(id, slots[id].sourceFailure)
         }
         slots[id].stage = .redirectReading
+        disturbVerify(slots[id].host.extent)
         slots[id].pair = UInt8(index)
         slots[id].startedAt = now
         issue(id, leg: leg(ofPair: index), .read)

@@ -195,6 +195,7 @@ extension VolumeMachine {
     private mutating func metadataWritten(_ index: Int) {
         mayAdvanceLogs = true
         mayReleaseHeld = true
+        if isMapSettled(index), !pairs[index].isRecordPending { tellVerifyEnd(index, nil) }
         finishDetachIfIdle(index)
         finishEvent()
         if isClosing { advanceClosing() }

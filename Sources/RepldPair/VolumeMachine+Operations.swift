@@ -78,6 +78,10 @@ extension VolumeMachine {
 
     private mutating func begin(_ operation: ReplicationOperation, _ index: Int) {
         switch operation {
+        case .resyncReplica where pairs[index].copyState == .synchronized:
+            // It mirrors, and goes on to: writes and the mover meet at the lock, and nothing has to come back first. Every copied
+            // granule brings the target nearer to the source.
+            beginCopying(index, keepsImage: true)
         case .activate, .resyncReplica, .resume:
             startPair(index)
         case .split:
@@ -149,6 +153,7 @@ extension VolumeMachine {
         facts.isSourceInconsistent = pairs[index].isSourceInconsistent
         facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount + waitingByteCount(index), byteCount)
         facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
+        facts.verifyMarkedByteCount = min(pairs[index].verifyMarkedByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             if pairs[other].isMirroring || pairs[other].isSecondPrimary || pairs[other].isMisplaced || isMoving(other) {
@@ -285,8 +290,9 @@ extension VolumeMachine {
             if differs(index) { turnHostsAway() }
             swapLegs(index)
         }
-        // What the old source changed alone is what the new target changed alone.
-        pairs[index].swapSides()
+        // What the old source changed alone is what the new target changed alone; what a verify has marked is where the two
+        // differ, and stays that.
+        if !pairs[index].hasVerifyMarks { pairs[index].swapSides() }
         // Where nothing is known, each may lack what the other has.
         if pairs[index].comparesFirst { pairs[index].shareChanges() }
         // An old source that is half overwritten is no usable image as a target.
@@ -338,6 +344,11 @@ extension VolumeMachine {
 
     /// What the pair is now is durable, or cannot be made durable.
     mutating func tellEnd(_ index: Int, _ failure: OperationFailure?) {
+        switch failure {
+        case nil: tellVerifyEnd(index, nil)
+        case .recordFailed(let failure): tellVerifyEnd(index, failure)
+        default: break
+        }
         guard let operation = pairs[index].finishingOperation else { return }
         pairs[index].finishingOperation = nil
         effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))

@@ -56,6 +56,8 @@ extension VolumeMachine {
         if wasInSync && pairs[index].dirty.isClean {
             pairs[index].copyState = .synchronized
             pairs[index].isTargetConsistent = true
+            // In a pair that was in sync nothing but a verify marks the target's side.
+            pairs[index].hasVerifyMarks = !pairs[index].targetChanged.isClean
             return
         }
         pairs[index].comparesFirst = !isNew && (!record.isClosedCleanly || pairs[index].store.trust == .none)
@@ -125,6 +127,7 @@ extension VolumeMachine {
         closeTargetExport(index)
         endOperation(index, .superseded(by: .detach))
         tellEnd(index, .superseded(by: .detach))
+        endVerify(index, .detached)
         pairs[index].wantsDetach = true
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
@@ -149,6 +152,7 @@ extension VolumeMachine {
     mutating func changeState(_ index: Int, to state: CopyState) {
         let before = pairs[index].copyState
         guard before != state else { return }
+        if before == .synchronized { leaveSynchronized(index, for: state) }
         pairs[index].copyState = state
         pairs[index].isResumeRequired = false
         effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
@@ -268,6 +272,8 @@ extension VolumeMachine {
                 slots[id].stage = .abandoned
                 pairs[index].copiesInFlight -= 1
                 unlock(id)
+            case (.verify, .verifyComparing):
+                abandonPiece(id)
             case (.copyFlush, .running), (.logFlush, .running):
                 slots[id].stage = .abandoned
             case (.closeFlush, .running):
@@ -289,7 +295,9 @@ extension VolumeMachine {
 
     mutating func finishDetachIfIdle(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].wantsDetach, pairs[index].operationsInFlight == 0 else { return }
-        guard pairs[index].copiesInFlight == 0, !hasMetadataInFlight(index) else { return }
+        guard pairs[index].copiesInFlight == 0, !hasMetadataInFlight(index), pairs[index].verify.slotCount == 0 else {
+            return
+        }
         forgetLog(index)
         pairs[index] = Pair(volumeByteCount: 0, settings: PairSettings())
         effects.append(.pairDetached(pair: index))
@@ -443,7 +451,10 @@ extension VolumeMachine {
         isClosing = true
         if gate.isClosed { leaveGate(gate.pair, .cancelled) }
         closeStage = .draining
-        for index in 0..<pairs.count where pairs[index].isInUse { dropWaitingChunks(index) }
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            endVerify(index, .closing)
+            dropWaitingChunks(index)
+        }
         finishEvent()
         advanceClosing()
     }

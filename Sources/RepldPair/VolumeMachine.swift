@@ -82,6 +82,8 @@ package struct VolumeMachine: ~Copyable {
     var closeStage = CloseStage.open
     var isSourceDurableAtClose = false
     var gate = Gate()
+    /// How many pairs are being verified.
+    var runningVerifyCount = 0
     /// The primary failed a flush of the machine's own, and no host has heard of it.
     var owedFlushFailure: IOFailure?
 
@@ -92,6 +94,7 @@ package struct VolumeMachine: ~Copyable {
         case hostRead, hostWrite, hostFlush
         case targetRead, targetWrite, targetFlush
         case copy, copyFlush, closeFlush, gateFlush, logFlush
+        case verify
     }
 
     enum Stage: UInt8, BitwiseCopyable {
@@ -99,6 +102,7 @@ package struct VolumeMachine: ~Copyable {
         /// A read that the source failed: it waits for its lock, then goes to the target, then back to the source.
         case redirectWaiting, redirectReading, redirectRepairing
         case waitingForBuffers, copyReading, copyComparing, copyWriting
+        case verifyReading, verifyComparing, verifyLocating
         case answerHeld
         /// Answered, but a target still holds an operation of it.
         case abandoned
@@ -125,7 +129,9 @@ package struct VolumeMachine: ~Copyable {
         var wasMirrored = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
-        /// The pair of a copy, of a target flush, or the one that serves a redirected read.
+        /// A piece of a verify that is compared under the interval lock, and has it.
+        var holdsLock = false
+        /// The pair of a copy, of a verify, of a target flush, or the one that serves a redirected read.
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
         var startedAt = Instant(nanoseconds: 0)
@@ -150,7 +156,9 @@ package struct VolumeMachine: ~Copyable {
         // does not start again before they are back: they have slots too, so that the volume goes on without them.
         let stuckLimit = Self.pairLimit * hostSlotLimit
         let targetLimit = Self.pairLimit * Self.targetSlotLimit
-        let capacity = hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit * (Pair.copyDepthLimit + 2) + 4
+        let capacity =
+            hostSlotLimit + stuckLimit + targetLimit + 2 * Self.pairLimit
+            * (Pair.copyDepthLimit + 2 + PairVerify.laneCount) + 4
         slots = SlotTable(capacity: capacity, blank: blank)
         locks = IntervalLock(capacity: capacity)
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
@@ -226,8 +234,9 @@ package struct VolumeMachine: ~Copyable {
         case .hostWrite:
             hasWritten = true
             slots[id].stage = .waitingForLock
+            if runningVerifyCount > 0 { disturbVerify(slots[id].host.extent) }
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
-        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush:
+        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush, .verify:
             invariantFailed("hosts of the volume read, write and flush")
         }
     }
@@ -255,6 +264,8 @@ package struct VolumeMachine: ~Copyable {
             redirectCompleted(id, leg: leg, outcome.failure)
         case .copyReading, .copyComparing, .copyWriting:
             copyStepCompleted(id, leg: leg, outcome)
+        case .verifyReading, .verifyComparing:
+            verifyStepCompleted(id, leg: leg, outcome)
         case .abandoned, .answerHeld:
             if leg > 0, isFlush(slots[id].purpose) {
                 lateFlushCompleted(id, pair: Int(leg) - 1, outcome.failure)
@@ -262,7 +273,8 @@ package struct VolumeMachine: ~Copyable {
                 ownFlushOfPrimaryFailed(failure)
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
-        case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers:
+        case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers,
+            .verifyLocating:
             invariantFailed("a waiting request has no operation in flight")
         }
         if leg > 0 { targetOperationEnded(Int(leg) - 1) }
@@ -273,7 +285,7 @@ package struct VolumeMachine: ~Copyable {
     private func isFlush(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush: true
-        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy: false
+        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy, .verify: false
         }
     }
 
@@ -287,8 +299,12 @@ package struct VolumeMachine: ~Copyable {
         invariant(slots[id].stage == .waitingForBuffers, "buffers are granted to whoever waits for them")
         slots[id].host.buffer = first
         slots[id].secondBuffer = second
-        slots[id].stage = .waitingForLock
-        if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        if slots[id].purpose == .verify {
+            verifyBuffersGranted(id)
+        } else {
+            slots[id].stage = .waitingForLock
+            if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+        }
         if isClosing { advanceClosing() }
         finishEvent()
     }
@@ -319,6 +335,7 @@ package struct VolumeMachine: ~Copyable {
         if isClosing { giveUpTargetRequests() }
         // Where the gate has just opened, hosts that waited have their turn first: the end of a copy would close it again.
         if !wasGateClosed { tickMovers() }
+        tickVerify()
         finishEvent()
     }
 
@@ -326,13 +343,13 @@ package struct VolumeMachine: ~Copyable {
     private func hasTimeLimit(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .targetRead, .targetWrite, .targetFlush, .gateFlush: false
-        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush, .logFlush: true
+        case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush, .logFlush, .verify: true
         }
     }
 
     /// What the engine needs to know of a slot when an operation of it ends.
     package struct Operands: BitwiseCopyable {
-        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual }
+        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual, haveEqualDigests }
 
         package var extent: Extent
         package var buffer: BufferID
@@ -349,6 +366,7 @@ package struct VolumeMachine: ~Copyable {
             switch request.stage {
             case .copyReading: .isZero
             case .copyComparing: .isEqual
+            case .verifyComparing: .haveEqualDigests
             default: .none
             }
         return Operands(
@@ -419,6 +437,7 @@ package struct VolumeMachine: ~Copyable {
             case .hostRead: startRedirectedRead(next)
             case .targetWrite: startTargetWrite(next)
             case .copy: startCopy(next)
+            case .verify: startVerify(next)
             case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush:
                 invariantFailed("a flush takes no lock, nor does a read of a target's own export")
             }
@@ -437,7 +456,9 @@ package struct VolumeMachine: ~Copyable {
             let request = slots[id]
             switch request.purpose {
             case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
-            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush: break
+            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush,
+                .verify:
+                break
             }
             switch request.stage {
             case .waitingForGate, .waitingForRecord, .answerHeld: held += 1
@@ -473,8 +494,16 @@ package struct VolumeMachine: ~Copyable {
             "a target serves hosts only in Failedover and in a restore"
         )
         invariant(
-            !pairs[index].isMirroring || pairs[index].targetChanged.isClean,
+            !pairs[index].isMirroring || pairs[index].targetChanged.isClean || pairs[index].hasVerifyMarks,
             "what hosts changed on the target is joined before anything flows"
+        )
+        invariant(
+            !pairs[index].hasVerifyMarks || pairs[index].copyState == .synchronized,
+            "what a verify has marked is joined to what differs when the pair leaves Synchronized"
+        )
+        invariant(
+            !pairs[index].verify.isRunning || pairs[index].copyState == .synchronized && !pairs[index].wantsDetach,
+            "only a Synchronized pair is verified"
         )
     }
 }

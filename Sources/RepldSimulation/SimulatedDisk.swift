@@ -255,6 +255,12 @@ package final class SimulatedDisk {
         stable[offset] ^= 0x40
     }
 
+    /// Writes the cache back, as a disk may at any time.
+    package func writeBack() {
+        for write in unflushed { keep(write) }
+        unflushed.removeAll()
+    }
+
     /// Reads without an operation, as recovery does at start.
     package func bytes(_ range: Range<Int>) -> [UInt8] { Array(contents[range]) }
 }

@@ -59,6 +59,8 @@ extension Simulation {
         /// durable, a crash gives it back.
         var ownBeforeFlow: WriteHistory?
         var undo: Undo?
+        /// A verify was begun, and its end has not been told.
+        var isVerifying = false
     }
 
     /// The element that serves hosts.

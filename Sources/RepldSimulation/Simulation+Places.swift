@@ -8,6 +8,7 @@ extension Simulation {
     func observe() throws(SimulationFailure) {
         noteLostSectors()
         try noteEnds()
+        try noteVerifies()
         for index in pairs.indices where pairs[index].isAttached { try observe(index) }
     }
 
@@ -305,5 +306,6 @@ extension Simulation.SimulatedPair {
         imageInFlow = nil
         ownBeforeFlow = nil
         undo = nil
+        isVerifying = false
     }
 }

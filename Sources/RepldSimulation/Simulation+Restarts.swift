@@ -73,6 +73,7 @@ extension Simulation {
             )
         )
         pairs[index].sequenceAtStart = record.sequence
+        pairs[index].isVerifying = false
         pairs[index].state = nil
         note("pair \(index) is taken in, \(isNew ? "new" : "with record \(record)")")
         pairs[index].isAttached = true

@@ -27,6 +27,7 @@ package struct SimulationFailure: Error, CustomStringConvertible, Sendable {
 /// - after a crash: the element that the records choose is the one that served hosts, each image holds nothing older than
 ///   what was flushed, and no target that was its hosts' is taken from them;
 /// - at rest: the elements differ only where a dirty bit says so, and not at all when Synchronized;
+/// - a verify finds every sector of a target that rotted, and never any other; ResyncReplica repairs what it found;
 /// - host requests fail only where an element or a metadata area was made to fail; every buffer comes back; and when all
 ///   faults are healed, every pair is brought back to Synchronized by operations, within bounded time.
 ///
@@ -48,6 +49,10 @@ package final class Simulation {
     var step = 0
     /// Metadata areas have failed: until this time writes may be refused.
     var metadataTroubleUntil: UInt64 = 0
+    /// Sectors of a target that have rotted since it was last known to be equal, by pair: what a verify may find.
+    var rotten: (pair: Int, sectors: Set<Int>)?
+    /// What the last verify found that looked at everything.
+    var lastVerified: Set<Int>?
     let log: EventLog
     package internal(set) var coverage = SimulationCoverage()
 
@@ -59,6 +64,7 @@ package final class Simulation {
         var servedByTargetCount = 0
         /// Operations that ended since the last look.
         var ended: [(pair: PairID, operation: ReplicationOperation, failure: OperationFailure?)] = []
+        var verified: [(pair: PairID, report: VerifyReport, failure: VerifyFailure?)] = []
     }
 
     static var volumeID: VolumeID { VolumeID(rawValue: 1) }
@@ -105,6 +111,7 @@ package final class Simulation {
         _ log: EventLog
     ) -> Engine<SimulatedPlatform> {
         log.ended.removeAll()
+        log.verified.removeAll()
         return Engine(
             platform: SimulatedPlatform(world: world),
             mailbox: mailbox,
@@ -116,6 +123,8 @@ package final class Simulation {
             case .copyStateChanged(_, .synchronized): log.synchronizedCount += 1
             case .operationEnded(let operation, let failure):
                 if let pair = event.pair { log.ended.append((pair, operation, failure)) }
+            case .verifyEnded(let report, let failure):
+                if let pair = event.pair { log.verified.append((pair, report, failure)) }
             default: break
             }
             log.trace?("    event: \(event.pair.map { "\($0.low) " } ?? "")\(event.kind)")
@@ -150,6 +159,8 @@ package final class Simulation {
         if world.random.chance(oneIn: options.stuckFailoverOneIn) { return try failOverFromStuckPrimary() }
         if world.random.chance(oneIn: options.operatorOneIn) { return try operate() }
         if world.random.chance(oneIn: options.pauseOneIn) { return try changeCopySettings() }
+        if world.random.chance(oneIn: options.verifyOneIn) { return try verify() }
+        if world.random.chance(oneIn: options.rotOneIn) { return try rotAndVerify() }
         injectFaults()
         if world.random.chance(oneIn: 3) {
             try turn()

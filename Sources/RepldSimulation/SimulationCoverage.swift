@@ -29,6 +29,11 @@ package struct SimulationCoverage: Sendable, Hashable {
         case stuckFailovers = "failovers from a source that hangs"
         case copySettings = "changes of what movers may do"
         case refusals = "operations refused, as the table says"
+        case verifies = "verifies that looked at everything they were asked to"
+        case verifiesEndedEarly = "verifies that something ended"
+        case verifyRechecks = "chunks written during a verify and looked at again"
+        case verifyLocks = "chunks of a verify compared under a lock"
+        case rottenSectors = "rotten sectors that a verify found and ResyncReplica repaired"
         case comparisonsAtRest = "comparisons of all copies at rest"
     }
 

@@ -35,6 +35,8 @@ package struct SimulationOptions: Sendable {
     package var copyLatencyTargetPercent: UInt16
     package var hasCopyOrder: Bool
     package var pauseOneIn: UInt64
+    package var verifyOneIn: UInt64
+    package var rotOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -71,6 +73,8 @@ package struct SimulationOptions: Sendable {
         copyLatencyTargetPercent = pick([105, 125, 10_000])
         hasCopyOrder = random.chance(oneIn: 2)
         pauseOneIn = pick([0, 0, 40, 150])
+        verifyOneIn = pick([0, 10, 50])
+        rotOneIn = pick([0, 50, 200])
     }
 
     /// Where things are in the metadata areas.

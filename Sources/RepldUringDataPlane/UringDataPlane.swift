@@ -198,6 +198,14 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .configureCopy(id, settings, answer: $0) }
     }
 
+    package func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .verify(id, extent, answer: $0) }
+    }
+
+    package func cancelVerify(_ id: PairID) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .cancelVerify(id, answer: $0) }
+    }
+
     package func status() async throws(DataPlaneError) -> EngineStatus {
         let status: EngineStatus? = await withCheckedContinuation { continuation in
             if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }

@@ -10,13 +10,13 @@ struct Replctl: AsyncParsableCommand {
         commandName: "replctl",
         abstract: "Makes, shows and switches the volumes and pairs of a repld daemon.",
         discussion: """
-            Exit codes: 0 done, 1 the daemon refused or a job failed, 3 a job was given up, 64 wrong usage, 69 the daemon \
+            Exit codes: 0 done, 1 the daemon refused or a job failed, 2 a verify found differences, 3 a job was given up, 64 wrong usage, 69 the daemon \
             cannot be reached, 75 the time was up.
             """,
         version: "replctl \(Version.text)",
         subcommands: [
-            VolumeCommand.self, PairCommand.self, SetCommand.self, JobCommand.self, OperationsCommand.self,
-            EventsCommand.self, DaemonCommand.self, UserCommand.self,
+            VolumeCommand.self, PairCommand.self, SetCommand.self, VerifyCommand.self, JobCommand.self,
+            OperationsCommand.self, EventsCommand.self, DaemonCommand.self, UserCommand.self,
         ]
     )
 

@@ -25,8 +25,33 @@ extension Text {
         ]
         if let ended = job.endedAt { rows.append(("Ended", time(ended))) }
         rows.append(("Took", DurationText.format(seconds: UInt64(job.elapsedSeconds))))
+        if let verify = job.verify { rows += self.verify(verify) }
         if let words = job.errorDescription { rows.append(("Error", "\(words) (\(job.errorCode))")) }
         return fields(rows)
+    }
+
+    private static func verify(_ verify: VerifyReply) -> [(String, String)] {
+        var rows = [
+            (
+                "Compared",
+                """
+                \(ByteCount.format(verify.comparedByteCount)) of \(ByteCount.format(verify.length)) from byte \
+                \(verify.offset), by \(verify.digest)
+                """
+            ),
+            (
+                "Written",
+                """
+                \(verify.skippedCount) chunks (\(ByteCount.format(verify.skippedByteCount))) were written meanwhile and \
+                looked at again \(verify.recheckCount) times, \(verify.lockedCount) of them under a lock
+                """
+            ),
+            ("Differs", verify.differentByteCount == 0 ? "nothing" : "\(verify.differentByteCount) bytes"),
+        ]
+        let ranges = (verify.ranges ?? []).map { "\($0.offset) +\($0.length)" }
+        let more = verify.unlistedRangeCount > 0 ? ["and \(verify.unlistedRangeCount) ranges more"] : []
+        if !ranges.isEmpty { rows.append(("Ranges", (ranges + more).joined(separator: "\n"))) }
+        return rows
     }
 
     static func plan(_ plan: PlanReply) -> String {

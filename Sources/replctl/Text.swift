@@ -72,6 +72,11 @@ enum Text {
         if let percent = pair.percentSynced, let dirty = pair.dirtyByteCount {
             rows.append(("Synced", "\(percent)%, \(ByteCount.format(dirty)) may differ"))
         }
+        if let marked = pair.verifyMarkedByteCount {
+            rows.append(
+                ("Verify", "\(ByteCount.format(marked)) differing bytes found by verify; ResyncReplica repairs them")
+            )
+        }
         if let copy = pair.copy {
             rows.append(
                 (

@@ -14,6 +14,7 @@ final class FakeDataPlane: DataPlane {
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
         case operate(ReplicationOperation), cancelOperation, holdPlace(Bool), configureCopy(CopySettings)
+        case verify(Extent), cancelVerify
         case listen(FrontEndAddress)
         case changes(ChangesQuery)
     }
@@ -179,6 +180,17 @@ final class FakeDataPlane: DataPlane {
             guard state.pairs[id] != nil else { throw DataPlaneError(.refused, "refused", refusal: .noSuchPair) }
             state.pairs[id]?.opening.settings.copy = settings
         }
+    }
+
+    func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError) {
+        note(.verify(extent))
+        let refusal = state.withLock { beginVerify(of: id, extent, &$0) }
+        if let refusal { throw DataPlaneError(.refused, "refused", refusal: refusal) }
+    }
+
+    func cancelVerify(_ id: PairID) async throws(DataPlaneError) {
+        note(.cancelVerify)
+        guard endVerify(.cancelled) else { throw DataPlaneError(.refused, "refused", refusal: .noVerifyRunning) }
     }
 
     func status() async throws(DataPlaneError) -> EngineStatus {

@@ -191,7 +191,7 @@ import Testing
         try log.add { number in
             JobEntry(
                 number: number,
-                operation: .activate,
+                kind: .operation(.activate),
                 pair: PairID(high: 1, low: 2),
                 pairName: "m1",
                 volumeName: "db1",

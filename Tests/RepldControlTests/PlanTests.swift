@@ -88,7 +88,7 @@ import Testing
         #expect(reply.operations.map(\.operation.number) == Array(2...27))
         #expect(reply.copyStates.map(\.number) == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18])
         let resync = try #require(reply.operations.first { $0.operation.name == "ResyncReplica" })
-        #expect(resync.edges.count == 2 && resync.edges[1].requiresForce)
+        #expect(resync.edges.count == 3 && resync.edges[2].requiresForce)
         #expect(reply.operations.filter { !$0.isSupported }.map(\.operation.number) == [3, 5, 6, 13, 19, 25, 26, 27])
     }
 

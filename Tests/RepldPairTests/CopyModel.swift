@@ -191,6 +191,7 @@ final class CopyModel {
             case .persist(let pair, _): machine.recordWritten(pair: pair, nil)
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
+            case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
             case .recycle, .announce, .swapLegs, .disconnectHosts, .closeTargetExport, .pairDetached, .closed: break
             }
         }

@@ -28,6 +28,8 @@ final class MachineHarness {
     var writesRecords = true
     /// The mover gets its buffers at once.
     var grantsBuffers = true
+    /// Where the elements differ, when the machine has them searched.
+    var differences: [Extent] = []
     private var nextBuffer: UInt32 = 1000
 
     func settle() {
@@ -45,6 +47,11 @@ final class MachineHarness {
                     slot,
                     BufferID(rawValue: nextBuffer),
                     second: isPair ? BufferID(rawValue: nextBuffer + 1) : .none
+                )
+            case .locateDifference(let slot, let offset):
+                machine.differenceLocated(
+                    slot,
+                    nextDifference(from: offset, before: machine.operands(of: slot).extent.end)
                 )
             case .persist(let pair, let record):
                 records.append((pair, record))
@@ -68,6 +75,15 @@ final class MachineHarness {
             }
         }
         machine.checkInvariants()
+    }
+
+    private func nextDifference(from offset: UInt64, before end: UInt64) -> Extent? {
+        let found = differences.lazy.compactMap { difference -> Extent? in
+            let start = max(offset, difference.offset)
+            let stop = min(end, difference.end)
+            return start < stop ? Extent(offset: start, length: stop - start) : nil
+        }
+        return found.first
     }
 
     /// What is in flight to an element goes with it when its leg changes.

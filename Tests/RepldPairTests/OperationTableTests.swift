@@ -99,7 +99,7 @@ import Testing
             isJob: true,
             holds: copying,
             edges: from(
-                [.fractured, .split, .broken, .aborted, .skewed, .restored, .partitioned, .invalid],
+                [.fractured, .split, .broken, .aborted, .skewed, .restored, .partitioned, .invalid, .synchronized],
                 .synchronized
             )
         ),
@@ -214,7 +214,8 @@ import Testing
             let givesWay = [.activate, .resyncReplica, .resume].contains(current) || isWaitingSplit
             if !givesWay { return .refused }
         }
-        if row.holds.contains(facts.copyState) { return .holds }
+        let isRepair = row.number == 14 && facts.copyState == .synchronized && facts.verifyMarkedByteCount > 0
+        if row.holds.contains(facts.copyState), !isRepair { return .holds }
         guard let to = row.edges[facts.copyState] else { return .refused }
         let moves = [10, 11, 15].contains(row.number) || (row.number == 20 && facts.copyState != .failedover)
         if moves, facts.doesOtherPairFlow { return .refused }
@@ -231,6 +232,9 @@ import Testing
 
     private static func condition(_ number: UInt8, _ facts: PairFacts) -> Condition {
         let lacksWrites: Condition = facts.changedByteCount == 0 ? .free : .force
+        // A target that a verify has found different is given to nobody without force.
+        let isMarked = facts.copyState == .synchronized && facts.verifyMarkedByteCount > 0
+        if isMarked, [8, 9, 10, 20, 21].contains(number) { return .force }
         switch (number, facts.copyState) {
         case (8, .initialized), (8, .prepared): return .free
         case (8, .unsynchronized), (8, .aborted): return .force
@@ -252,7 +256,7 @@ import Testing
             nil, .activate, .resyncReplica, .resume, .split, .failover, .failback, .restoreFromReplica, .reverseRoles,
         ]
         return underWay.flatMap { operation in
-            (0..<128).map { bits in
+            (0..<(state == .synchronized ? 256 : 128)).map { bits in
                 var facts = PairFacts(copyState: state, operation: operation)
                 facts.isTargetConsistent = bits & 1 != 0
                 facts.isSourceAhead = bits & 2 != 0
@@ -261,6 +265,7 @@ import Testing
                 facts.targetClientCount = bits & 16 != 0 ? 2 : 0
                 facts.doesOtherPairFlow = bits & 32 != 0
                 facts.isSourceInconsistent = bits & 64 != 0
+                facts.verifyMarkedByteCount = bits & 128 != 0 ? 4096 : 0
                 return facts
             }
         }
@@ -301,6 +306,11 @@ import Testing
         #expect(
             OperationTable.verdict(.reverseRoles, facts, isForced: false) == .needsForce(.clientsConnected(count: 3))
         )
+        facts = PairFacts(copyState: .synchronized, isTargetConsistent: true, verifyMarkedByteCount: 65536)
+        for operation in [ReplicationOperation.failover, .reverseRoles, .split, .detach, .dissolve] {
+            let verdict = OperationTable.verdict(operation, facts, isForced: false)
+            #expect(verdict == .needsForce(.targetFoundDifferent(byteCount: 65536)))
+        }
         facts = PairFacts(copyState: .invalid, differingByteCount: 12288)
         #expect(
             OperationTable.verdict(.resyncReplica, facts, isForced: false)

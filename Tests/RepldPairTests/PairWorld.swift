@@ -158,6 +158,7 @@ final class PairWorld {
             case .answer(let origin, let failure): answered(origin, failure)
             case .recycle(let buffer): buffers[buffer.rawValue] = nil
             case .needBuffers(let slot, _, let isPair): grant(slot, isPair: isPair)
+            case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
             case .persist(let pair, let record):
                 if pairs[pair].recordInFlight != nil { fail("two records of a pair are on their way") }
                 pairs[pair].recordInFlight = record

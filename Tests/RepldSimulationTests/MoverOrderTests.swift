@@ -45,7 +45,7 @@ import Testing
                 pair: Self.pair(index),
                 name: Self.names[index],
                 target: element("target", Self.byteCount),
-                metadata: element("metadata", PairRecord.areaByteCount),
+                metadata: element("metadata", Int(Self.layout.areaByteCount)),
                 record: PairRecord(
                     sequence: 0,
                     pair: Self.pair(index),
@@ -53,10 +53,15 @@ import Testing
                     copyState: CopyState.initialized.rawValue,
                     isClosedCleanly: false
                 ),
+                maps: .unknown(because: nil),
                 isNew: true,
                 settings: PairSettings(granuleByteCount: 65536, copyChunkByteCount: 65536, copy: .init(order: order))
             )
             _ = mailbox.send(.addPair(spec) { _ in })
+        }
+
+        static var layout: MetadataLayout {
+            MetadataLayout(volumeByteCount: UInt64(byteCount), granuleByteCount: 65536)
         }
 
         func activate(_ index: Int) {
