@@ -22,7 +22,9 @@ package import RepldCore
 ///         56     4  generation of the activity log that counts
 ///         60     1  log2 of the bitmaps' granule in bytes
 ///         61     1  log2 of the activity log's extent in bytes
-///         62  4034  zero
+///         62     2  zero
+///         64     4  serving epoch: counts how often another element of the volume has become the one that serves hosts
+///         68  4028  zero
 ///
 /// Meaning of "closed cleanly": everything acknowledged is durable on the source and, when the state is Synchronized, on
 /// the target, nothing has been written to either since, and the bitmaps say all that may differ. Without it, the extents of
@@ -58,6 +60,10 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     package var logGeneration: UInt32 = 0
     package var granuleShift: UInt8 = 16
     package var extentShift: UInt8 = 22
+    /// How often another element of the volume has become the one that serves hosts.
+    ///
+    /// A pair compares with the serving element: the maps of one whose record has missed a change say nothing any more.
+    package var servingEpoch: UInt32 = 0
 
     package static var blockByteCount: Int { 4096 }
     package static var areaByteCount: Int { 2 * blockByteCount }
@@ -130,6 +136,7 @@ extension PairRecord {
         block.storeLittleEndian(logGeneration, at: 56)
         block.storeLittleEndian(granuleShift, at: 60)
         block.storeLittleEndian(extentShift, at: 61)
+        block.storeLittleEndian(servingEpoch, at: 64)
         block.storeLittleEndian(Checksum.crc32c(block.bytes), at: Self.checksumOffset)
     }
 
@@ -188,6 +195,7 @@ extension PairRecord {
         record.logGeneration = block.loadLittleEndian(at: 56)
         record.granuleShift = block.loadLittleEndian(at: 60)
         record.extentShift = block.loadLittleEndian(at: 61)
+        record.servingEpoch = block.loadLittleEndian(at: 64)
         guard (12...20).contains(record.granuleShift) else { throw .impossible("granule") }
         guard (record.granuleShift...record.granuleShift + 10).contains(record.extentShift) else {
             throw .impossible("extent of the activity log")

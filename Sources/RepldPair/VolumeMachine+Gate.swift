@@ -265,6 +265,7 @@ extension VolumeMachine {
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             spreadDifferences(of: index, to: other)
         }
+        servingEpoch += 1
         pairs[index].isSecondPrimary.toggle()
         for other in 0..<pairs.count { pairs[other].store.fullFlush = nil }
         // What the element that is left behind has lost, hosts do not miss.

@@ -30,6 +30,8 @@ extension VolumeMachine {
         let verdict = OperationTable.verdict(operation, facts, isForced: isForced)
         guard case .accepted = verdict else { return verdict }
         if pairs[index].isRecordStuck, mustBeRecorded(operation, index) { return .refused(.metadataStuck) }
+        // Every pair of the volume has to take down that another element serves.
+        if closesGate(operation, index), hasFailingMetadata(besides: index) { return .refused(.metadataStuck) }
         if pairs[index].isPlaceHeld { return .refused(.underWay(.detach)) }
         if gate.isClosed, closesGate(operation, index) {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
@@ -59,6 +61,13 @@ extension VolumeMachine {
         case .abort: closesGate(operation, index)
         default: true
         }
+    }
+
+    private func hasFailingMetadata(besides index: Int) -> Bool {
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if pairs[other].hasRecordFailed || pairs[other].isRecordStuck { return true }
+        }
+        return false
     }
 
     private func closesGate(_ operation: ReplicationOperation, _ index: Int) -> Bool {

@@ -51,8 +51,10 @@ extension VolumeMachine {
         pairs[index].isTargetConsistent = record.isTargetConsistent
         pairs[index].isSourceAhead = record.isSourceAhead
         pairs[index].isSourceInconsistent = record.isSourceInconsistent
-        let wasInSync = state == .synchronized && record.isClosedCleanly && !isNew && !pairs[index].isMisplaced
-        takeUpMaps(record, maps, isNew: isNew, wasInSync: wasInSync, index)
+        let isCurrent = isNew || meetServingEpoch(record.servingEpoch, index)
+        let wasInSync =
+            state == .synchronized && record.isClosedCleanly && !isNew && !pairs[index].isMisplaced && isCurrent
+        takeUpMaps(record, isCurrent ? maps : .unknown(because: nil), isNew: isNew, wasInSync: wasInSync, index)
         if wasInSync && pairs[index].dirty.isClean {
             pairs[index].copyState = .synchronized
             pairs[index].isTargetConsistent = true
@@ -84,6 +86,21 @@ extension VolumeMachine {
         }
         pairs[index].copyState = state
         if pairs[index].isMirroring { pairs[index].joinChanges() }
+    }
+
+    /// Whether a pair's record knows of the last change of the serving element; others that do not know of what it knows lose
+    /// their maps.
+    private mutating func meetServingEpoch(_ epoch: UInt32, _ index: Int) -> Bool {
+        guard epoch > servingEpoch else { return epoch == servingEpoch }
+        servingEpoch = epoch
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            pairs[other].markAgain(Extent(offset: 0, length: byteCount))
+            pairs[other].distrustMaps()
+            pairs[other].comparesFirst = true
+            copyAgain(other)
+            wantRecord(other)
+        }
+        return true
     }
 
     private mutating func takeUpMaps(
@@ -344,6 +361,7 @@ extension VolumeMachine {
         record.logGeneration = pairs[index].store.generation
         record.granuleShift = pairs[index].dirty.granuleShift
         record.extentShift = pairs[index].store.extentShift
+        record.servingEpoch = servingEpoch
         pairs[index].recordTrust = record.mapTrust
         effects.append(.persist(pair: index, record))
     }

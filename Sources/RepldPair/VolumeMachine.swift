@@ -81,6 +81,8 @@ package struct VolumeMachine: ~Copyable {
     var isClosing = false
     var closeStage = CloseStage.open
     var isSourceDurableAtClose = false
+    /// How often another element has become leg 0, in this life and those before.
+    var servingEpoch: UInt32 = 0
     var gate = Gate()
     /// How many pairs are being verified.
     var runningVerifyCount = 0

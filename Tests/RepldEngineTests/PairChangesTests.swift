@@ -24,8 +24,8 @@ import Testing
 
     @Test func aRunOfManyGranulesIsCutAndGoesOn() {
         let byteCount = 2 * Self.span + 512
-        var pair = Pair(volumeByteCount: byteCount, granuleByteCount: Self.granule)
-        pair.dirty.markAll()
+        var pair = Pair(volumeByteCount: byteCount, settings: PairSettings(granuleByteCount: UInt32(Self.granule)))
+        pair.markAllDirty()
         let found = answers(pair)
         let span = Self.span
         let cuts = [Extent(offset: 0, length: span), Extent(offset: span, length: span)]
@@ -38,9 +38,9 @@ import Testing
     }
 
     @Test func whatIsCleanCostsNothingAndIsPassedOver() {
-        var pair = Pair(volumeByteCount: 16 * Self.span, granuleByteCount: Self.granule)
+        var pair = Pair(volumeByteCount: 16 * Self.span, settings: PairSettings(granuleByteCount: UInt32(Self.granule)))
         let ends = [Extent(offset: 0, length: 1), Extent(offset: 16 * Self.span - 1, length: 1)]
-        for extent in ends { pair.targetChanged.mark(touching: extent) }
+        for extent in ends { pair.markTargetChanged(extent) }
         let found = answers(pair)
         #expect(found.count == 1)
         #expect(found.first?.runs.map(\.offset) == [0, 16 * Self.span - Self.granule])
@@ -48,8 +48,11 @@ import Testing
 
     @Test(arguments: [(-1, 1), (0, 1), (1, 1), (7, 7), (1000, 1000), (1001, 1000), (Int.max, 1000)])
     func anAnswerHasABoundedNumberOfRuns(wanted: Int, given: Int) {
-        var pair = Pair(volumeByteCount: 4096 * Self.granule, granuleByteCount: Self.granule)
-        for index in 0..<UInt64(2048) { pair.dirty.mark(touching: Extent(offset: index * 8192, length: 1)) }
+        var pair = Pair(
+            volumeByteCount: 4096 * Self.granule,
+            settings: PairSettings(granuleByteCount: UInt32(Self.granule))
+        )
+        for index in 0..<UInt64(2048) { pair.markDirty(Extent(offset: index * 8192, length: 1)) }
         let answer = pair.changes(ChangesQuery(runLimit: wanted))
         #expect(answer.runs.count == given && answer.nextOffset == UInt64(given) * 8192)
     }

@@ -33,6 +33,7 @@ extension NBDHost {
                 copyState: CopyState.initialized.rawValue,
                 isClosedCleanly: false
             ),
+            maps: .unknown(because: nil),
             isNew: true,
             settings: PairSettings(granuleByteCount: granuleByteCount, copyChunkByteCount: 64 << 10)
         )
