@@ -120,6 +120,11 @@ extension Simulation {
             }
         case (.refused(.elementBusy), .accepted):
             break
+        case (.refused(.metadataStuck), .accepted), (.refused(.metadataStuck), .needsForce):
+            // An area that fails is found out by writing it; it may have healed since.
+            guard pairs.contains(where: { $0.isAttached && $0.hasMetadataFailed }) else {
+                throw failure("\(operation.name) is refused (\(verdict)); no metadata has failed")
+            }
         default:
             throw failure("\(operation.name) in \(facts.copyState.name): \(verdict); the table says \(expected)")
         }

@@ -15,7 +15,7 @@ extension NBDHost {
     func mirror(_ name: String, number: UInt64, granuleByteCount: UInt32 = 64 << 10) -> PairID {
         let id = PairID(high: 0, low: number)
         let target = NBDTestDisk(byteCount: disk.bytes.count)
-        let metadata = NBDTestDisk(byteCount: PairRecord.areaByteCount)
+        let metadata = NBDTestDisk(byteCount: 1 << 20)
         let spec = PairSpec<NBDTestPlatform>(
             volume: Self.volume,
             pair: id,
