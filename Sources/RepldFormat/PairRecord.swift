@@ -178,6 +178,8 @@ extension PairRecord {
         record.isSourceAhead = flags & 16 != 0
         record.isSourceInconsistent = flags & 32 != 0
         guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
+        // What the kernel counts in is signed.
+        guard record.volumeByteCount <= UInt64(Int64.max) else { throw .impossible("size of the volume") }
         if foundVersion >= 3 { try decodeMaps(block, into: &record) }
         return record
     }
