@@ -146,6 +146,13 @@ import Testing
         }
     }
 
+    /// Found by the fuzzer: with the second record zeroed, the first one's bitmaps were believed.
+    @Test func firstRecordHasNoTrust() {
+        var first = record(1)
+        first.mapTrust = .exact
+        #expect(decide(blank, block(first)) == .found(record(1)))
+    }
+
     /// The block that cannot be read may have said that the bitmaps are not to be relied on, or that another log counts.
     @Test func olderRecordHasNoTrust() {
         var trusted = record(8)
