@@ -138,6 +138,11 @@ package enum BitmapSector {
         }
     }
 
+    /// Whether a sector of a bitmap page is what was written to this place of the area.
+    package static func isValid(_ sector: borrowing RawSpan, _ pair: PairID, place: UInt64) -> Bool {
+        MetadataSector.isValid(sector, kind: kind, pair, place: place)
+    }
+
     /// Appends the words of a page to `words`; a sector that is not valid counts as all dirty.
     ///
     /// Returns the number of those.
@@ -236,6 +241,11 @@ package enum ActivityLogSector {
             let place = MetadataLayout.logBlockOffset(sequence: sequence) + UInt64(start)
             MetadataSector.seal(&block, at: start, kind: kind, pair, place: place)
         }
+    }
+
+    /// Whether a sector of the log is what was written to this place of the area.
+    package static func isValid(_ sector: borrowing RawSpan, _ pair: PairID, place: UInt64) -> Bool {
+        head(sector, pair, place: place) != nil
     }
 
     struct Head {

@@ -17,6 +17,31 @@ import Testing
         #expect((layout.areaByteCount * 10 + (1 << 19)) >> 20 == tenthsOfMiB)
     }
 
+    /// The README's table, in KiB and in MiB as it rounds them.
+    @Test(
+        arguments: [
+            (100 << 30, 4096, "6.5 MiB"),
+            (1024 << 30, 4096, "66 MiB"),
+            (10240 << 30, 4096, "661 MiB"),
+            (102400 << 30, 4096, "6.5 GiB"),
+            (100 << 30, 65536, "480 KiB"),
+            (1024 << 30, 65536, "4.2 MiB"),
+            (10240 << 30, 65536, "41 MiB"),
+            (102400 << 30, 65536, "413 MiB"),
+            (100 << 30, 1048576, "96 KiB"),
+            (1024 << 30, 1048576, "336 KiB"),
+            (10240 << 30, 1048576, "2.6 MiB"),
+            (102400 << 30, 1048576, "26 MiB"),
+        ] as [(UInt64, UInt64, String)]
+    )
+    func sizesOfTheReadme(volumeByteCount: UInt64, granuleByteCount: UInt64, words: String) throws {
+        let layout = MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
+        let parts = words.split(separator: " ")
+        let units: [Substring: Double] = ["KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30]
+        let stated = try #require(Double(parts[0])) * (try #require(units[parts[1]]))
+        #expect(abs(Double(layout.areaByteCount) - stated) / stated < 0.06)
+    }
+
     @Test(arguments: [0, 1, 4096, 31_743 * 4096, 31_744 * 4096, 31_744 * 4096 + 1] as [UInt64])
     func pagesCoverTheVolume(volumeByteCount: UInt64) {
         let layout = MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: 4096)
