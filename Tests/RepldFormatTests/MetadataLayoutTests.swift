@@ -37,7 +37,7 @@ import Testing
     func sizesOfTheReadme(volumeByteCount: UInt64, granuleByteCount: UInt64, words: String) throws {
         let layout = MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         let parts = words.split(separator: " ")
-        let units: [Substring: Double] = ["KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30]
+        let units: [Substring: Double] = ["KiB": 1024, "MiB": 1_048_576, "GiB": 1_073_741_824]
         let stated = try #require(Double(parts[0])) * (try #require(units[parts[1]]))
         #expect(abs(Double(layout.areaByteCount) - stated) / stated < 0.06)
     }
