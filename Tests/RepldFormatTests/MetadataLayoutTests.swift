@@ -4,7 +4,7 @@ import Testing
 
 /// Where things are in the area, byte by byte: what a second implementation has to write and to read.
 @Suite struct MetadataLayoutTests {
-    private static let pair = PairID(high: 0x0123_4566_19AB_CDEF, low: 42)
+    private static let pair = PairID(high: 0x0123_4567_89AB_CDEF, low: 42)
 
     @Test(
         arguments: [
