@@ -22,5 +22,7 @@ done
 # shellcheck disable=SC2086
 swiftc $flags -module-name MetadataFuzz "$root/Tests/Fuzz/MetadataFuzz/MetadataFuzz.swift" \
     "$work/RepldCore.o" "$work/RepldFormat.o" "$work/crc32c.o" -o "$work/MetadataFuzz"
-ASAN_OPTIONS=detect_leaks=0 "$work/MetadataFuzz" -runs="${1:-500000}" -seed=1 -max_len=512 \
+# What is tried next depends on addresses and on the order of hash tables: both are kept the same.
+SWIFT_DETERMINISTIC_HASHING=1 ASAN_OPTIONS=detect_leaks=0 \
+    setarch -R "$work/MetadataFuzz" -runs="${1:-500000}" -seed=1 -reload=0 -max_len=512 \
     -artifact_prefix="$work/finds/" "$work/corpus" "$root/Tests/Fuzz/MetadataFuzz/Corpus"
