@@ -79,6 +79,13 @@ let package = Package(
             swiftSettings: library
         ),
 
+        // What replctl reads without the daemon.
+        .target(
+            name: "RepldInspection",
+            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "CRepldLinux"],
+            swiftSettings: library
+        ),
+
         // The control plane: the only targets that use packages.
         .target(name: "RepldControlAPI", dependencies: ["RepldPair"], swiftSettings: library),
         .target(
@@ -142,7 +149,7 @@ let package = Package(
         .executableTarget(
             name: "replctl",
             dependencies: [
-                "RepldControlAPI", "RepldControlClient", "RepldPair",
+                "RepldControlAPI", "RepldControlClient", "RepldInspection", "RepldPair",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: library
@@ -189,6 +196,11 @@ let package = Package(
             swiftSettings: common
         ),
         .testTarget(name: "RepldFormatTests", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: common),
+        .testTarget(
+            name: "RepldInspectionTests",
+            dependencies: ["RepldCore", "RepldFormat", "RepldInspection"],
+            swiftSettings: common
+        ),
         .testTarget(name: "RepldSimulationTests", dependencies: ["RepldSimulation"], swiftSettings: common),
         .testTarget(
             name: "RepldControlTests",

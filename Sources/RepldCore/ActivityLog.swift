@@ -289,10 +289,13 @@ package struct ActivityLog: ~Copyable {
     /// For tests and the simulator.
     package func checkInvariants() {
         var counts = (free: 0, leaving: 0, ready: 0)
+        var free = 0
         for slot in 0..<slots.count {
             let entry = slots[slot]
             switch entry.state {
-            case .free: counts.free += slot < capacity ? 1 : 0
+            case .free:
+                counts.free += slot < capacity ? 1 : 0
+                free += 1
             case .leaving: counts.leaving += 1
             case .ready: counts.ready += 1
             case .active, .activating: break
@@ -301,6 +304,12 @@ package struct ActivityLog: ~Copyable {
             invariant(entry.references == 0 || entry.state == .active, "only active extents have references")
             invariant(entry.state == .free || find(entry.key) == slot, "every extent is found by its key")
         }
+        var placed = 0
+        for place in 0..<places.count where places[place] != 0 {
+            invariant(slots[Int(places[place]) - 1].state != .free, "no place stands for a free slot")
+            placed += 1
+        }
+        invariant(placed == slots.count - free, "every extent has one place")
         invariant(counts.free == freeCount, "free slots are counted")
         invariant(counts.leaving == leavingCount && counts.ready == readyCount, "slots about to leave are counted")
     }

@@ -36,7 +36,7 @@ package struct MetadataLayout: Hashable, Sendable, BitwiseCopyable {
     package static var wordsPerPage: Int { sectorsPerBlock * BitmapSector.wordCount }
     package static var granulesPerPage: UInt64 { UInt64(64 * wordsPerPage) }
 
-    package var granuleCount: UInt64 { (volumeByteCount + granuleByteCount - 1) / granuleByteCount }
+    package var granuleCount: UInt64 { Self.count(of: granuleByteCount, in: volumeByteCount) }
     /// Pages of each of the two maps.
     package var pageCount: UInt64 { (granuleCount + Self.granulesPerPage - 1) / Self.granulesPerPage }
     package var areaByteCount: UInt64 { Self.mapOffset + 2 * pageCount * UInt64(Self.blockByteCount) }
@@ -50,10 +50,18 @@ package struct MetadataLayout: Hashable, Sendable, BitwiseCopyable {
     }
 
     /// The largest volume, and the extents of the activity log that fit its keys.
+    ///
+    /// The last key of the target's side stands for "no extent".
     package static func isValid(extentByteCount: UInt64, granuleByteCount: UInt64, volumeByteCount: UInt64) -> Bool {
         extentByteCount.nonzeroBitCount == 1 && extentByteCount >= granuleByteCount
             && extentByteCount <= 1024 * granuleByteCount
-            && volumeByteCount / extentByteCount < UInt64(ActivityLog.targetSide)
+            && count(of: extentByteCount, in: volumeByteCount) < UInt64(ActivityLog.targetSide)
+    }
+
+    /// How many pieces of a size a volume has, the last of which may be short; no volume is too large to be asked about.
+    static func count(of pieceByteCount: UInt64, in volumeByteCount: UInt64) -> UInt64 {
+        let (whole, rest) = volumeByteCount.quotientAndRemainder(dividingBy: pieceByteCount)
+        return rest == 0 ? whole : whole + 1
     }
 }
 
@@ -151,6 +159,11 @@ package enum BitmapSector {
         }
     }
 
+    /// Whether a sector of a bitmap page is what was written to this place of the area.
+    package static func isValid(_ sector: borrowing RawSpan, _ pair: PairID, place: UInt64) -> Bool {
+        MetadataSector.isValid(sector, kind: kind, pair, place: place)
+    }
+
     /// Appends the words of a page to `words`; a sector that is not valid counts as all dirty.
     ///
     /// Returns the number of those.
@@ -189,8 +202,9 @@ package enum BitmapSector {
 ///
 /// A record is a block of 8 sectors, written to block *sequence mod 8* of the ring. It has the slots that it changes, at most
 /// 128, and then 512 slots of the table as it is, a window that goes on with each record: so any two records in a row, with
-/// those behind them, have the whole table. A sector of a record that is not whole on disk may be taken or left: an extent that
-/// it activates has not been written yet, and what one that it evicts had is durable.
+/// those behind them, have the whole table. A record that is not whole on disk is left out: an extent that it activates has not
+/// been written yet, and what it evicts is still in the table of the record before. Its sequence is never used again, but its
+/// block is: the next record has a sequence that is 8 greater. So no block looks whole that has sectors of two records.
 package enum ActivityLogSector {
     package static var entryLimit: Int { 80 }
     private static var kind: UInt32 { 0x4C41_4C52 }  // "RLAL" read as a little-endian number
@@ -250,10 +264,14 @@ package enum ActivityLogSector {
         }
     }
 
+    /// Whether a sector of the log is what was written to this place of the area.
+    package static func isValid(_ sector: borrowing RawSpan, _ pair: PairID, place: UInt64) -> Bool {
+        head(sector, pair, place: place) != nil
+    }
+
     struct Head {
         var generation: UInt32
         var sequence: UInt64
-        var entryCount: Int
         var number: Int
     }
 
@@ -263,11 +281,15 @@ package enum ActivityLogSector {
         let head = Head(
             generation: sector.loadLittleEndian(at: 16),
             sequence: sector.loadLittleEndian(at: 8),
-            entryCount: Int(sector.loadLittleEndian(at: 20, as: UInt16.self)),
             number: Int(sector.loadLittleEndian(at: 22, as: UInt16.self))
         )
-        let isPossible = head.entryCount <= entryLimit && head.number < MetadataLayout.sectorsPerBlock
+        let isPossible = entryCount(of: sector) <= entryLimit && head.number < MetadataLayout.sectorsPerBlock
         return isPossible ? head : nil
+    }
+
+    /// The number of entries of a sector whose head was read.
+    static func entryCount(of sector: borrowing RawSpan) -> Int {
+        Int(sector.loadLittleEndian(at: 20, as: UInt16.self))
     }
 
     /// An entry of a sector whose head was read.

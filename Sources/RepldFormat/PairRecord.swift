@@ -185,6 +185,8 @@ extension PairRecord {
         record.isSourceAhead = flags & 16 != 0
         record.isSourceInconsistent = flags & 32 != 0
         guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
+        // What the kernel counts in is signed.
+        guard record.volumeByteCount <= UInt64(Int64.max) else { throw .impossible("size of the volume") }
         if foundVersion >= 3 { try decodeMaps(block, into: &record) }
         return record
     }
@@ -219,7 +221,8 @@ package enum PairRecordRecovery: Hashable, Sendable {
     ///     first    second   decision
     ///     valid    valid    the one with the greater sequence; equal sequences: older, not clean;
     ///                       records of two pairs: lost, because nobody can say which of them is meant
-    ///     valid    blank    the valid one, if it is the first ever (sequence 1); else older, not clean
+    ///     valid    blank    the valid one, if it is the first ever (sequence 1), but without trust in the bitmaps, because
+    ///                       the second record may have been there, and zeroed; else older, not clean
     ///     valid    damaged  older, not clean: the damaged block may have said that the pair was opened since
     ///     blank    blank    blank
     ///     damaged  damaged or blank   lost
@@ -232,7 +235,7 @@ package enum PairRecordRecovery: Hashable, Sendable {
             if left.sequence == right.sequence { return .older(unclean(left), damage: .impossible("sequence")) }
             return .found(left.sequence > right.sequence ? left : right)
         case (.success(let record), .failure(let damage)), (.failure(let damage), .success(let record)):
-            if damage == .blank && record.sequence == 1 { return .found(record) }
+            if damage == .blank && record.sequence == 1 { return .found(untrusted(record)) }
             return .older(unclean(record), damage: damage)
         case (.failure(.blank), .failure(.blank)):
             return .blank
@@ -250,9 +253,14 @@ package enum PairRecordRecovery: Hashable, Sendable {
     }
 
     private static func unclean(_ record: PairRecord) -> PairRecord {
-        var record = record
+        var record = untrusted(record)
         record.isClosedCleanly = false
-        // The record that cannot be read may have said that the bitmaps are not to be relied on.
+        return record
+    }
+
+    /// The record that cannot be read may have said that the bitmaps are not to be relied on.
+    private static func untrusted(_ record: PairRecord) -> PairRecord {
+        var record = record
         record.mapTrust = .none
         return record
     }

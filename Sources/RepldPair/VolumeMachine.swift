@@ -202,6 +202,7 @@ package struct VolumeMachine: ~Copyable {
         invariant(host.extent.isEmpty == (host.operation == .flush), "only a flush has no extent")
         if host.side != 0 {
             beginOnTarget(host)
+            if mayAdvanceLogs { finishEvent() }
             return true
         }
         let purpose: Purpose =
@@ -221,6 +222,7 @@ package struct VolumeMachine: ~Copyable {
         } else {
             start(id)
         }
+        if mayAdvanceLogs { finishEvent() }
         return true
     }
 

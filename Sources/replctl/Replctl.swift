@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import RepldControlAPI
 import RepldControlClient
+import RepldInspection
 
 /// The tool's command line.
 @main
@@ -16,7 +17,7 @@ struct Replctl: AsyncParsableCommand {
         version: "replctl \(Version.text)",
         subcommands: [
             VolumeCommand.self, PairCommand.self, SetCommand.self, VerifyCommand.self, JobCommand.self,
-            OperationsCommand.self, EventsCommand.self, DaemonCommand.self, UserCommand.self,
+            OperationsCommand.self, EventsCommand.self, DaemonCommand.self, UserCommand.self, MetadataCommand.self,
         ]
     )
 
@@ -34,6 +35,9 @@ struct Replctl: AsyncParsableCommand {
         } catch let error as ClientError {
             Failure.print(error)
             Foundation.exit(Failure.exitCode(for: error))
+        } catch let error as MetadataFileError {
+            Failure.tell("\(error)")
+            Foundation.exit(Failure.refused)
         } catch let error as PasswordSource.Refusal {
             Failure.tell("\(error)")
             Foundation.exit(Failure.usage)

@@ -40,11 +40,13 @@ import Testing
     @Test func formatIsAsDocumented() {
         let bytes = block(record(0x0102))
         #expect(Array(bytes[0..<8]) == Array("REPLPAIR".utf8))
-        #expect(Array(bytes[8..<12]) == [2, 0, 0, 0])
+        #expect(Array(bytes[8..<12]) == [3, 0, 0, 0])
         #expect(Array(bytes[16..<24]) == [2, 1, 0, 0, 0, 0, 0, 0])
         #expect(Array(bytes[24..<32]) == [0xEF, 0xCD, 0xAB, 0x89, 0x67, 0x45, 0x23, 0x01])
         #expect(bytes[48] == 4 && bytes[49] == 1)
-        #expect(bytes[50...].allSatisfy { $0 == 0 })
+        #expect(bytes[50..<60].allSatisfy { $0 == 0 })
+        #expect(bytes[60] == 16 && bytes[61] == 22)
+        #expect(bytes[62...].allSatisfy { $0 == 0 })
     }
 
     /// Version 2: who is source, who serves, what is under way.
@@ -78,9 +80,88 @@ import Testing
         bytes[49] = 3
         seal(&bytes)
         #expect(throws: PairRecordDamage.impossible("flags")) { try PairRecord.decode(bytes.span.bytes) }
-        bytes[8] = 3
+        bytes[8] = 4
         seal(&bytes)
-        #expect(throws: PairRecordDamage.unknownVersion(3)) { try PairRecord.decode(bytes.span.bytes) }
+        #expect(throws: PairRecordDamage.unknownVersion(4)) { try PairRecord.decode(bytes.span.bytes) }
+    }
+
+    /// Version 3: how far the bitmaps are relied on, which activity log counts, and the sizes of both.
+    @Test(arguments: MapTrust.allCases)
+    func mapsAreAsDocumented(trust: MapTrust) throws {
+        var record = record(7, isClosedCleanly: false)
+        record.mapTrust = trust
+        record.logGeneration = 0x0102_0304
+        record.granuleShift = 12
+        record.extentShift = 22
+        let bytes = block(record)
+        #expect(bytes[51] == trust.rawValue)
+        #expect(Array(bytes[56..<62]) == [4, 3, 2, 1, 12, 22])
+        #expect(try PairRecord.decode(bytes.span.bytes) == record)
+    }
+
+    /// Whatever stood where version 3 has its maps, an older record has none.
+    @Test(arguments: [1, 2] as [UInt8])
+    func olderVersionsHaveNoMaps(version: UInt8) throws {
+        var bytes = block(record(9))
+        bytes[8] = version
+        for place in [51, 56, 60, 61] { bytes[place] = 0 }
+        seal(&bytes)
+        #expect(try PairRecord.decode(bytes.span.bytes) == record(9))
+        bytes[51] = MapTrust.exact.rawValue
+        bytes[56] = 9
+        seal(&bytes)
+        let found = try PairRecord.decode(bytes.span.bytes)
+        #expect(found.mapTrust == .none && found.logGeneration == 0)
+    }
+
+    @Test(
+        arguments: [
+            (51, 3, "trust"), (51, 255, "trust"), (60, 11, "granule"), (60, 21, "granule"), (60, 0, "granule"),
+            (61, 15, "extent of the activity log"), (61, 27, "extent of the activity log"),
+            (47, 0x80, "size of the volume"),
+        ] as [(Int, UInt8, String)]
+    )
+    func impossibleFieldsAreNamed(place: Int, value: UInt8, field: String) {
+        var bytes = block(record(9))
+        bytes[place] = value
+        seal(&bytes)
+        #expect(throws: PairRecordDamage.impossible(field)) { try PairRecord.decode(bytes.span.bytes) }
+    }
+
+    /// All that a record says is in the first sector: a block that is torn between sectors is the old one or the new one.
+    @Test func tornBlockIsOneOfTwoRecords() throws {
+        let old = record(7)
+        var new = record(9, isClosedCleanly: false)
+        new.mapTrust = .exact
+        new.logGeneration = 8
+        for written in 0..<256 {
+            var torn = block(old)
+            for sector in 0..<8 where written & 1 << sector != 0 {
+                torn.replaceSubrange(
+                    sector * 512..<(sector + 1) * 512,
+                    with: block(new)[sector * 512..<(sector + 1) * 512]
+                )
+            }
+            #expect(try PairRecord.decode(torn.span.bytes) == (written & 1 == 0 ? old : new))
+        }
+    }
+
+    /// Found by the fuzzer: with the second record zeroed, the first one's bitmaps were believed.
+    @Test func firstRecordHasNoTrust() {
+        var first = record(1)
+        first.mapTrust = .exact
+        #expect(decide(blank, block(first)) == .found(record(1)))
+    }
+
+    /// The block that cannot be read may have said that the bitmaps are not to be relied on, or that another log counts.
+    @Test func olderRecordHasNoTrust() {
+        var trusted = record(8)
+        trusted.mapTrust = .exact
+        guard case .older(let found, .wrongMagic) = decide(block(trusted), [UInt8](repeating: 1, count: 4096)) else {
+            Issue.record("the older record is used")
+            return
+        }
+        #expect(found.mapTrust == .none)
     }
 
     private func seal(_ bytes: inout [UInt8]) {

@@ -26,6 +26,10 @@ struct ImportRule {
         "RepldSimulation": Allowed(
             own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldEngine"]
         ),
+        "RepldInspection": Allowed(
+            own: ["RepldCore", "RepldFormat", "RepldPair", "CRepldLinux"],
+            foreign: ["Glibc"]
+        ),
         // The words of copy states are RepldPair's; they are not written down a second time.
         "RepldControlAPI": Allowed(own: ["RepldPair"], foreign: ["Foundation", "FoundationEssentials"]),
         "RepldControlClient": Allowed(own: ["RepldControlAPI"], foreign: nil),
@@ -52,7 +56,10 @@ struct ImportRule {
             own: ["RepldDemo", "RepldControl", "RepldControlAPI", "RepldCore", "RepldEngine", "RepldUringDataPlane"],
             foreign: nil
         ),
-        "replctl": Allowed(own: ["RepldControlAPI", "RepldControlClient", "RepldPair"], foreign: nil),
+        "replctl": Allowed(
+            own: ["RepldControlAPI", "RepldControlClient", "RepldInspection", "RepldPair"],
+            foreign: nil
+        ),
         "repld-simulate": Allowed(own: ["RepldSimulation", "RepldCore"], foreign: nil),
     ]
 
