@@ -23,14 +23,15 @@ import Testing
         #expect(harness.dirtyByteCount == 0)
     }
 
-    @Test func bitsAreClearedOnlyAfterAFlushOfTheTarget() {
+    @Test func bitsAreClearedOnlyAfterAFlushOfBoth() {
         let harness = MachineHarness()
         _ = harness.addNewPair(settings(depth: 4))
         harness.start(0)
         harness.settle()
         for _ in 0..<4 { harness.complete(leg: 0) }
         for _ in 0..<4 { harness.complete(leg: 1) }
-        #expect(harness.operations.map(\.kind) == [.flush])
+        #expect(harness.operations.map(\.kind) == [.flush, .flush])
+        harness.complete(leg: 0)
         #expect(harness.dirtyByteCount == MachineHarness.volumeByteCount)
         harness.complete(leg: 1)
         #expect(harness.dirtyByteCount == 0)
@@ -57,7 +58,7 @@ import Testing
         harness.settle()
         for _ in 0..<4 { harness.complete(leg: 0) }
         for _ in 0..<4 { harness.complete(leg: 1) }
-        #expect(harness.operations.map(\.kind) == [.flush])
+        #expect(harness.operations.map(\.kind) == [.flush, .flush])
         _ = harness.request(.write, 1, at: 65536)
         // The target takes the write and the source does not: they differ, behind the mover.
         let legs = harness.operations.filter { $0.kind == .write }
@@ -67,6 +68,7 @@ import Testing
             harness.machine.completed(leg.slot, leg: leg.leg, outcome)
             harness.settle()
         }
+        harness.complete(leg: 0)
         harness.complete(leg: 1)
         #expect(harness.state == .unsynchronized)
         #expect(harness.operations.map(\.kind) == [.readAndCheckZero])

@@ -324,13 +324,39 @@ import Testing
         #expect(harness.machine.verifyCounts(0).doneByteCount == MachineHarness.volumeByteCount)
     }
 
-    @Test func aPairWithMarksIsNotClosedCleanly() {
+    @Test func marksAreInTheBitmapsOfAPairThatIsClosed() {
         let harness = marked([Extent(offset: 8192, length: 512)])
+        let isMarked = harness.machine.withPair(0) {
+            $0.targetChanged.isDirty(touching: Extent(offset: 8192, length: 512))
+        }
+        #expect(isMarked == true)
         harness.machine.close()
         harness.settle()
         harness.completeAll()
         #expect(harness.isClosed)
-        #expect(harness.records.last?.record.isClosedCleanly == false)
+        #expect(harness.records.last?.record.isClosedCleanly == true)
+        #expect(harness.records.last?.record.mapTrust == .exact)
+    }
+
+    @Test func aPairThatWasClosedWithMarksHasThemAgain() {
+        let harness = MachineHarness()
+        var record = PairRecord(
+            sequence: 7,
+            pair: PairID(high: 1, low: 1),
+            volumeByteCount: MachineHarness.volumeByteCount,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        record.mapTrust = .exact
+        record.granuleShift = 12
+        var maps = RecoveredMaps.unknown(because: nil)
+        maps.trust = .exact
+        maps.targetChanged = [1 << 5]
+        _ = harness.machine.addPair(record, maps, isNew: false, settings: PairSettings(granuleByteCount: 4096))
+        harness.settle()
+        #expect(harness.state == .synchronized && harness.dirtyByteCount == 0)
+        let byteCount = harness.machine.withPair(0) { $0.verifyMarkedByteCount }
+        #expect(byteCount == 4096)
     }
 
     @Test func closingEndsIt() {

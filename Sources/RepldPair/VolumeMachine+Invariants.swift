@@ -1,0 +1,67 @@
+internal import RepldCore
+
+/// What holds between two events, looked at from scratch.
+extension VolumeMachine {
+    /// Checks the invariants of the type from scratch.
+    ///
+    /// For tests and the simulator.
+    package func checkInvariants() {
+        locks.checkInvariants()
+        var hostCount = 0
+        var held = 0
+        for index in 0..<slots.capacity {
+            guard let id = slots.taken(at: index) else { continue }
+            let request = slots[id]
+            switch request.purpose {
+            case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
+            case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush,
+                .verify:
+                break
+            }
+            switch request.stage {
+            case .waitingForGate, .waitingForRecord, .answerHeld: held += 1
+            default: break
+            }
+            invariant(request.pendingLegs & ~request.issuedLegs == 0, "a pending leg was issued")
+        }
+        invariant(hostCount == hostRequestCount, "host requests are counted")
+        invariant(held == heldCount, "held requests are counted")
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            var legs = 0
+            for slot in 0..<slots.capacity {
+                if let id = slots.taken(at: slot), slots[id].pendingLegs & (1 << leg(ofPair: index)) != 0 { legs += 1 }
+            }
+            invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
+            pairs[index].dirty.checkInvariants()
+            pairs[index].unflushed.checkInvariants()
+            pairs[index].store.checkInvariants()
+            let isInSync =
+                pairs[index].copyState == .synchronized && !pairs[index].wantsDetach && !leavesPrimary(index)
+            invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
+            checkPlace(of: index)
+        }
+    }
+
+    /// Where hosts are served fits what is under way.
+    private func checkPlace(of index: Int) {
+        let isServedByTarget =
+            pairs[index].copyState == .failedover || pairs[index].isFlowingBack
+            || (gate.isClosed && gate.pair == index && gate.purpose == .abortRestore)
+        invariant(
+            pairs[index].isMisplaced == isServedByTarget,
+            "a target serves hosts only in Failedover and in a restore"
+        )
+        invariant(
+            !pairs[index].isMirroring || pairs[index].targetChanged.isClean || pairs[index].hasVerifyMarks,
+            "what hosts changed on the target is joined before anything flows"
+        )
+        invariant(
+            !pairs[index].hasVerifyMarks || pairs[index].copyState == .synchronized,
+            "what a verify has marked is joined to what differs when the pair leaves Synchronized"
+        )
+        invariant(
+            !pairs[index].verify.isRunning || pairs[index].copyState == .synchronized && !pairs[index].wantsDetach,
+            "only a Synchronized pair is verified"
+        )
+    }
+}
