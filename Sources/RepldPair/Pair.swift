@@ -349,6 +349,14 @@ extension Pair {
 
     // MARK: - The log
 
+    /// A write that needs an extent which is not active cannot have it.
+    ///
+    /// Also where no page can be written because the record does not get there that has to go before it.
+    var isLogImpossible: Bool {
+        let lacksRecord = hasRecordFailed || isRecordStuck
+        return store.isLogImpossible || (lacksRecord && store.durableTrust.rawValue > store.trust.rawValue)
+    }
+
     /// The keys of the extents that a write touches.
     func logKeys(of extent: Extent, isTargetSide: Bool) -> ClosedRange<UInt32> {
         let side = isTargetSide ? ActivityLog.targetSide : 0

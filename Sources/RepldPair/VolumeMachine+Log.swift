@@ -32,7 +32,7 @@ extension VolumeMachine {
                 entered |= 1 << UInt8(index)
             } else {
                 mayAdvanceLogs = true
-                outcome = pairs[index].store.isLogImpossible || outcome == .refused ? .refused : .waits
+                outcome = pairs[index].isLogImpossible || outcome == .refused ? .refused : .waits
             }
         }
         slots[id].loggedPairs = entered
@@ -272,7 +272,7 @@ extension VolumeMachine {
             if pairs[index].store.giveUpStuck(now: now, limit: limit) {
                 effects.append(.announce(.recordFailed(pair: pairs[index].id, .timedOut)))
             }
-            if pairs[index].store.isLogImpossible { mayReleaseHeld = true }
+            if pairs[index].isLogImpossible { mayReleaseHeld = true }
         }
         mayAdvanceLogs = true
     }

@@ -23,6 +23,8 @@ final class MachineHarness {
     /// Records of the activity log and bitmap pages are written at once; otherwise the test answers them.
     var writesLogs = true
     var logWrites: [Int] = []
+    /// The metadata area of the first pair, as far as its writes were answered at once.
+    var area = MetadataAreaModel(volumeByteCount: MachineHarness.volumeByteCount, granuleByteCount: 4096)
     var pageWrites: [(pair: Int, place: Int)] = []
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
@@ -55,12 +57,17 @@ final class MachineHarness {
                 )
             case .persist(let pair, let record):
                 records.append((pair, record))
+                if pair == 0 { area.write(at: record.areaOffset) { record.encode(into: &$0) } }
                 if writesRecords { machine.recordWritten(pair: pair, nil) }
             case .writeLog(let pair):
                 logWrites.append(pair)
+                if pair == 0 {
+                    area.write(at: machine.logOffset(pair: pair)) { machine.encodeLog(pair: pair, into: &$0) }
+                }
                 if writesLogs { machine.logWritten(pair: pair, nil) }
             case .writePage(let pair, let place):
                 pageWrites.append((pair, place))
+                if pair == 0 { area.write { machine.encodePage(pair: pair, place: place, into: &$0) } }
                 if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
             case .announce(let event):
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
