@@ -55,7 +55,10 @@ int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts) {
 }
 
 bool repld_is_in_memory(int fd) {
+    struct stat status;
     struct statfs system;
+    /* The node of a device lies in a file system in memory, too (/dev): what it stands for does not. */
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return false;
     if (fstatfs(fd, &system) != 0) return false;
     return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
 }

@@ -41,7 +41,7 @@ struct repld_file_facts {
 int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts);
 int repld_file_facts_of_path(const char *path, struct repld_file_facts *facts);
 
-/* fstatfs(2): whether the file lies in memory (tmpfs, ramfs). */
+/* Whether this is a regular file whose bytes lie in memory (tmpfs, ramfs). Never true of a device, wherever its node is. */
 bool repld_is_in_memory(int fd);
 
 struct repld_block_device_facts {
