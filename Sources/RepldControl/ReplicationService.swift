@@ -21,7 +21,7 @@ internal import SystemPackage
 ///
 ///     volume add     element made · opened and served · REGISTRY
 ///     volume remove  closed · REGISTRY
-///     pair create    target made · metadata written · attached · REGISTRY · copy started
+///     pair create    target made · metadata written with a first record · attached · REGISTRY · copy started
 ///     pair detach    REGISTRY · detached · metadata removed
 ///     operation      JOB in its own file · handed to the data plane · its end in the file
 ///
@@ -55,6 +55,8 @@ package actor ReplicationService {
         var failure: String?
         /// It is not served because the element could not be opened that has the newer data.
         var isServingElementLost = false
+        /// It is not served because its element is another one than it was, or too small; in words.
+        var replacement: String?
     }
 
     /// What is known of a pair besides its registry entry.
