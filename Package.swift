@@ -106,7 +106,7 @@ let package = Package(
         .target(
             name: "RepldControl",
             dependencies: [
-                "CCrypt", "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
+                "CCrypt", "CRepldLinux", "RepldControlAPI", "RepldCore", "RepldFormat", "RepldPair", "RepldEngine",
                 "RepldDataPlane",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),

@@ -19,6 +19,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef FS_IOC_GETFSUUID /* Linux 6.9 */
+struct fsuuid2 {
+    uint8_t len;
+    uint8_t uuid[16];
+};
+#define FS_IOC_GETFSUUID _IOR(0x15, 0, struct fsuuid2)
+#endif
+
 const int repld_O_DIRECT = O_DIRECT;
 const int repld_RWF_DSYNC = 0x00000002; /* RWF_DSYNC; a cast to a kernel type in the header */
 const int repld_FALLOC_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -55,7 +63,10 @@ int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts) {
 }
 
 bool repld_is_in_memory(int fd) {
+    struct stat status;
     struct statfs system;
+    /* The node of a device lies in a file system in memory, too (/dev): what it stands for does not. */
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return false;
     if (fstatfs(fd, &system) != 0) return false;
     return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
 }
@@ -64,6 +75,45 @@ int repld_file_facts_of_path(const char *path, struct repld_file_facts *facts) {
     struct stat status;
     if (stat(path, &status) != 0) return -1;
     fill(facts, &status);
+    return 0;
+}
+
+/* Of these the number of statfs(2) stays from mount to mount, or the files do not; of others it may follow the device's. */
+static bool has_stable_number(const struct statfs *system) {
+    return system->f_type == EXT4_SUPER_MAGIC || system->f_type == BTRFS_SUPER_MAGIC || system->f_type == TMPFS_MAGIC;
+}
+
+static void fill_file_system(const char *path, struct repld_file_identity *identity) {
+    struct statfs system;
+    if (statfs(path, &system) != 0) return;
+    if (has_stable_number(&system)) {
+        _Static_assert(sizeof system.f_fsid == 8, "f_fsid is 8 bytes");
+        memcpy(&identity->file_system[0], &system.f_fsid, 8);
+        return;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return;
+    struct fsuuid2 uuid;
+    memset(&uuid, 0, sizeof uuid);
+    if (ioctl(fd, FS_IOC_GETFSUUID, &uuid) == 0) memcpy(identity->file_system, uuid.uuid, sizeof identity->file_system);
+    close(fd);
+}
+
+int repld_file_identity_of_path(const char *path, struct repld_file_identity *identity) {
+    struct statx facts;
+    memset(identity, 0, sizeof *identity);
+    if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_SIZE | STATX_TYPE | STATX_BTIME, &facts) != 0) return -1;
+    identity->is_regular = S_ISREG(facts.stx_mode);
+    identity->is_block_device = S_ISBLK(facts.stx_mode);
+    identity->byte_count = facts.stx_size;
+    identity->inode = facts.stx_ino;
+    identity->own_major = facts.stx_rdev_major;
+    identity->own_minor = facts.stx_rdev_minor;
+    if (facts.stx_mask & STATX_BTIME) {
+        identity->birth_seconds = facts.stx_btime.tv_sec;
+        identity->birth_nanoseconds = facts.stx_btime.tv_nsec;
+    }
+    if (identity->is_regular) fill_file_system(path, identity);
     return 0;
 }
 

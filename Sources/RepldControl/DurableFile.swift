@@ -5,7 +5,8 @@ package import SystemPackage
 /// Replaces a file so that a crash at any point leaves the old content or the new, whole.
 ///
 /// The order, each step before the next: the new content is written to `NAME.tmp`; that file is synced; it is renamed
-/// over NAME; the directory is synced. Only after the last step is the change promised to anybody.
+/// over NAME; the directory is synced. Only after the last step is the change promised to anybody. What fails before the
+/// rename leaves nothing behind.
 package enum DurableFile {
     /// The moments between which a crash may fall.
     package enum Step: Sendable, CaseIterable {
@@ -37,14 +38,36 @@ package enum DurableFile {
             try sync(file)
         } catch {
             try? file.close()
+            _ = unsafe Glibc.unlink(temporary.string)
             throw error
         }
         try file.close()
         try atStep(.afterFileSync)
-        guard unsafe Glibc.rename(temporary.string, path.string) == 0 else { throw Errno(rawValue: Glibc.errno) }
+        guard unsafe Glibc.rename(temporary.string, path.string) == 0 else {
+            let reason = Errno(rawValue: Glibc.errno)
+            _ = unsafe Glibc.unlink(temporary.string)
+            throw reason
+        }
         try atStep(.afterRename)
         try syncDirectory(path.removingLastComponent())
         try atStep(.afterDirectorySync)
+    }
+
+    /// Replaces a part of a file in its place, durably; a crash may leave that part, and nothing else, half written.
+    ///
+    /// Needs no space where the part has been written before. False, and nothing done, where the file ends before it.
+    package static func overwrite(_ path: FilePath, at offset: Int64, with bytes: [UInt8]) throws -> Bool {
+        let file: FileDescriptor
+        do {
+            file = try FileDescriptor.open(path, .readWrite, options: [.closeOnExec, .noFollow])
+        } catch Errno.noSuchFileOrDirectory {
+            return false
+        }
+        defer { try? file.close() }
+        guard try file.seek(offset: 0, from: .end) >= offset + Int64(bytes.count) else { return false }
+        try file.writeAll(toAbsoluteOffset: offset, bytes)
+        try sync(file)
+        return true
     }
 
     /// Removes a file for good; a file that is not there is fine.

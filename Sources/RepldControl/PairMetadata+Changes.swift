@@ -1,17 +1,20 @@
 internal import Foundation
 package import RepldDataPlane
 package import RepldFormat
+internal import RepldPair
 package import SystemPackage
 
 /// Changes of a pair's record while the data plane does not have it.
 extension PairMetadata {
-    /// Makes the file blank: a pair that nothing is known of.
-    package static func writeBlank(_ path: FilePath) throws {
-        try DurableFile.replace(path, with: Data(count: PairRecord.areaByteCount))
-    }
-
     /// Puts a record into the file; of what it held, only the record before it stays.
+    ///
+    /// In its place, as the data plane does it, where the file is whole: that needs no space, and the record before it is whole
+    /// while it is written.
     package static func write(_ record: PairRecord, to path: FilePath) throws {
+        let block = Array(
+            area(with: record, insteadOf: path.string)[Int(record.areaOffset)...].prefix(PairRecord.blockByteCount)
+        )
+        if try DurableFile.overwrite(path, at: Int64(record.areaOffset), with: block) { return }
         try DurableFile.replace(path, with: Data(area(with: record, insteadOf: path.string)))
     }
 
@@ -19,13 +22,32 @@ extension PairMetadata {
     ///
     /// The copy state stays. A file that holds no record does not say "clean" and is left alone.
     package static func forgetCleanClose(_ path: FilePath) throws {
-        switch read(path.string) {
-        case .found(var record), .older(var record, _):
-            guard record.isClosedCleanly || record.mapTrust != .none else { return }
-            record.sequence += 1
+        try change(path) { record in
             record.isClosedCleanly = false
             record.mapTrust = .none
-            try write(record, to: path)
+        }
+    }
+
+    /// Takes back all that is known of the target: it is no usable image, and every byte of it may differ.
+    package static func forgetTarget(_ path: FilePath) throws {
+        try change(path) { record in
+            record.isClosedCleanly = false
+            record.mapTrust = .none
+            record.isTargetConsistent = false
+            if record.copyState == CopyState.synchronized.rawValue {
+                record.copyState = CopyState.unsynchronized.rawValue
+            }
+        }
+    }
+
+    private static func change(_ path: FilePath, _ change: (inout PairRecord) -> Void) throws {
+        switch read(path.string) {
+        case .found(let record), .older(let record, _):
+            var changed = record
+            change(&changed)
+            guard changed != record else { return }
+            changed.sequence += 1
+            try write(changed, to: path)
         case .blank, .lost:
             return
         }

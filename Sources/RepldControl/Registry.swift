@@ -5,7 +5,8 @@ package import SystemPackage
 
 /// Everything the registry keeps.
 ///
-/// Version 2 has what version 1 has not, all of it optional: the mode and times of pairs, sizes of volumes, and aspects.
+/// Version 2 has what version 1 has not, all of it optional: the mode and times of pairs, sizes of volumes, what
+/// elements were, and aspects.
 package struct RegistryContent: Codable, Hashable, Sendable {
     package static var formatName: String { "repld registry" }
     package static var newestVersion: Int { 2 }

@@ -15,6 +15,8 @@ package struct VolumeEntry: Codable, Hashable, Sendable {
     /// The volume's size in bytes and block size where they are not the element's: it came from another element.
     package var byteCount: UInt64?
     package var blockByteCount: UInt32?
+    /// What its own element was when it was last open; an older daemon has not written it.
+    package var mark: ElementMark?
 
     package init(
         number: UInt64,
@@ -50,6 +52,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     /// When hosts are told that a write is done.
     package var mode = ReplicationMode.synchronous
     package var times = PairTimes()
+    /// What its second element was when it was last open; an older daemon has not written it.
+    package var mark: ElementMark?
 
     package init(
         id: PairID,
@@ -72,7 +76,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case mode, times
+        case mode, times, mark
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -101,6 +105,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         settings.copy = try Self.copySettings(in: container)
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
+        mark = try container.decodeIfPresent(ElementMark.self, forKey: .mark)
     }
 
     /// An older daemon has not written them.
@@ -134,6 +139,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(settings.copy.order, forKey: .resyncOrder)
         try container.encode(mode, forKey: .mode)
         try container.encode(times, forKey: .times)
+        try container.encodeIfPresent(mark, forKey: .mark)
     }
 }
 

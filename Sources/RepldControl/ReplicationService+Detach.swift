@@ -77,6 +77,7 @@ extension ReplicationService {
     private func moved(_ volume: VolumeEntry, to entry: PairEntry, _ situation: PairSituation) -> VolumeEntry {
         var moved = volume
         moved.elementPath = entry.targetPath
+        moved.mark = entry.mark
         moved.byteCount = situation.words.byteCount
         moved.blockByteCount = situation.blockByteCount
         return moved
@@ -125,6 +126,8 @@ enum ServingDoubt: Hashable, Sendable {
     case secondServes(PairRecord)
     /// The record cannot be read, or is another pair's.
     case unreadable(String)
+    /// The volume's own element is not what it was.
+    case replaced(String)
 }
 
 /// The way out for a volume that is not served because of a pair
@@ -133,12 +136,13 @@ extension ReplicationService {
     func doubt(about entry: PairEntry) -> ServingDoubt? {
         switch PairMetadata.read(state.metadataPath(of: entry.id).string) {
         case .blank:
-            return nil
+            return .unreadable("its metadata is all zeroes, and once had a record")
         case .lost(let first, let second):
             return .unreadable("neither of its records can be read (\(first.words); \(second.words))")
         case .found(let record), .older(let record, _):
             guard record.pair == entry.id else { return .unreadable("its record is that of pair \(record.pair)") }
-            return record.isSecondPrimary ? .secondServes(record) : nil
+            if record.isSecondPrimary { return .secondServes(record) }
+            return volumes[entry.volumeNumber]?.replacement.map { .replaced($0) }
         }
     }
 
@@ -158,8 +162,10 @@ extension ReplicationService {
         if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
         }
-        try commitEnd(of: entry, volume: nil, aspect: nil)
-        return try await goOn(without: entry, volume, "'\(entry.name)' was given up, and with it \(entry.targetPath)")
+        var accepted = volume
+        if case .replaced = doubt { accepted.mark = ElementMark.find(volume.elementPath) }
+        try commitEnd(of: entry, volume: accepted, aspect: nil)
+        return try await goOn(without: entry, accepted, "'\(entry.name)' was given up, and with it \(entry.targetPath)")
     }
 
     /// Detaches the pair whose second element serves, and gives that to the volume, or the first one where that is all
@@ -171,6 +177,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         var moved = volume
         moved.elementPath = entry.targetPath
+        moved.mark = ElementMark.find(entry.targetPath)
         moved.byteCount = record.volumeByteCount
         moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
         do {
@@ -254,6 +261,15 @@ extension ReplicationService {
                 """,
                 suggestion: "put back the pair's metadata and 'replctl volume retry \(volume.name)', or say --force"
             )
+        case .replaced(let words):
+            error = ControlError(
+                .needsForce,
+                """
+                \(what): the volume would go on with \(first) as it is, and \(second), which may be the last good copy, would \
+                be given up: \(words)
+                """,
+                suggestion: "put back what was there and 'replctl volume retry \(volume.name)', or say --force"
+            )
         case .secondServes(let record):
             let isLost = volumes[volume.number]?.isServingElementLost ?? false
             let other = otherClaim(besides: entry, of: volume)
@@ -274,7 +290,7 @@ extension ReplicationService {
             let retry = "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)'"
             error = ControlError(
                 .needsForce,
-                "\(what): \(outcome)",
+                "\(what): \(outcome)\(volumes[volume.number]?.replacement.map { "; but \($0)" } ?? "")",
                 suggestion: other == nil ? "\(retry), or say --force" : "say --force if that may be"
             )
             error.status.bytesAtStake = record.volumeByteCount

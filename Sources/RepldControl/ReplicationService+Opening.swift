@@ -20,16 +20,31 @@ extension ReplicationService {
         case .nobody(let reason):
             fail(entry, reason)
         case .first:
-            guard await serve(opening(of: entry)) else {
+            let known = knownByteCount(of: entry)
+            let path = entry.elementPath
+            if let reason = objection(toServing: path, entry.mark, known ?? entry.mark?.byteCount, of: entry) {
+                return failReplaced(entry, reason)
+            }
+            var opening = opening(of: entry)
+            // An element that has grown does not make the volume grow.
+            opening.byteCount = known
+            guard await serve(opening) else {
                 return fail(entry, volumes[entry.number]?.failure ?? "it cannot be opened")
             }
             try await attachPairs(of: entry, on: nil)
+            noteElements(of: entry.number)
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
             opening.byteCount = byteCount
             opening.blockByteCount = blockByteCount
-            if await serve(opening) { return try await attachPairs(of: entry, on: id) }
+            if let reason = objection(toServing: path, registry.content.pair(id)?.mark, byteCount, of: entry) {
+                return failReplaced(entry, reason)
+            }
+            if await serve(opening) {
+                try await attachPairs(of: entry, on: id)
+                return noteElements(of: entry.number)
+            }
             let name = registry.content.pair(id)?.name ?? ""
             let reason = volumes[entry.number]?.failure ?? ""
             fail(
@@ -92,6 +107,7 @@ extension ReplicationService {
 
     /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
     func attach(_ entry: PairEntry) async throws(ControlError) {
+        try forgetReplacedTarget(of: entry)
         do {
             try await plane.addPair(opening(of: entry, isNew: false))
         } catch {
@@ -171,6 +187,12 @@ extension ReplicationService {
             pairs[pair.id]?.failure = "volume '\(entry.name)' is not served: \(reason)"
         }
         record("volume-not-served", volume: entry.name, message: reason, level: .error)
+    }
+
+    /// The same for one whose element is not what it was, which forced Detach accepts.
+    private func failReplaced(_ entry: VolumeEntry, _ reason: String) {
+        fail(entry, reason)
+        volumes[entry.number]?.replacement = reason
     }
 
     /// Removes metadata that no pair of the registry has: what a kill between the steps of a change has left.

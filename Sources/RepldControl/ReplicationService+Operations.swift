@@ -217,6 +217,7 @@ extension ReplicationService {
             )
         }
         try await attach(entry)
+        noteElements(of: volume.number, only: entry.id)
     }
 
     private func check(

@@ -35,7 +35,7 @@ extension ReplicationService {
         }
         let path = try Self.absolute(request.targetPath, field: "targetPath")
         try checkUnused(path)
-        let entry = PairEntry(
+        var entry = PairEntry(
             id: Self.newPairID(),
             name: name,
             volumeNumber: volume.number,
@@ -45,6 +45,7 @@ extension ReplicationService {
             revisionLimit: 1 + Self.revisionBlock
         )
         if request.createsTarget ?? false { try await makeTarget(path, for: volume) }
+        entry.mark = ElementMark.find(path)
         do {
             let isKnown = !(request.createsTarget ?? false)
             try await associate(entry, with: volume, isKnown ? aspect(of: volume.elementPath, path) : nil)
@@ -73,13 +74,19 @@ extension ReplicationService {
     ///
     /// Where an aspect says that the two elements were a pair before, they are compared and not copied blindly: the new pair
     /// begins as one that is Inactive and of which every byte may differ.
+    ///
+    /// The metadata has a record before the registry has the pair: a blank area of a listed pair has lost its record.
     private func associate(
         _ entry: PairEntry,
         with volume: VolumeEntry,
         _ aspect: SynchronizationAspect?
     ) async throws(ControlError) {
-        try state.makeMetadata(of: entry.id)
-        if aspect != nil { try state.write(try await inactiveRecord(of: entry), of: entry.id) }
+        let first = try await firstRecord(of: entry, aspect == nil ? .initialized : .inactive)
+        do {
+            try state.write(first, of: entry.id)
+        } catch {
+            throw noRoom(for: entry, first.volumeByteCount, error)
+        }
         do {
             try await plane.addPair(opening(of: entry, isNew: aspect == nil))
         } catch {
@@ -118,13 +125,28 @@ extension ReplicationService {
         )
     }
 
-    private func inactiveRecord(of entry: PairEntry) async throws(ControlError) -> PairRecord {
+    /// A refusal that says how much space the pair's metadata needs, where it was space that was missing.
+    private func noRoom(for entry: PairEntry, _ volumeByteCount: UInt64, _ error: ControlError) -> ControlError {
+        guard error.underlying as? Errno == .noSpace else { return error }
+        let granule = UInt64(entry.settings.granuleByteCount)
+        let needed = MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: granule).areaByteCount
+        return ControlError(
+            .notEnoughResources,
+            """
+            the metadata of pair '\(entry.name)' needs \(OperationWords.bytes(needed)) in \(state.metadataPath(of: entry.id))
+            """,
+            suggestion: "make room there, or take a larger granule, which needs less",
+            underlying: error.underlying
+        )
+    }
+
+    private func firstRecord(of entry: PairEntry, _ state: CopyState) async throws(ControlError) -> PairRecord {
         let served = try await planeStatus().volumes.first { $0.id.rawValue == entry.volumeNumber }
         var record = PairRecord(
             sequence: 1,
             pair: entry.id,
             volumeByteCount: served?.byteCount ?? 0,
-            copyState: CopyState.inactive.rawValue,
+            copyState: state.rawValue,
             isClosedCleanly: false
         )
         record.volumeBlockByteCount = served?.blockByteCount ?? 0

@@ -146,7 +146,7 @@ extension ReplicationService {
         // The number is taken before the await: two additions at once must not get the same.
         let number = registry.content.nextVolumeNumber
         try registry.commit { $0.nextVolumeNumber = number + 1 }
-        let entry = VolumeEntry(
+        var entry = VolumeEntry(
             number: number,
             name: name,
             elementPath: path,
@@ -159,8 +159,9 @@ extension ReplicationService {
         } catch {
             throw Self.controlError(error, "cannot open \(path) as volume '\(name)'")
         }
+        entry.mark = ElementMark.find(path)
         do {
-            try registry.commit { $0.volumes.append(entry) }
+            try registry.commit { [entry] in $0.volumes.append(entry) }
         } catch {
             try? await plane.removeVolume(entry.id, isForced: true)
             throw error

@@ -21,7 +21,7 @@ internal import SystemPackage
 ///
 ///     volume add     element made · opened and served · REGISTRY
 ///     volume remove  closed · REGISTRY
-///     pair create    target made · metadata written · attached · REGISTRY · copy started
+///     pair create    target made · metadata written with a first record · attached · REGISTRY · copy started
 ///     pair detach    REGISTRY · detached · metadata removed
 ///     operation      JOB in its own file · handed to the data plane · its end in the file
 ///
@@ -55,6 +55,8 @@ package actor ReplicationService {
         var failure: String?
         /// It is not served because the element could not be opened that has the newer data.
         var isServingElementLost = false
+        /// It is not served because its element is another one than it was, or too small; in words.
+        var replacement: String?
     }
 
     /// What is known of a pair besides its registry entry.
@@ -101,7 +103,7 @@ package actor ReplicationService {
     ///
     /// What cannot be opened is shown as failed and does not stop the start; an address that cannot be taken does.
     package func start() async throws(ControlError) {
-        try reserveRevisions()
+        reserveRevisions()
         sweepMetadata()
         if let damage = jobs.damage { record("jobs-damaged", message: damage, level: .error) }
         for entry in registry.content.volumes { try await open(entry) }
@@ -163,13 +165,23 @@ package actor ReplicationService {
 /// Revisions
 extension ReplicationService {
     /// Gives every pair revisions that no earlier run has shown.
-    func reserveRevisions() throws(ControlError) {
+    ///
+    /// Where the registry cannot be written (its file system is full), the daemon starts all the same: the revisions of this
+    /// run then begin at the milliseconds since 1970, which no other run begins at and which are far above what runs that
+    /// could reserve count up to. So none is shown twice, and the first write that succeeds reserves above them.
+    func reserveRevisions() {
         for entry in registry.content.pairs {
             pairs[entry.id] = PairRuntime(revision: entry.revisionLimit)
         }
         guard !registry.content.pairs.isEmpty else { return }
-        try registry.commit { content in
-            for index in content.pairs.indices { content.pairs[index].revisionLimit += Self.revisionBlock }
+        do {
+            try registry.commit { content in
+                for index in content.pairs.indices { content.pairs[index].revisionLimit += Self.revisionBlock }
+            }
+        } catch {
+            let start = UInt64(max(startedAt.timeIntervalSince1970 * 1000, 0))
+            for entry in registry.content.pairs { pairs[entry.id]?.revision = max(entry.revisionLimit, start) }
+            record("registry-not-written", message: "\(error); the daemon goes on without", level: .error)
         }
     }
 
@@ -184,10 +196,10 @@ extension ReplicationService {
         do {
             try registry.commit { content in
                 guard let index = content.pairs.firstIndex(where: { $0.id == id }) else { return }
-                content.pairs[index].revisionLimit += Self.revisionBlock
+                content.pairs[index].revisionLimit = revision + 1 + Self.revisionBlock
             }
         } catch {
-            logger.error("revisions may repeat after a restart", metadata: ["reason": "\(error)"])
+            logger.error("revisions cannot be reserved", metadata: ["reason": "\(error)"])
         }
     }
 }

@@ -6,13 +6,12 @@ package import RepldFormat
 /// An older copy must never be served for a newer one. So where the records leave a doubt, nobody serves:
 ///
 ///     records of the pairs                                      decision
-///     each says that the first element serves, or is blank      the volume's own element
+///     each says that the first element serves                   the volume's own element
 ///     exactly one says that its second element serves           that pair's second element, and the pair has to attach
 ///     two say that their second elements serve                  nobody
-///     one cannot be read, or is another pair's                  nobody
+///     one cannot be read, is blank, or is another pair's        nobody
 ///
-/// A record that is blank is of a pair whose making was cut short: it never moved anything. One damaged block is no
-/// doubt, because a record that moves the service is in both blocks before a host may write.
+/// A pair has a record before the registry has the pair, so one that is blank has lost it. One damaged block is no doubt, because a record that moves the service is in both blocks before a host may write.
 package enum ServingElement: Hashable, Sendable {
     case first
     case second(pair: PairID, path: String, byteCount: UInt64, blockByteCount: UInt32?)
@@ -27,7 +26,12 @@ package enum ServingElement: Hashable, Sendable {
             let detach = "or give the pair up: 'replctl set \(pair.entry.name) Detach' says what is lost"
             switch pair.recovery {
             case .blank:
-                continue
+                return .nobody(
+                    """
+                    the metadata \(pair.metadataPath) of pair '\(pair.entry.name)' is all zeroes, and once had a record: nobody \
+                    can say which element has the newer data; put back the file, \(detach)
+                    """
+                )
             case .found(let record), .older(let record, _):
                 guard record.pair == pair.entry.id else {
                     return .nobody(

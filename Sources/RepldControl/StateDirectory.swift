@@ -47,9 +47,9 @@ package struct StateDirectory: ~Copyable, Sendable {
         path.appending("pairs").appending("\(pair).meta")
     }
 
-    /// Makes the record of a new pair: blank.
-    package func makeMetadata(of pair: PairID) throws(ControlError) {
-        try changeMetadata(of: pair) { try PairMetadata.writeBlank($0) }
+    /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
+    package func forgetTarget(of pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.forgetTarget($0) }
     }
 
     /// Takes back, durably, that a pair was closed cleanly: from here on every byte of it may differ.
@@ -94,7 +94,8 @@ package struct StateDirectory: ~Copyable, Sendable {
                 throw refusal(of: reason, path: path, directory: directory)
             }
             try file.resize(to: 0)
-            try file.writeAll("\(getpid())\n".utf8)
+            // Only for words: a full file system is no reason not to start.
+            _ = try? file.writeAll("\(getpid())\n".utf8)
             return file
         } catch let error as ControlError {
             throw error

@@ -242,7 +242,14 @@ package final class UringDataPlane: DataPlane {
                 isClosedCleanly: false
             )
         }
-        if pair.isNew { return (assumed(.initialized), true) }
+        if pair.isNew {
+            var record = assumed(.initialized)
+            // Behind the one that says that there is a pair, so that it stays whole while the next is written.
+            if case .found(let first) = PairMetadata.read(pair.metadataPath), first.pair == pair.id {
+                record.sequence = first.sequence
+            }
+            return (record, true)
+        }
         switch PairMetadata.read(pair.metadataPath) {
         case .found(var record), .older(var record, _):
             guard record.pair == pair.id else {
@@ -258,7 +265,13 @@ package final class UringDataPlane: DataPlane {
             }
             return (record, false)
         case .blank:
-            return (assumed(.initialized), true)
+            throw DataPlaneError(
+                .metadata,
+                """
+                the records in \(pair.metadataPath) are all zeroes, and once were not: nobody can say which element has the newer \
+                data
+                """
+            )
         case .lost(let first, let second):
             throw DataPlaneError(
                 .metadata,

@@ -45,7 +45,7 @@ import Testing
 
     @Test func theFirstServesWhereNobodySaysOtherwise() {
         #expect(decide() == .first)
-        #expect(decide(.blank, .found(record(2, isSecondPrimary: false))) == .first)
+        #expect(decide(.found(record(1, isSecondPrimary: false)), .found(record(2, isSecondPrimary: false))) == .first)
         #expect(decide(.older(record(1, isSecondPrimary: false), damage: .wrongMagic)) == .first)
     }
 
@@ -58,7 +58,7 @@ import Testing
         )
         let claim = record(2, isSecondPrimary: true)
         #expect(decide(.found(record(1, isSecondPrimary: false)), .found(claim)) == second)
-        #expect(decide(.blank, .older(claim, damage: .wrongMagic)) == second)
+        #expect(decide(.found(record(1, isSecondPrimary: false)), .older(claim, damage: .wrongMagic)) == second)
         let old = decide(.found(record(1, isSecondPrimary: true, block: 0)))
         #expect(
             old == .second(pair: PairID(high: 0, low: 1), path: "/dev/t1", byteCount: 1 << 20, blockByteCount: nil)
@@ -68,10 +68,12 @@ import Testing
     @Test func aDoubtLetsNobodyServe() {
         let claims = decide(.found(record(1, isSecondPrimary: true)), .found(record(2, isSecondPrimary: true)))
         let lost = decide(.lost(.wrongMagic, .truncated(byteCount: 0)), .found(record(2, isSecondPrimary: true)))
+        let blank = decide(.blank, .found(record(2, isSecondPrimary: true)))
         let foreign = decide(.found(record(5, isSecondPrimary: false)))
         for (decision, words) in [
             (claims, "/dev/t1 (pair 'm1') and /dev/t2 (pair 'm2') both claim"),
-            (lost, "neither record in /m1 of pair 'm1' can be read"), (foreign, "belongs to pair"),
+            (lost, "neither record in /m1 of pair 'm1' can be read"),
+            (blank, "/m1 of pair 'm1' is all zeroes"), (foreign, "belongs to pair"),
         ] {
             guard case .nobody(let reason) = decision else {
                 Issue.record("\(decision)")
@@ -219,6 +221,24 @@ import Testing
         #expect(try await after.service.volume(named: "db1").reason == nil)
     }
 
+    /// A new file is all zeroes, too; but a pair has a record before the registry has the pair.
+    @Test func blankMetadataIsLostMetadata() async throws {
+        let fixture = try await failedOver()
+        let after = try fixture.afterKill()
+        let file = try metadata(after)
+        let whole = try Data(contentsOf: URL(filePath: file))
+        try Data(count: whole.count).write(to: URL(filePath: file))
+        try await after.service.start()
+        #expect(after.plane.calls.isEmpty)
+        let reason = try await after.service.volume(named: "db1").reason
+        #expect(reason?.contains("\(file) of pair 'm1' is all zeroes") == true)
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        try whole.write(to: URL(filePath: file))
+        _ = try await after.service.retryVolume(named: "db1")
+        #expect(after.plane.servingPath("db1") == target(fixture))
+    }
+
     @Test func missingMetadataIsNoReasonToServeTheFirst() async throws {
         let fixture = try await failedOver()
         let after = try fixture.afterKill()
@@ -237,7 +257,7 @@ import Testing
         var second = try #require(registry.content.pairs.first)
         var record = try #require(PairMetadata.read(copy.file("state/pairs/\(second.id).meta")).record)
         second.id = PairID(high: 9, low: 9)
-        (second.name, second.targetPath) = ("m2", other)
+        (second.name, second.targetPath, second.mark) = ("m2", other, ElementMark.find(other))
         record.pair = second.id
         try registry.commit { $0.pairs.append(second) }
         try PairMetadata.write(record, to: FilePath(copy.file("state/pairs/\(second.id).meta")))

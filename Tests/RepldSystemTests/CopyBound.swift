@@ -3,11 +3,19 @@ import Testing
 
 /// How much a copy may look at after a restart, in one place.
 enum CopyBound {
-    /// Bytes that the resync after a kill may compare or copy, of a volume of that size.
-    ///
-    /// Today all of it: nothing finer than "not closed cleanly" outlives a kill. To be tightened to what was active or dirty
-    /// when the daemon was killed as soon as an activity log and a bitmap are kept.
-    static func afterKill(volumeByteCount: UInt64) -> UInt64 { volumeByteCount }
+    /// Bytes of an extent of the activity log, and how many extents may be active at once.
+    static let extentByteCount = 4 * mebibyte
+    static let activeExtentLimit: UInt64 = 1024
+
+    /// Bytes that the resync after a kill under load may compare or copy, of a volume of that size: the active extents.
+    static func afterKill(volumeByteCount: UInt64) -> UInt64 {
+        min(activeExtentLimit * extentByteCount, volumeByteCount)
+    }
+
+    /// The same where hosts have written to so many bytes at the volume's beginning only; one extent more than those.
+    static func afterKill(hotByteCount: UInt64) -> UInt64 {
+        (hotByteCount + extentByteCount - 1) / extentByteCount * extentByteCount + extentByteCount
+    }
 
     /// Bytes that a copy after a clean stop may compare or copy: there is nothing to find out.
     static let afterCleanStop: UInt64 = 0

@@ -27,6 +27,49 @@ extension SystemTests {
             }
         }
 
+        @Test("under load in a small part of a volume costs a look at that part, and at nothing else")
+        func hotPart() throws {
+            try Torture.run("kill under load in a small part") { bed, torture in
+                let mirror = try bed.mirror(byteCount: 96 * mebibyte)
+                try bed.fill(mirror.source, mebibytes: 96)
+                try mirror.create()
+                let hot = 8 * mebibyte
+                for round in 1...Torture.roundCount {
+                    let fio = try mirror.startFio(byteCount: hot, writesPerSecond: 1000)
+                    try mirror.waitForWrites(torture.number(100...600))
+                    try mirror.daemon.kill()
+                    // It fails: its server is gone.
+                    _ = try fio.wait(atMost: .seconds(60))
+                    try mirror.daemon.start(mirror.configured)
+                    try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
+                    let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
+                    #expect(copied.examined > 0, "what was in flight may differ")
+                    #expect(copied.examined <= CopyBound.afterKill(hotByteCount: hot), "round \(round): \(copied)")
+                    try mirror.expectEqual("round \(round)")
+                }
+            }
+        }
+
+        @Test("is not what a clean stop is: Suspended, exactly what was written is looked at afterwards")
+        func cleanStopWhileSuspended() throws {
+            try withTestBed { bed in
+                let mirror = try bed.mirror(byteCount: 96 * mebibyte)
+                try bed.fill(mirror.source, mebibytes: 96)
+                try mirror.create()
+                try mirror.set("Suspend", "Suspended")
+                try mirror.write(0x31, mirror.uri, at: 3, mebibytes: 2)
+                try mirror.write(0x32, mirror.uri, at: 70)
+                #expect(try mirror.daemon.stop() == .exited(0))
+                try mirror.daemon.start(mirror.configured)
+                #expect(try mirror.daemon.pair(Mirror.pair).copyState.name == "Suspended")
+                #expect(try mirror.daemon.pair(Mirror.pair).dirtyByteCount == 3 * mebibyte)
+                try mirror.set("Resume", "Synchronized")
+                let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
+                #expect(copied.examined == 3 * mebibyte, "\(copied)")
+                try mirror.expectEqual("resumed")
+            }
+        }
+
         @Test("during an initial copy under load leaves every acknowledged write, and the copy goes on")
         func initialCopy() throws {
             try Torture.run("kill during an initial copy") { bed, torture in

@@ -90,12 +90,9 @@ extension SystemTests {
                     }
                     let state = try mirror.daemon.pair(Mirror.pair).copyState.name
                     let isEqual = try areEqual(mirror)
-                    let words: Comment = "after a clean stop a target with other content is taken for Synchronized"
-                    withKnownIssue(words, isIntermittent: false) {
-                        #expect(state != "Synchronized" || isEqual, "never Synchronized in silence")
-                    } when: {
-                        !isKilled
-                    }
+                    #expect(state != "Synchronized" || isEqual, "never Synchronized in silence")
+                    let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
+                    #expect(copied.examined == Self.byteCount, "nothing of another target is known")
                 }
             }
         }
@@ -114,24 +111,10 @@ extension SystemTests {
                 try replace(mirror.source, by: replacement, bed)
                 try mirror.daemon.start(mirror.configured)
                 let refusal = try mirror.refusal()
-                if replacement == .gone {
-                    #expect(refusal?.contains(mirror.source) == true, "\(refusal ?? "served")")
-                } else {
-                    withKnownIssue("a replaced source is served in silence") {
-                        #expect(refusal != nil, "it is not what the pair was made of")
-                    }
-                    guard refusal != nil else {
-                        // A larger one no longer fits the target, and one of the same size is compared only after a kill.
-                        guard replacement != .larger else { return }
-                        let isCopied = isKilled || replacement == .smaller
-                        try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
-                        return try withKnownIssue("a replaced source is copied over the last good copy") {
-                            let isKept = try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess
-                            #expect(isKept, "the target is the last good copy")
-                        } when: {
-                            isCopied
-                        }
-                    }
+                #expect(refusal?.contains(mirror.source) == true, "\(refusal ?? "served")")
+                if replacement != .gone {
+                    #expect(refusal?.contains("Detach") == true, "it names the way out")
+                    #expect(try mirror.refuses("Detach").contains("force"))
                 }
                 #expect(try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess)
                 try putBack(mirror.source)

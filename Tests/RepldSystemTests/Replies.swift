@@ -17,6 +17,7 @@ enum Reply {
     }
 
     struct Pair: Decodable {
+        var revision: UInt64
         var name: String
         var id: String
         var sourcePath: String

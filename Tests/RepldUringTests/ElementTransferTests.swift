@@ -1,3 +1,4 @@
+import CRepldLinux
 import Glibc
 import RepldCore
 import RepldEngine
@@ -66,6 +67,24 @@ import Testing
         }
         #expect(failure == .noSpace)
         desk.platform.detach(element)
+    }
+
+    /// The node of every device lies in a file system in memory, the loop's transfers would wait for the device itself.
+    @Test("A device is in memory neither by its node in /dev nor by its backing file", .enabled(if: isRoot))
+    func deviceIsNotInMemory() throws {
+        let place = try TemporaryDirectory(tmpfs: "4m")
+        let path = try place.sparseFile("element", 1 << 20)
+        let device = try LoopDevice(on: path)
+        // Also a node that lies elsewhere in memory than in /dev.
+        let node = place.file("node")
+        let number = try run("stat", "--format=%Hr %Lr", device.path).split(separator: " ").map(String.init)
+        try run(["mknod", node, "b"] + number)
+        for (name, isInMemory) in [(path, true), (device.path, false), (node, false), (place.path, false)] {
+            let descriptor = open(name, O_RDONLY | O_CLOEXEC)
+            #expect(descriptor >= 0 && repld_is_in_memory(descriptor) == isInMemory, "\(name)")
+            close(descriptor)
+        }
+        withExtendedLifetime(device) {}
     }
 
     @Test("This kernel has all of it, so the fallbacks are not what the other tests test")

@@ -41,8 +41,21 @@ struct repld_file_facts {
 int repld_file_facts_of_descriptor(int fd, struct repld_file_facts *facts);
 int repld_file_facts_of_path(const char *path, struct repld_file_facts *facts);
 
-/* fstatfs(2): whether the file lies in memory (tmpfs, ramfs). */
+/* Whether this is a regular file whose bytes lie in memory (tmpfs, ramfs). Never true of a device, wherever its node is. */
 bool repld_is_in_memory(int fd);
+
+/* What tells a file from another one that was put in its place, also after the machine was started again. */
+struct repld_file_identity {
+    bool is_regular, is_block_device;
+    uint64_t byte_count; /* 0 of a device */
+    uint64_t inode;
+    int64_t birth_seconds; /* both 0 where the file system does not know */
+    uint32_t birth_nanoseconds;
+    uint8_t file_system[16]; /* all 0 where there is no number that stays */
+    uint32_t own_major, own_minor; /* of a device */
+};
+/* statx(2), statfs(2) and FS_IOC_GETFSUUID; 0 or -1 with errno. */
+int repld_file_identity_of_path(const char *path, struct repld_file_identity *identity);
 
 struct repld_block_device_facts {
     uint64_t byte_count;

@@ -1,0 +1,195 @@
+import Foundation
+import RepldControl
+import RepldControlAPI
+import RepldCore
+import RepldDataPlane
+import RepldFormat
+import RepldPair
+import SystemPackage
+import Testing
+
+/// An element that is not what it was at the last start, and a registry that cannot be written at this one.
+@Suite struct ReplacedTests {
+    /// What lies in an element's place.
+    enum Change: CaseIterable { case none, renamedAndBack, grown, shrunk, copied, overwrittenByRename }
+
+    private func source(_ fixture: ServiceFixture) -> String { fixture.directory.file("source") }
+    private func target(_ fixture: ServiceFixture) -> String { fixture.directory.file("target") }
+
+    private func synchronized() async throws -> ServiceFixture {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        return fixture
+    }
+
+    private func make(_ change: Change, of path: String) throws {
+        let files = FileManager.default
+        let size = try #require(try files.attributesOfItem(atPath: path)[.size] as? UInt64)
+        switch change {
+        case .none: break
+        case .renamedAndBack:
+            try files.moveItem(atPath: path, toPath: path + ".kept")
+            try files.moveItem(atPath: path + ".kept", toPath: path)
+        case .grown, .shrunk:
+            let file = try FileDescriptor.open(FilePath(path), .readWrite)
+            try file.resize(to: Int64(change == .grown ? size * 2 : size / 2))
+            try file.close()
+        case .copied:
+            // The inode of the one that is gone may be used again at once.
+            try files.removeItem(atPath: path)
+            try DurableFile.createSparse(FilePath(path), byteCount: size)
+        case .overwrittenByRename:
+            try DurableFile.createSparse(FilePath(path + ".new"), byteCount: size)
+            try files.removeItem(atPath: path)
+            try files.moveItem(atPath: path + ".new", toPath: path)
+        }
+    }
+
+    private func record(in state: TemporaryDirectory) throws -> PairRecord {
+        let directory = state.file("state/pairs")
+        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
+        return try #require(PairMetadata.read("\(directory)/\(name)").record)
+    }
+
+    @Test(arguments: Change.allCases)
+    func aSourceIsServedOnlyIfItIsWhatItWas(change: Change) async throws {
+        let fixture = try await synchronized()
+        try make(change, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let reason = try await after.service.volume(named: "db1").reason
+        switch change {
+        case .none, .renamedAndBack, .grown:
+            #expect(reason == nil && after.plane.servingPath("db1") == source(fixture))
+            // What has grown does not make the volume grow: the target has not.
+            #expect(try await after.service.volume(named: "db1").byteCount == 1 << 20)
+            #expect(try await after.pair().copyState == Enumerated(CopyState.synchronized))
+        case .shrunk:
+            #expect(reason?.contains("has become too small") == true && after.plane.calls.isEmpty)
+        case .copied, .overwrittenByRename:
+            #expect(reason?.contains("is not the element that served the volume") == true)
+            #expect(reason?.contains("'replctl set m1 Detach' says what is lost") == true && after.plane.calls.isEmpty)
+        }
+    }
+
+    @Test func forceAcceptsAReplacedSource() async throws {
+        let fixture = try await synchronized()
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("\(target(fixture)), which may be the last good copy") == true)
+        let still = await refusal { try await after.service.retryVolume(named: "db1") }
+        #expect(still?.code == .elementUnavailable)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.servingPath("db1") == source(fixture), "it was accepted for good")
+    }
+
+    @Test func aReplacedSecondElementThatServedIsNotServed() async throws {
+        let fixture = try await synchronized()
+        _ = try await fixture.set(.name("Failover"))
+        try await fixture.following { fixture.plane.finish() }
+        try make(.copied, of: target(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let reason = try await after.service.volume(named: "db1").reason
+        #expect(reason?.contains("\(target(fixture)) is not the element that served") == true)
+        #expect(after.plane.calls.isEmpty)
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.message.contains("is not the element that served") == true)
+    }
+
+    @Test(arguments: Change.allCases)
+    func nothingIsKnownOfAReplacedTarget(change: Change) async throws {
+        let fixture = try await synchronized()
+        try make(change, of: target(fixture))
+        let after = try fixture.afterKill()
+        let killed = Killed()
+        let state = after.directory.file("state")
+        after.plane.beforeEachCall { call in
+            if case .addPair = call { killed.snapshot(state, "addPair") }
+        }
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let pair = try await after.pair()
+        let isTold = await after.service.events(after: 0).contains { $0.kind == "target-replaced" }
+        switch change {
+        case .none, .renamedAndBack, .grown:
+            #expect(pair.copyState == Enumerated(CopyState.synchronized) && !isTold)
+        case .shrunk:
+            #expect(pair.copyState == Enumerated(CopyState.broken) && pair.reason?.contains(target(fixture)) == true)
+        case .copied, .overwrittenByRename:
+            #expect(pair.copyState == Enumerated(CopyState.unsynchronized) && isTold)
+            let attached = try #require(killed.take().last { $0.1 == "addPair" })
+            let record = try record(in: attached.0)
+            #expect(!record.isClosedCleanly && record.mapTrust == .none && !record.isTargetConsistent)
+            let again = try after.afterKill()
+            try await again.service.start()
+            #expect(await again.service.events(after: 0).contains { $0.kind == "target-replaced" } == false)
+        }
+    }
+
+    /// A registry of an older daemon: what is there now is what the elements are.
+    @Test func whatIsNotKnownIsNotedAtTheFirstStart() async throws {
+        let fixture = try await synchronized()
+        let copy = try fixture.afterKill()
+        var registry = try Registry(path: FilePath(copy.directory.file("state/registry.json")))
+        try registry.commit { content in
+            content.volumes[0].mark = nil
+            content.pairs[0].mark = nil
+        }
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try copy.afterKill()
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let noted = try Registry(path: FilePath(after.directory.file("state/registry.json"))).content
+        #expect(noted.volumes[0].mark != nil && noted.volumes[0].mark == ElementMark.find(source(fixture)))
+        #expect(noted.pairs[0].mark != nil && noted.pairs[0].mark == ElementMark.find(target(fixture)))
+    }
+
+    /// Where nothing can be written down, everything is served all the same, and no revision is shown twice.
+    @Test func aFullStateDirectoryKeepsNobodyFromStarting() async throws {
+        let fixture = try await synchronized()
+        let before = try await fixture.pair().revision
+        let after = try fixture.afterKill()
+        await after.service.observeRegistryWrites { _ in throw Errno.noSpace }
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let shown = try await after.pair().revision
+        #expect(shown > before + 1_000_000, "no run that could reserve comes there")
+        #expect(await after.service.events(after: 0).contains { $0.kind == "registry-not-written" })
+        await after.service.observeRegistryWrites { _ in }
+        _ = try await after.set(.name("Suspend"))
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(try await again.pair().revision > shown)
+    }
+
+    @Test func aRecordIsReplacedInItsPlace() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("area.meta")
+        var record = PairRecord(
+            sequence: 1,
+            pair: .init(high: 1, low: 2),
+            volumeByteCount: 1 << 20,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        record.mapTrust = .exact
+        try PairMetadata.write(record, to: FilePath(path))
+        let file = try FileDescriptor.open(FilePath(path), .readWrite)
+        try file.writeAll(toAbsoluteOffset: 8192, Array(repeating: UInt8(7), count: 8192))
+        try file.close()
+        let before = ElementMark.find(path)
+        try PairMetadata.forgetCleanClose(FilePath(path))
+        #expect(ElementMark.find(path) == before, "it is the same file")
+        let now = try #require(PairMetadata.read(path).record)
+        #expect(now.sequence == 2 && !now.isClosedCleanly && now.mapTrust == .none)
+        let bytes = try Data(contentsOf: URL(filePath: path))
+        #expect(bytes.count == 16384 && bytes[8192...].allSatisfy { $0 == 7 })
+    }
+}
