@@ -171,7 +171,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         var moved = volume
         moved.elementPath = entry.targetPath
-        moved.byteCount = record.volumeByteCount
+        moved.byteCount = volume.byteCount ?? record.volumeByteCount
         moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
         do {
             _ = try await plane.addVolume(opening(of: moved))

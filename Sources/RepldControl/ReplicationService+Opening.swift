@@ -27,7 +27,8 @@ extension ReplicationService {
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
-            opening.byteCount = byteCount
+            // A pair's record may not have heard yet that the volume has grown.
+            opening.byteCount = entry.byteCount ?? byteCount
             opening.blockByteCount = blockByteCount
             if await serve(opening) { return try await attachPairs(of: entry, on: id) }
             let name = registry.content.pair(id)?.name ?? ""
