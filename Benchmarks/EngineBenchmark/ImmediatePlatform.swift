@@ -25,6 +25,7 @@ struct ImmediatePlatform: ~Copyable, Platform {
     }
 
     mutating func detach(_ element: ElementID) {}
+    func byteCount(of element: ElementID) -> UInt64 { 0 }
 
     mutating func read(
         _ element: ElementID,

@@ -22,6 +22,7 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/volumes/{name}": .readOnly,
         "DELETE /v1/volumes/{name}": .operatorOnly,
         "POST /v1/volumes/{name}/Retry": .operatorOnly,
+        "POST /v1/volumes/{name}/Grow": .operatorOnly,
 
         "GET /v1/pairs": .readOnly,
         "POST /v1/pairs": .operatorOnly,

@@ -57,6 +57,10 @@ struct ControlRoutes {
         router.post("v1/volumes/:name/Retry") { _, context in
             try Self.json(await service.retryVolume(named: context.parameters.require("name")))
         }
+        router.post("v1/volumes/:name/Grow") { request, context in
+            let body = try await Self.body(VolumeGrowRequest.self, of: request)
+            return try Self.json(await service.growVolume(named: context.parameters.require("name"), body))
+        }
     }
 
     private func addPairs(to router: Router<BasicRequestContext>) {

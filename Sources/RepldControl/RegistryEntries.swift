@@ -12,7 +12,7 @@ package struct VolumeEntry: Codable, Hashable, Sendable {
     package var elementPath: String
     package var isReadOnly: Bool
     package var createdAt: Date
-    /// The volume's size in bytes and block size where they are not the element's: it came from another element.
+    /// The volume's size in bytes and block size where they are not the element's: it came from another element, or has grown.
     package var byteCount: UInt64?
     package var blockByteCount: UInt32?
     /// What its own element was when it was last open; an older daemon has not written it.

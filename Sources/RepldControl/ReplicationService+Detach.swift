@@ -178,7 +178,7 @@ extension ReplicationService {
         var moved = volume
         moved.elementPath = entry.targetPath
         moved.mark = ElementMark.find(entry.targetPath)
-        moved.byteCount = record.volumeByteCount
+        moved.byteCount = volume.byteCount ?? record.volumeByteCount
         moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
         do {
             _ = try await plane.addVolume(opening(of: moved))

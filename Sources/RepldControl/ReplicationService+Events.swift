@@ -202,6 +202,7 @@ extension ReplicationService {
                 operation.map { "\(what): \($0.name) cannot be cancelled" } ?? "\(what): nothing is under way"
             )
         case .verifyRefused: ControlError(.notInThisState, "\(what): its state has just changed; try again")
+        case .growthRefused(let refusal): ControlError(.notInThisState, "\(what): \(refusal.words)")
         case .noVerifyRunning: ControlError(.cannotCancel, "\(what): it has just come to its end")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }

@@ -36,7 +36,8 @@ extension ReplicationService {
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
-            opening.byteCount = byteCount
+            // A pair's record may not have heard yet that the volume has grown.
+            opening.byteCount = entry.byteCount ?? byteCount
             opening.blockByteCount = blockByteCount
             if let reason = objection(toServing: path, registry.content.pair(id)?.mark, byteCount, of: entry) {
                 return failReplaced(entry, reason)

@@ -23,6 +23,7 @@ internal import SystemPackage
 ///     volume remove  closed · REGISTRY
 ///     pair create    target made · metadata written with a first record · attached · REGISTRY · copy started
 ///     pair detach    REGISTRY · detached · metadata removed
+///     volume grow    metadata enlarged · REGISTRY · records of the pairs · hosts see the size
 ///     operation      JOB in its own file · handed to the data plane · its end in the file
 ///
 /// A pair whose second element serves hosts is detached in one write as well: that removes the pair, and makes the second

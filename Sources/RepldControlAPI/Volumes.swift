@@ -21,6 +21,30 @@ package struct VolumeAddRequest: StrictRequest, Hashable {
     }
 }
 
+/// Gives a volume a larger size: `POST /v1/volumes/{name}/Grow`.
+package struct VolumeGrowRequest: StrictRequest, Hashable {
+    /// The new size; by default that of the smallest of the elements of the volume and its pairs.
+    package var byteCount: UInt64?
+
+    package enum CodingKeys: String, CodingKey, CaseIterable { case byteCount }
+
+    package init(byteCount: UInt64? = nil) { self.byteCount = byteCount }
+}
+
+/// What became of it.
+package struct VolumeGrowReply: Codable, Hashable, Sendable {
+    package var name: String
+    /// The size that it had; the same as `byteCount` when that held already, and nothing was done.
+    package var formerByteCount: UInt64
+    package var byteCount: UInt64
+
+    package init(name: String, formerByteCount: UInt64, byteCount: UInt64) {
+        self.name = name
+        self.formerByteCount = formerByteCount
+        self.byteCount = byteCount
+    }
+}
+
 /// A volume as `GET /v1/volumes/{name}` shows it.
 package struct VolumeReply: Codable, Hashable, Sendable {
     package var name: String

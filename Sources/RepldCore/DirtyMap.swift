@@ -167,6 +167,21 @@ package struct DirtyMap: ~Copyable {
         }
     }
 
+    /// Becomes a map of a larger volume, with the same granules marked.
+    ///
+    /// A last granule that was short is longer then, and stays as it is: what is new in it is the caller's to mark.
+    package mutating func grow(to volumeByteCount: UInt64) {
+        invariant(volumeByteCount >= self.volumeByteCount, "a map does not lose granules")
+        var grown = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
+        var next = nextDirty(from: 0)
+        while let granule = next {
+            let word = Int(granule >> 6)
+            grown.mark(word: word, words[word])
+            next = nextDirty(from: UInt64(word + 1) << 6)
+        }
+        self = grown
+    }
+
     /// Marks whatever `other`, a map of the same shape, has marked.
     package mutating func formUnion(_ other: borrowing DirtyMap) {
         invariant(

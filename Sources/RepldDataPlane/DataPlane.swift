@@ -65,6 +65,17 @@ package struct PairOpening: Hashable, Sendable {
     }
 }
 
+/// The metadata area of a pair, as far as its size goes.
+package struct MetadataArea: Hashable, Sendable {
+    package var path: String
+    package var granuleByteCount: UInt32
+
+    package init(path: String, granuleByteCount: UInt32) {
+        self.path = path
+        self.granuleByteCount = granuleByteCount
+    }
+}
+
 /// Where hosts connect.
 package enum FrontEndAddress: Hashable, Sendable, CustomStringConvertible {
     /// NBD on a unix socket, made with these permission bits.
@@ -163,6 +174,21 @@ package protocol DataPlane: Sendable {
     func verify(_ id: PairID, _ extent: Extent) async throws(DataPlaneError)
     /// Gives up the verify that runs; `verifyEnded` follows.
     func cancelVerify(_ id: PairID) async throws(DataPlaneError)
+
+    /// Whether a volume can take a size, by default that of its smallest element, and makes room for it in the metadata areas
+    /// of its pairs.
+    ///
+    /// Nothing else changes, and what changes does no harm if the volume does not grow.
+    func prepareGrowth(
+        _ id: VolumeID,
+        to byteCount: UInt64?,
+        _ areas: [MetadataArea]
+    ) async throws(DataPlaneError) -> VolumeGrowth
+    /// Gives a volume the size that was prepared; when it answers, hosts that connect see it.
+    ///
+    /// The caller has made durable before that the volume is to be opened with that size. It was not taken where this is
+    /// refused, except by a data plane that stops: that may have taken it.
+    func grow(_ id: VolumeID, to byteCount: UInt64) async throws(DataPlaneError)
 
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.

@@ -27,6 +27,8 @@ extension Engine where P: ~Copyable {
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
         case .verify(let id, let extent, let answer): answer(beginVerify(id, extent))
         case .cancelVerify(let id, let answer): answer(cancelVerify(id))
+        case .checkGrowth(let id, let wanted, let answer): answer(checkGrowth(id, wanted))
+        case .grow(let id, let wanted, let answer): grow(id, to: wanted, answer)
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .changes(let id, let query, let answer): answer(changes(id, query))
@@ -42,8 +44,9 @@ extension Engine where P: ~Copyable {
         switch command {
         case .addVolume(_, let answer), .removeVolume(_, _, let answer), .addPair(_, let answer),
             .detachPair(_, let answer), .cancelOperation(_, let answer), .configureCopy(_, _, let answer),
-            .verify(_, _, let answer), .cancelVerify(_, let answer), .listen(_, let answer):
+            .verify(_, _, let answer), .cancelVerify(_, let answer), .grow(_, _, let answer), .listen(_, let answer):
             answer(.failure(refusal))
+        case .checkGrowth(_, _, let answer): answer(.failure(refusal))
         case .operate(_, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
         case .changes(_, _, let answer): answer(.failure(refusal))

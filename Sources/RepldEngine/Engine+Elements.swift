@@ -47,6 +47,8 @@ extension Engine where P: ~Copyable {
                 disconnectClients(of: volume, because: .servedByOtherElement)
             case .closeTargetExport(let pair):
                 disconnectClients(of: volume, side: UInt8(pair + 1))
+            case .grown:
+                volumeGrown(volume)
             case .pairDetached(let pair):
                 pairDetached(pair, volume: volume)
             case .closed:

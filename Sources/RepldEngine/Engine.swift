@@ -98,6 +98,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     var stopAnswers: [@Sendable () -> Void] = []
     var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
     var operationAnswers: [PairID: @Sendable (Result<OperationStart, EngineRefusal>) -> Void] = [:]
+    var growAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
     var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
 
     /// The last of the stored properties: those before it lie at places that do not depend on the platform, so that code
@@ -289,8 +290,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         for answer in detachAnswers.values { answer(.failure(.stopping)) }
         for answer in removeAnswers.values { answer(.failure(.stopping)) }
         for answer in operationAnswers.values { answer(.failure(.stopping)) }
+        for answer in growAnswers.values { answer(.failure(.stopping)) }
         detachAnswers = [:]
         operationAnswers = [:]
+        growAnswers = [:]
         removeAnswers = [:]
         for answer in stopAnswers { answer() }
         stopAnswers = []

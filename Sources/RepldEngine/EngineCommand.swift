@@ -109,6 +109,8 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     /// A verify was not begun; why not.
     case verifyRefused(VerifyRefusal)
     case noVerifyRunning
+    /// The volume does not take another size; why not.
+    case growthRefused(GrowthRefusal)
     case stopping
 }
 
@@ -120,6 +122,17 @@ package enum OperationStart: Sendable, Hashable {
     case held
     /// Under way; the event `operationEnded` tells the end.
     case started
+}
+
+/// The size that a volume has, and the one that it can take; the same where there is nothing to do.
+package struct VolumeGrowth: Hashable, Sendable {
+    package var fromByteCount: UInt64
+    package var toByteCount: UInt64
+
+    package init(fromByteCount: UInt64, toByteCount: UInt64) {
+        self.fromByteCount = fromByteCount
+        self.toByteCount = toByteCount
+    }
 }
 
 /// One thing that the control plane asks of a data-plane thread.
@@ -148,6 +161,10 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     /// Begins to compare the two elements of a pair over an extent, or all of the volume; the event `verifyEnded` tells the end.
     case verify(PairID, Extent?, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case cancelVerify(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Which size a volume can take, up to that of its smallest element where none is asked for; changes nothing.
+    case checkGrowth(VolumeID, UInt64?, answer: @Sendable (Result<VolumeGrowth, EngineRefusal>) -> Void)
+    /// Gives a volume and its pairs a larger size; answered when hosts see it. From the call on, a start has to open it with that size.
+    case grow(VolumeID, UInt64, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Where a pair's elements may differ now.
     case changes(PairID, ChangesQuery, answer: @Sendable (Result<PairChanges, EngineRefusal>) -> Void)

@@ -135,6 +135,9 @@ package protocol Platform: ~Copyable {
     /// Closes an element with no operation in flight.
     mutating func detach(_ element: ElementID)
 
+    /// How large an element is now, in bytes; it may have grown since it was opened. 0 when it does not say.
+    func byteCount(of element: ElementID) -> UInt64
+
     /// Reads `memory.count` bytes. Offset, length and address are multiples of the element's logical block size.
     mutating func read(
         _ element: ElementID,

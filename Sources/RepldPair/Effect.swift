@@ -67,6 +67,8 @@ package enum Effect: Sendable, BitwiseCopyable {
     case disconnectHosts
     /// The target's own export closes: its clients are to be disconnected.
     case closeTargetExport(pair: Int)
+    /// The new size of the volume is durable where it can be: hosts may see it.
+    case grown
     /// Nothing is in flight to the pair's target any more, and the machine has forgotten the pair.
     case pairDetached(pair: Int)
     /// Everything is drained, flushed and recorded.

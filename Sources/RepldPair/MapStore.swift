@@ -104,6 +104,16 @@ struct MapStore: ~Copyable {
         pageWrites = FixedArray(repeating: PageWrite(), count: Self.pageWriteLimit)
     }
 
+    /// Makes room for the pages of a larger volume; what is known of the others stays.
+    mutating func grow(volumeByteCount: UInt64, granuleByteCount: UInt64) {
+        let layout = MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
+        let pages = 2 * layout.pageCount * 4096
+        stale.grow(to: pages)
+        owed.grow(to: pages)
+        needed.grow(to: pages)
+        joined.grow(to: pages)
+    }
+
     /// Writes that need a record of the log cannot have it.
     var isLogImpossible: Bool {
         isLogStuck || isPageStuck || logAttempts >= Self.logAttemptLimit || evictionAttempts >= Self.logAttemptLimit

@@ -236,6 +236,23 @@ extension Pair {
         distrustMaps()
     }
 
+    /// The volume has more bytes: nothing is known to be equal in the new ones.
+    ///
+    /// A page on disk counts granules behind the old end as clean, so no page is relied on before it is written again.
+    mutating func grow(to byteCount: UInt64) {
+        let former = dirty.volumeByteCount
+        let formerDirtyByteCount = dirty.dirtyByteCount
+        dirty.grow(to: byteCount)
+        targetChanged.grow(to: byteCount)
+        unflushed.grow(to: byteCount)
+        flushing.grow(to: byteCount)
+        store.grow(volumeByteCount: byteCount, granuleByteCount: dirty.granuleByteCount)
+        markDirty(Extent(offset: former, length: byteCount - former))
+        distrustMaps()
+        // A copy that is under way has more to do.
+        copyTotalByteCount += dirty.dirtyByteCount - formerDirtyByteCount
+    }
+
     /// Source and target have changed their roles, and with that the meaning of what each changed alone.
     mutating func swapSides() {
         owePages()

@@ -260,6 +260,7 @@ extension VolumeMachine {
                 advanceLogs()
             }
         } while mayReleaseHeld
+        if isGrowing { finishGrowing() }
         advanceGate()
     }
 

@@ -51,7 +51,9 @@ extension VolumeMachine {
         pairs[index].isTargetConsistent = record.isTargetConsistent
         pairs[index].isSourceAhead = record.isSourceAhead
         pairs[index].isSourceInconsistent = record.isSourceInconsistent
-        let isCurrent = isNew || meetServingEpoch(record.servingEpoch, index)
+        // Bitmaps of another size say nothing of what the volume has grown by.
+        let isOfThisSize = record.volumeByteCount == byteCount
+        let isCurrent = isNew || meetServingEpoch(record.servingEpoch, index) && isOfThisSize
         let wasInSync =
             state == .synchronized && record.isClosedCleanly && !isNew && !pairs[index].isMisplaced && isCurrent
         takeUpMaps(record, isCurrent ? maps : .unknown(because: nil), isNew: isNew, wasInSync: wasInSync, index)

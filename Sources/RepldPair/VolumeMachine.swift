@@ -46,7 +46,7 @@ package struct VolumeMachine: ~Copyable {
     /// Requests in flight on the own export of one target.
     package static var targetSlotLimit: Int { 64 }
 
-    package let byteCount: UInt64
+    package internal(set) var byteCount: UInt64
     package let blockByteCount: UInt32
     package internal(set) var effects: BoundedQueue<Effect>
     package internal(set) var readsServedByTarget: UInt64 = 0
@@ -84,6 +84,8 @@ package struct VolumeMachine: ~Copyable {
     /// How often another element has become leg 0, in this life and those before.
     var servingEpoch: UInt32 = 0
     var gate = Gate()
+    /// The volume has a new size that is not durable in the records of its pairs yet.
+    var isGrowing = false
     /// How many pairs are being verified.
     var runningVerifyCount = 0
     /// The primary failed a flush of the machine's own, and no host has heard of it.

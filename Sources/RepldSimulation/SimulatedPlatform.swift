@@ -124,6 +124,8 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         elements[Int(element.index)] = nil
     }
 
+    package func byteCount(of element: ElementID) -> UInt64 { disk(element).geometry.byteCount }
+
     private func disk(_ element: ElementID) -> SimulatedDisk {
         guard let disk = elements[Int(element.index)] else {
             invariantFailed("an element is used while it is attached")

@@ -30,6 +30,16 @@ struct ElementFacts {
         return found
     }
 
+    /// The size alone, tail included; `nil` when the descriptor does not say.
+    static func byteCount(_ descriptor: Int32) -> UInt64? {
+        var facts = repld_file_facts()
+        guard unsafe repld_file_facts_of_descriptor(descriptor, &facts) == 0 else { return nil }
+        guard facts.kind == Int32(REPLD_KIND_BLOCK.rawValue) else { return facts.byte_count }
+        var device = repld_block_device_facts()
+        guard unsafe repld_block_device_facts(descriptor, &device) == 0 else { return nil }
+        return device.byte_count
+    }
+
     private static func ofBlockDevice(
         _ descriptor: Int32,
         _ path: String,

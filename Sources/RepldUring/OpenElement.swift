@@ -66,6 +66,9 @@ package final class OpenElement: Sendable {
         }
     }
 
+    /// How large it is now, where `geometry` says how large it was when it was opened; `nil` when it does not say.
+    package var currentByteCount: UInt64? { ElementFacts.byteCount(descriptor) }
+
     /// Makes a sparse file of `byteCount` bytes that reads as zeroes, readable and writable by its owner only, durably
     /// named in its directory.
     ///

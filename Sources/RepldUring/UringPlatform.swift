@@ -194,6 +194,10 @@ package struct UringPlatform: ~Copyable, Platform {
         elementHandles[index] = nil
     }
 
+    package func byteCount(of element: ElementID) -> UInt64 {
+        elementHandles[Int(element.index)]?.currentByteCount ?? 0
+    }
+
     /// The place of a socket in the table of files.
     func fileIndex(ofSocket index: Int) -> UInt32 { UInt32(elements.count + index) }
 

@@ -24,6 +24,23 @@ enum MetadataFile {
         return unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: layout.granuleByteCount)
     }
 
+    /// Makes the file of an area that a loop has as large as a larger volume needs, with all its space allocated.
+    ///
+    /// Only behind its end: where a file system cannot allocate, the library writes into each block to do it, and what the
+    /// loop writes at the same time would be lost.
+    static func enlarge(_ path: String, at offset: UInt64, _ layout: MetadataLayout) throws(DataPlaneError) {
+        let file = unsafe Glibc.open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+        guard file >= 0 else { throw failure(path, "cannot be opened", errno) }
+        defer { _ = Glibc.close(file) }
+        var facts = stat()
+        guard unsafe fstat(file, &facts) == 0 else { throw failure(path, "cannot be looked at", errno) }
+        let byteCount = offset + layout.areaByteCount
+        guard facts.st_mode & S_IFMT == S_IFREG, UInt64(facts.st_size) < byteCount else { return }
+        let result = posix_fallocate(file, facts.st_size, off_t(byteCount) - facts.st_size)
+        guard result == 0 else { throw failure(path, "needs \(byteCount) bytes of space", result) }
+        guard fsync(file) == 0 else { throw failure(path, "cannot be made durable", errno) }
+    }
+
     private static func reserve(_ file: Int32, _ path: String, _ byteCount: UInt64) throws(DataPlaneError) {
         var facts = stat()
         guard unsafe fstat(file, &facts) == 0 else { throw failure(path, "cannot be looked at", errno) }

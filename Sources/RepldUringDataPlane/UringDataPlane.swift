@@ -206,6 +206,38 @@ package final class UringDataPlane: DataPlane {
         try await ask("pair \(id)") { .cancelVerify(id, answer: $0) }
     }
 
+    package func prepareGrowth(
+        _ id: VolumeID,
+        to byteCount: UInt64?,
+        _ areas: [MetadataArea]
+    ) async throws(DataPlaneError) -> VolumeGrowth {
+        let growth: VolumeGrowth = try await ask("volume \(id.rawValue)") {
+            .checkGrowth(id, byteCount, answer: $0)
+        }
+        guard growth.toByteCount > growth.fromByteCount else { return growth }
+        let result: Result<Void, DataPlaneError> = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async {
+                continuation.resume(
+                    returning: Result { () throws(DataPlaneError) in
+                        for area in areas {
+                            let layout = MetadataLayout(
+                                volumeByteCount: growth.toByteCount,
+                                granuleByteCount: UInt64(area.granuleByteCount)
+                            )
+                            try MetadataFile.enlarge(area.path, at: 0, layout)
+                        }
+                    }
+                )
+            }
+        }
+        try result.get()
+        return growth
+    }
+
+    package func grow(_ id: VolumeID, to byteCount: UInt64) async throws(DataPlaneError) {
+        try await ask("volume \(id.rawValue)") { .grow(id, byteCount, answer: $0) }
+    }
+
     package func status() async throws(DataPlaneError) -> EngineStatus {
         let status: EngineStatus? = await withCheckedContinuation { continuation in
             if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }

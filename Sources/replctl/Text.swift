@@ -41,6 +41,12 @@ enum Text {
         return fields(rows)
     }
 
+    static func grown(_ reply: VolumeGrowReply) -> String {
+        let size = "\(ByteCount.format(reply.byteCount)) (\(reply.byteCount) bytes)"
+        if reply.byteCount == reply.formerByteCount { return "volume \(reply.name) holds \(size) already" }
+        return "volume \(reply.name) has grown from \(ByteCount.format(reply.formerByteCount)) to \(size)"
+    }
+
     static func pairs(_ reply: PairListReply) -> String {
         guard !reply.pairs.isEmpty else { return "no pairs; 'replctl pair create' makes one" }
         let rows = reply.pairs.map { pair in

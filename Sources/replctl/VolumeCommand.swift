@@ -8,7 +8,7 @@ struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume",
         abstract: "Elements that are served to hosts.",
-        subcommands: [Add.self, List.self, Show.self, Remove.self, Retry.self]
+        subcommands: [Add.self, List.self, Show.self, Grow.self, Remove.self, Retry.self]
     )
 
     struct Add: AsyncParsableCommand {
@@ -53,6 +53,29 @@ struct VolumeCommand: AsyncParsableCommand {
             let path = "/v1/volumes/\(Arguments.escaped(name))"
             let reply: VolumeReply = try await common.client.call(.get, path)
             try common.show(reply, Text.volume)
+        }
+    }
+
+    struct Grow: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Give a volume the size that its elements have been given.",
+            discussion: """
+                Enlarge the elements of the volume and of all its pairs first: files and block devices, while they are in use. \
+                Hosts go on meanwhile, and the pairs copy the new space. Clients that connect afterwards see the new size; \
+                those that are connected keep the size that they have seen, because NBD cannot tell them, and have to \
+                connect again. A volume does not shrink.
+                """
+        )
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume.", completion: NameCompletion.volumes) var name: String
+        @Option(help: "The new size, such as 20GiB; by default that of the smallest of the elements.") var size: String?
+
+        func run() async throws {
+            let path = "/v1/volumes/\(Arguments.escaped(name))/Grow"
+            let request = VolumeGrowRequest(byteCount: try size.map { try Arguments.size($0, "--size") })
+            let reply: VolumeGrowReply = try await common.client.call(.post, path, body: request)
+            try common.show(reply, Text.grown)
         }
     }
 

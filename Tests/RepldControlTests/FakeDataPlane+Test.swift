@@ -275,12 +275,12 @@ extension FakeDataPlane {
     }
 
     /// Writes the record into both blocks, as one that may have moved the service is.
-    func store(_ pair: Pair?, isClosedCleanly: Bool = true) {
+    func store(_ pair: Pair?, isClosedCleanly: Bool = true, byteCount: UInt64 = 1 << 20) {
         guard let pair else { return }
         var record = PairRecord(
             sequence: 1,
             pair: pair.opening.id,
-            volumeByteCount: 1 << 20,
+            volumeByteCount: byteCount,
             copyState: pair.status.copyState.rawValue,
             isClosedCleanly: isClosedCleanly
         )

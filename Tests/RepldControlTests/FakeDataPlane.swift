@@ -17,6 +17,7 @@ final class FakeDataPlane: DataPlane {
         case verify(Extent), cancelVerify
         case listen(FrontEndAddress)
         case changes(ChangesQuery)
+        case prepareGrowth(UInt64?), grow(UInt64)
     }
 
     struct Pair {
@@ -220,7 +221,7 @@ final class FakeDataPlane: DataPlane {
         continuation.finish()
     }
 
-    private func note(_ call: Call) {
+    func note(_ call: Call) {
         let hook = state.withLock { state in
             state.calls.append(call)
             return state.beforeCall

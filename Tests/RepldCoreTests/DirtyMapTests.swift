@@ -289,6 +289,31 @@ struct DirtyMapTests {
         }
     }
 
+    @Test("a map that grows keeps its marks, over more words and levels, and its last granule")
+    func growth() {
+        for (before, after) in [(4096 + 512, 4096 + 1024), (63 << 12, 65 << 12), (1 << 20, 1 << 34)]
+            as [(UInt64, UInt64)]
+        {
+            var map = DirtyMap(volumeByteCount: before, granuleByteCount: 4096)
+            let marked = [0, map.granuleCount / 2, map.granuleCount - 1]
+            for granule in marked { map.mark(touching: map.extent(of: granule..<granule + 1)) }
+            let count = map.dirtyGranuleCount
+            map.grow(to: after)
+            map.checkInvariants()
+            #expect(map.volumeByteCount == after)
+            #expect(map.dirtyGranuleCount == count)
+            for granule in marked {
+                let isDirty = map.isDirty(granule: granule)
+                #expect(isDirty)
+            }
+            map.mark(touching: Extent(offset: after - 1, length: 1))
+            let isLastDirty = map.isDirty(granule: map.granuleCount - 1)
+            #expect(isLastDirty)
+            map.clearAll()
+            map.checkInvariants()
+        }
+    }
+
     @Test("a run of no length stops the process")
     func runOfNoLength() async {
         await #expect(processExitsWith: .failure) {

@@ -192,7 +192,8 @@ final class CopyModel {
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
             case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
-            case .recycle, .announce, .swapLegs, .disconnectHosts, .closeTargetExport, .pairDetached, .closed: break
+            case .recycle, .announce, .swapLegs, .disconnectHosts, .closeTargetExport, .grown, .pairDetached, .closed:
+                break
             }
         }
     }

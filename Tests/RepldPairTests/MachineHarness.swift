@@ -19,6 +19,7 @@ final class MachineHarness {
     var swapped: [Int] = []
     var closedExports: [Int] = []
     var disconnections = 0
+    var grownCount = 0
     var isClosed = false
     /// Records of the activity log and bitmap pages are written at once; otherwise the test answers them.
     var writesLogs = true
@@ -78,6 +79,7 @@ final class MachineHarness {
             case .closeTargetExport(let pair): closedExports.append(pair)
             case .disconnectHosts: disconnections += 1
             case .pairDetached(let pair): detached.append(pair)
+            case .grown: grownCount += 1
             case .closed: isClosed = true
             }
         }

@@ -170,6 +170,7 @@ final class PairWorld {
             case .swapLegs(let pair): swapLegs(pair)
             case .closeTargetExport, .disconnectHosts: break
             case .pairDetached(let pair): pairs[pair].isGone = true
+            case .grown: break
             case .closed: isClosed = true
             }
         }

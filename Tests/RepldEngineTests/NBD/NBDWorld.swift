@@ -268,6 +268,8 @@ struct NBDTestPlatform: ~Copyable, Platform {
         }
     }
 
+    func byteCount(of element: ElementID) -> UInt64 { UInt64(disk(element).bytes.count) }
+
     func disk(_ element: ElementID) -> NBDTestDisk {
         guard let disk = disks[Int(element.index)] else { invariantFailed("an element is used while it is attached") }
         return disk

@@ -1,0 +1,99 @@
+internal import RepldCore
+internal import RepldFormat
+internal import RepldPair
+
+/// A larger size for a volume whose elements have grown.
+extension Engine where P: ~Copyable {
+    /// Whether a volume can take a size, or which it can take; looks at its elements as they are now.
+    func checkGrowth(_ id: VolumeID, _ wanted: UInt64?) -> Result<VolumeGrowth, EngineRefusal> {
+        guard let volume = volumeIndex(id), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
+        let former = volumes[volume].machine.byteCount
+        let smallest = smallestElement(of: volume)
+        let block = UInt64(volumes[volume].geometry.logicalBlockByteCount)
+        let size = wanted ?? smallest.byteCount / block * block
+        // The smallest element is short of what the volume has: that is no wish to shrink.
+        let isTooSmall = size > smallest.byteCount || wanted == nil && size < former
+        if let refusal = volumes[volume].machine.growthRefusal(to: wanted ?? max(size, former)) {
+            return .failure(.growthRefused(refusal))
+        }
+        guard !isTooSmall else {
+            let refusal = GrowthRefusal.elementTooSmall(
+                pair: smallest.pair,
+                byteCount: smallest.byteCount,
+                wanted: max(size, former)
+            )
+            return .failure(.growthRefused(refusal))
+        }
+        if let refusal = mapRefusal(volume, size) { return .failure(refusal) }
+        return .success(VolumeGrowth(fromByteCount: former, toByteCount: size))
+    }
+
+    /// The element that limits the volume: of a pair, or the one that serves.
+    private func smallestElement(of volume: Int) -> (pair: PairID?, byteCount: UInt64) {
+        var smallest: (pair: PairID?, byteCount: UInt64) =
+            (nil, platform.byteCount(of: volumes[volume].element(leg: 0)))
+        for pair in 0..<VolumeMachine.pairLimit {
+            guard let id = volumes[volume].machine.withPair(pair, { $0.id }) else { continue }
+            let byteCount = platform.byteCount(of: volumes[volume].element(leg: UInt8(pair + 1)))
+            if byteCount < smallest.byteCount { smallest = (id, byteCount) }
+        }
+        return smallest
+    }
+
+    /// Whether the maps of a pair would be too large.
+    private func mapRefusal(_ volume: Int, _ byteCount: UInt64) -> EngineRefusal? {
+        for pair in 0..<VolumeMachine.pairLimit {
+            guard let settings = volumes[volume].machine.withPair(pair, { $0.settings }) else { continue }
+            let granule = UInt64(settings.granuleByteCount)
+            let needed = Pair.mapByteCount(volumeByteCount: byteCount, granuleByteCount: granule)
+            let isValid = MetadataLayout.isValid(
+                extentByteCount: UInt64(settings.logExtentByteCount),
+                granuleByteCount: granule,
+                volumeByteCount: byteCount
+            )
+            guard needed <= Self.mapByteLimit, isValid else {
+                return .dirtyMapTooLarge(byteCount: needed, limit: Self.mapByteLimit)
+            }
+        }
+        return nil
+    }
+
+    /// Whether a pair's metadata area has no room for the pages of a volume of this size.
+    private func areaRefusal(_ volume: Int, _ byteCount: UInt64) -> EngineRefusal? {
+        for pair in 0..<VolumeMachine.pairLimit {
+            guard let settings = volumes[volume].machine.withPair(pair, { $0.settings }) else { continue }
+            guard let element = volumes[volume].metadata[pair] else { continue }
+            let layout = MetadataLayout(
+                volumeByteCount: byteCount,
+                granuleByteCount: UInt64(settings.granuleByteCount)
+            )
+            let found = platform.byteCount(of: element)
+            let room = found - min(volumes[volume].metadataOffsets[pair], found)
+            guard room >= layout.areaByteCount else {
+                return .metadataTooSmall(byteCount: room, needed: layout.areaByteCount)
+            }
+        }
+        return nil
+    }
+
+    mutating func grow(
+        _ id: VolumeID,
+        to wanted: UInt64,
+        _ answer: @escaping @Sendable (Result<Void, EngineRefusal>) -> Void
+    ) {
+        // What was found when it was checked may no longer hold.
+        if case .failure(let refusal) = checkGrowth(id, wanted) { return answer(.failure(refusal)) }
+        guard let volume = volumeIndex(id) else { return answer(.failure(.noSuchVolume)) }
+        if let refusal = areaRefusal(volume, wanted) { return answer(.failure(refusal)) }
+        guard growAnswers[id] == nil else { return answer(.failure(.stopping)) }
+        growAnswers[id] = answer
+        volumes[volume].machine.grow(to: wanted)
+        carryOut(volume)
+    }
+
+    /// Clients that come now see the new size; the others keep theirs, because the protocol has no words for it.
+    mutating func volumeGrown(_ volume: Int) {
+        volumes[volume].geometry.byteCount = volumes[volume].machine.byteCount
+        if let answer = growAnswers.removeValue(forKey: volumes[volume].id) { answer(.success(())) }
+    }
+}

@@ -1,0 +1,116 @@
+package import RepldCore
+
+/// Why a volume does not take a new size.
+package enum GrowthRefusal: Hashable, Sendable {
+    /// It is smaller than the size that the volume has.
+    case shrink(byteCount: UInt64, wanted: UInt64)
+    case notWholeBlocks(blockByteCount: UInt32, wanted: UInt64)
+    /// An element is too small: the one of this pair that does not serve, or the one that serves (`nil`).
+    case elementTooSmall(pair: PairID?, byteCount: UInt64, wanted: UInt64)
+    case pair(PairID, PairObstacle)
+    /// The volume is about to be closed.
+    case closing
+
+    /// What a pair has to be brought out of first.
+    package enum PairObstacle: Hashable, Sendable {
+        /// Its target serves the hosts.
+        case misplaced(CopyState)
+        /// An operation of the volume waits for what is under way to end.
+        case draining
+        case detaching
+        /// Its metadata cannot be written.
+        case metadataFails
+        /// Its records of a growth before this one are not durable yet.
+        case growing
+    }
+
+    package var words: String {
+        switch self {
+        case .shrink(let byteCount, let wanted):
+            "it has \(byteCount) bytes, and cannot shrink to \(wanted)"
+        case .notWholeBlocks(let block, let wanted):
+            "\(wanted) bytes are no multiple of its block size of \(block) bytes"
+        case .elementTooSmall(_, let byteCount, let wanted):
+            "an element has \(byteCount) bytes, and \(wanted) are needed"
+        case .pair(_, let obstacle): obstacle.words
+        case .closing: "it is about to be closed"
+        }
+    }
+}
+
+extension GrowthRefusal.PairObstacle {
+    package var words: String {
+        switch self {
+        case .misplaced(.failedover): "it is Failedover, so that its target serves the hosts"
+        case .misplaced: "a restore or a failback is under way, and its target serves the hosts"
+        case .draining: "an operation has closed the volume's gate for a moment"
+        case .detaching: "it is about to be detached"
+        case .metadataFails: "its metadata cannot be written"
+        case .growing: "its records of the growth before this one are not durable yet"
+        }
+    }
+}
+
+/// A larger volume on elements that have grown.
+///
+/// `byteCount, maps → records → grown`. The maps get the new range at once, all of it dirty, and each pair is recorded with the new size
+/// and without trust in its bitmaps; then hosts see the new size (`Effect.grown`). Nothing has to be drained: locks,
+/// slots, the log's extents and the mover's cursor do not depend on the size, and what is in flight lies below the old end.
+///
+/// **A crash**: a start compares everything where a pair's record has another size than the volume is opened with, and where
+/// the record has no trust. So it does not matter which records are durable when hosts begin to use the new range; whoever opens
+/// the volume must open it with the new size from the moment that `grow` is called. That is why a record that fails
+/// does not keep the volume from growing, and both blocks of each area are to have the new size without holding up writes.
+extension VolumeMachine {
+    /// Why the volume cannot take this size now; `nil` when it can, or has it.
+    package func growthRefusal(to wanted: UInt64) -> GrowthRefusal? {
+        if isClosing { return .closing }
+        guard wanted % UInt64(blockByteCount) == 0, wanted > 0 else {
+            return .notWholeBlocks(blockByteCount: blockByteCount, wanted: wanted)
+        }
+        if wanted < byteCount { return .shrink(byteCount: byteCount, wanted: wanted) }
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            if let obstacle = growthObstacle(index) { return .pair(pairs[index].id, obstacle) }
+        }
+        return nil
+    }
+
+    private func growthObstacle(_ index: Int) -> GrowthRefusal.PairObstacle? {
+        if pairs[index].wantsDetach || pairs[index].isPlaceHeld { return .detaching }
+        if pairs[index].isMisplaced || pairs[index].isFlowingBack { return .misplaced(pairs[index].copyState) }
+        if gate.isClosed { return .draining }
+        let isStuck = pairs[index].isRecordStuck || pairs[index].store.isLogImpossible
+        if isStuck || pairs[index].hasRecordFailed || pairs[index].store.hasPageFailed { return .metadataFails }
+        return isGrowing ? .growing : nil
+    }
+
+    /// Takes a new size; `grown` follows when it is durable.
+    ///
+    /// To be called when `growthRefusal` has nothing against it, and the elements and metadata areas are large enough.
+    package mutating func grow(to wanted: UInt64) {
+        invariant(growthRefusal(to: wanted) == nil, "a volume grows only when nothing is against it")
+        guard wanted > byteCount else {
+            effects.append(.grown)
+            return
+        }
+        byteCount = wanted
+        isGrowing = true
+        for index in 0..<pairs.count where pairs[index].isInUse {
+            pairs[index].grow(to: wanted)
+            pairs[index].store.beginSweep()
+            copyAgain(index)
+            pumpCopies(index)
+            pairs[index].recordCopiesOwed = max(pairs[index].recordCopiesOwed, 1)
+            wantRecord(index)
+        }
+        mayAdvanceLogs = true
+        finishEvent()
+    }
+
+    /// Lets hosts see the new size when no record is waited for.
+    mutating func finishGrowing() {
+        guard !holdsForRecord else { return }
+        isGrowing = false
+        effects.append(.grown)
+    }
+}
