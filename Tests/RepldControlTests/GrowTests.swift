@@ -76,7 +76,7 @@ import Testing
         #expect(error?.description.contains("pair 'm1': an operation has closed the volume's gate") == true)
         let after = try fixture.afterKill()
         try await after.service.start()
-        #expect(after.plane.opening("db1")?.byteCount == nil)
+        #expect(after.plane.opening("db1")?.byteCount == Self.former, "the size that hosts know")
         fixture.plane.refuseNext(.stopping)
         _ = await refusal { try await grow(fixture) }
         let stopped = try fixture.afterKill()
