@@ -79,7 +79,7 @@ struct Mirror {
             [
                 "--name=verify", "--ioengine=nbd", "--uri=\(uri)", "--rw=randwrite", "--bs=\(blockByteCount)",
                 "--iodepth=\(depth)", "--size=\(byteCount)", "--offset=\(offset)", "--verify=crc32c", "--do_verify=1",
-                "--verify_fatal=1", "--verify_state_save=0", "--output-format=json", "--randrepeat=1",
+                "--verify_fatal=1", "--verify_state_save=0", "--output-format=json", "--randrepeat=1", "--thread",
             ] + rate
         )
     }
