@@ -10,12 +10,22 @@ import RepldCore
 struct EngineBenchmark {
     /// One cell of the write table, with its measurements in the order of the rounds.
     private struct Series {
+        var name: String
         var targetCount: Int
         var depth: Int
         var nanoseconds: [Double] = []
         var allocationCount: UInt64 = 0
         var retainCount: UInt64 = 0
         var writeCount = 0
+        var metadataWriteCount = 0
+
+        mutating func append(_ cost: WriteBenchmark.Cost) {
+            nanoseconds.append(cost.nanosecondsPerWrite)
+            allocationCount += cost.allocationCount
+            retainCount += cost.retainCount
+            writeCount += cost.writeCount
+            metadataWriteCount += cost.metadataWriteCount
+        }
     }
 
     static func main() {
@@ -54,32 +64,37 @@ struct EngineBenchmark {
     }
 
     private static func measureWrites(roundCount: Int, writeCount: Int) -> Bool {
-        var series = [(0, 1), (0, 32), (1, 1), (1, 32)].map { Series(targetCount: $0.0, depth: $0.1) }
+        var series = [
+            Series(name: "-", targetCount: 0, depth: 1), Series(name: "-", targetCount: 0, depth: 32),
+            Series(name: "hot", targetCount: 1, depth: 1), Series(name: "hot", targetCount: 1, depth: 32),
+            Series(name: "cold", targetCount: 1, depth: 1), Series(name: "cold", targetCount: 1, depth: 32),
+        ]
         var alone = WriteBenchmark(targetCount: 0)
-        var mirrored = WriteBenchmark(targetCount: 1)
+        var hot = WriteBenchmark(targetCount: 1)
+        // Sixteen times what the log holds: 15 of 16 writes are to an extent that is not active.
+        var cold = WriteBenchmark(targetCount: 1, volumeByteCount: 64 << 30)
         // The first round of each is for warming up.
         for round in 0...roundCount {
             for index in series.indices {
                 let depth = series[index].depth
                 let cost =
-                    series[index].targetCount == 0
-                    ? alone.measure(depth: depth, writeCount: writeCount)
-                    : mirrored.measure(depth: depth, writeCount: writeCount)
-                guard round > 0 else { continue }
-                series[index].nanoseconds.append(cost.nanosecondsPerWrite)
-                series[index].allocationCount += cost.allocationCount
-                series[index].retainCount += cost.retainCount
-                series[index].writeCount += cost.writeCount
+                    switch series[index].name {
+                    case "hot": hot.measure(depth: depth, writeCount: writeCount)
+                    case "cold": cold.measure(depth: depth, writeCount: writeCount)
+                    default: alone.measure(depth: depth, writeCount: writeCount)
+                    }
+                if round > 0 { series[index].append(cost) }
             }
         }
         print("engine alone, 4 KiB writes, processor time; median of \(roundCount) rounds of \(writeCount)")
-        print("targets  depth  ns/write  [least .. most]  allocations  retains  of writes")
+        print("targets  extents  depth  ns/write  [least .. most]  allocations  retains  metadata writes  of writes")
         for one in series {
             let sorted = one.nanoseconds.sorted()
             let cells = [
-                pad("\(one.targetCount)", 7), pad("\(one.depth)", 5), pad(text(median(sorted)), 8),
+                pad("\(one.targetCount)", 7), pad(one.name, 7), pad("\(one.depth)", 5), pad(text(median(sorted)), 8),
                 pad("[\(text(sorted[0])) .. \(text(sorted[sorted.count - 1]))]", 15),
-                pad("\(one.allocationCount)", 11), pad("\(one.retainCount)", 7), pad("\(one.writeCount)", 9),
+                pad("\(one.allocationCount)", 11), pad("\(one.retainCount)", 7), pad("\(one.metadataWriteCount)", 15),
+                pad("\(one.writeCount)", 9),
             ]
             print(cells.joined(separator: "  "))
         }

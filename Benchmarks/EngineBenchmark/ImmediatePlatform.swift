@@ -14,13 +14,17 @@ struct ImmediatePlatform: ~Copyable, Platform {
     private(set) var now = Instant(nanoseconds: 1)
     private var completed = BoundedQueue(capacity: 4096, blank: Completion(token: .wake, count: 0, failure: nil))
     private var elementCount: UInt16 = 0
+    /// Whether the element of a number holds metadata, which is written beside what hosts write.
+    private var holdsMetadata: [Bool] = []
     private(set) var writeCount = 0
+    private(set) var metadataWriteCount = 0
 
     mutating func random() -> UInt64 { 1 }
     mutating func register(memory: UnsafeMutableRawBufferPointer) {}
 
     mutating func attach(_ handle: ImmediateElement) -> ElementID? {
         elementCount += 1
+        holdsMetadata.append(handle.holdsMetadata)
         return ElementID(index: elementCount - 1)
     }
 
@@ -43,7 +47,11 @@ struct ImmediatePlatform: ~Copyable, Platform {
         isDurable: Bool,
         token: Token
     ) {
-        writeCount += 1
+        if holdsMetadata[Int(element.index)] {
+            metadataWriteCount += 1
+        } else {
+            writeCount += 1
+        }
         succeed(token, memory.count)
     }
 
@@ -85,7 +93,9 @@ struct ImmediatePlatform: ~Copyable, Platform {
     }
 }
 
-struct ImmediateElement: Sendable {}
+struct ImmediateElement: Sendable {
+    var holdsMetadata = false
+}
 
 final class ImmediateWaker: Waker {
     private let isPending = Atomic(false)

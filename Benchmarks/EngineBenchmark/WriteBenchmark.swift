@@ -7,6 +7,9 @@ import RepldPair
 /// 4 KiB writes, submitted to a real engine as an embedder does, `depth` at a time, to a volume with `targetCount`
 /// synchronous targets.
 ///
+/// With as many extents in the volume as its activity log holds, every write after the first ones is a hot one. With
+/// more, most writes wait for a record of the log, and take more turns.
+///
 /// A round is `depth` submissions, the turn that takes their completions from the platform, and the turn that hands
 /// them to the machine and brings the answers.
 struct WriteBenchmark: ~Copyable {
@@ -15,26 +18,29 @@ struct WriteBenchmark: ~Copyable {
         var allocationCount: UInt64
         var retainCount: UInt64
         var writeCount: Int
+        var metadataWriteCount: Int
     }
 
-    private static var volumeByteCount: UInt64 { 1 << 30 }
     private static var blockByteCount: UInt64 { 4096 }
 
     private var engine: Engine<ImmediatePlatform>
     private let volume: Int
     private let targetCount: Int
+    private let volumeByteCount: UInt64
     private var random = RandomSource(seed: 1)
 
-    init(targetCount: Int) {
+    init(targetCount: Int, volumeByteCount: UInt64 = 1 << 30) {
         let mailbox = Mailbox<ImmediatePlatform>()
         engine = Engine(platform: ImmediatePlatform(), mailbox: mailbox) { _ in }
         self.targetCount = targetCount
+        self.volumeByteCount = volumeByteCount
         let id = VolumeID(rawValue: 1)
-        let source = Self.element(byteCount: Self.volumeByteCount)
+        let source = Self.element(byteCount: volumeByteCount)
         let volumeSpec = VolumeSpec<ImmediatePlatform>(id: id, name: "v", isReadOnly: false, source: source)
         var isTaken = mailbox.send(.addVolume(volumeSpec) { check($0) })
         for target in 0..<targetCount {
-            isTaken = isTaken && mailbox.send(.addPair(Self.pair(target, of: id)) { check($0) })
+            isTaken =
+                isTaken && mailbox.send(.addPair(Self.pair(target, of: id, byteCount: volumeByteCount)) { check($0) })
         }
         invariant(isTaken, "an engine that runs takes commands")
         for _ in 0..<16 { _ = engine.turn() }
@@ -47,7 +53,7 @@ struct WriteBenchmark: ~Copyable {
 
     private static func pairID(_ target: Int) -> PairID { PairID(high: 1, low: UInt64(target)) }
 
-    private static func element(byteCount: UInt64) -> ElementSpec<ImmediatePlatform> {
+    private static func element(byteCount: UInt64, holdsMetadata: Bool = false) -> ElementSpec<ImmediatePlatform> {
         let geometry = ElementGeometry(
             byteCount: byteCount,
             logicalBlockByteCount: 512,
@@ -57,15 +63,19 @@ struct WriteBenchmark: ~Copyable {
             canZeroFast: true,
             isDirect: true
         )
-        return ElementSpec(handle: ImmediateElement(), geometry: geometry, name: "immediate")
+        return ElementSpec(
+            handle: ImmediateElement(holdsMetadata: holdsMetadata),
+            geometry: geometry,
+            name: "immediate"
+        )
     }
 
     /// A pair that was closed cleanly, and so is Synchronized from the start.
-    private static func pair(_ target: Int, of volume: VolumeID) -> PairSpec<ImmediatePlatform> {
+    private static func pair(_ target: Int, of volume: VolumeID, byteCount: UInt64) -> PairSpec<ImmediatePlatform> {
         let record = PairRecord(
             sequence: 1,
             pair: pairID(target),
-            volumeByteCount: volumeByteCount,
+            volumeByteCount: byteCount,
             copyState: CopyState.synchronized.rawValue,
             isClosedCleanly: true
         )
@@ -73,9 +83,10 @@ struct WriteBenchmark: ~Copyable {
             volume: volume,
             pair: pairID(target),
             name: "p\(target)",
-            target: element(byteCount: volumeByteCount),
+            target: element(byteCount: byteCount),
             metadata: element(
-                byteCount: MetadataLayout(volumeByteCount: volumeByteCount, granuleByteCount: 64 << 10).areaByteCount
+                byteCount: MetadataLayout(volumeByteCount: byteCount, granuleByteCount: 64 << 10).areaByteCount,
+                holdsMetadata: true
             ),
             record: record,
             maps: .unknown(because: nil),
@@ -88,6 +99,7 @@ struct WriteBenchmark: ~Copyable {
     mutating func measure(depth: Int, writeCount: Int) -> Cost {
         let roundCount = max(writeCount / depth, 1)
         let elementWritesBefore = engine.platform.writeCount
+        let metadataWritesBefore = engine.platform.metadataWriteCount
         let allocations = repld_allocation_count()
         let retains = repld_retain_count()
         let start = processorNanoseconds()
@@ -97,7 +109,8 @@ struct WriteBenchmark: ~Copyable {
             nanosecondsPerWrite: Double(nanoseconds) / Double(roundCount * depth),
             allocationCount: repld_allocation_count() - allocations,
             retainCount: repld_retain_count() - retains,
-            writeCount: roundCount * depth
+            writeCount: roundCount * depth,
+            metadataWriteCount: engine.platform.metadataWriteCount - metadataWritesBefore
         )
         let elementWrites = engine.platform.writeCount - elementWritesBefore
         invariant(elementWrites == cost.writeCount * (1 + targetCount), "every write went to every copy")
@@ -109,7 +122,7 @@ struct WriteBenchmark: ~Copyable {
             guard let buffer = engine.takeHostBuffer(byteCount: Int(Self.blockByteCount)) else {
                 invariantFailed("the pool holds more than a round")
             }
-            let block = random.next() % (Self.volumeByteCount / Self.blockByteCount)
+            let block = random.next() % (volumeByteCount / Self.blockByteCount)
             let host = HostRequest(
                 operation: .write,
                 extent: Extent(offset: block * Self.blockByteCount, length: Self.blockByteCount),
