@@ -61,6 +61,7 @@ let package = Package(
 
         .target(name: "RepldCore", dependencies: ["CRepldCRC32C"], swiftSettings: library),
         .target(name: "RepldFormat", dependencies: ["RepldCore"], swiftSettings: library),
+        .target(name: "RepldWire", dependencies: ["RepldCore", "CLZ4"], swiftSettings: library),
         .target(name: "RepldFrontends", dependencies: ["RepldCore"], swiftSettings: library),
         .target(name: "RepldPair", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: library),
         .target(
@@ -195,6 +196,7 @@ let package = Package(
             dependencies: ["RepldCore", "RepldFormat", "RepldPair"],
             swiftSettings: common
         ),
+        .testTarget(name: "RepldWireTests", dependencies: ["RepldCore", "RepldWire"], swiftSettings: common),
         .testTarget(name: "RepldFormatTests", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: common),
         .testTarget(
             name: "RepldInspectionTests",

@@ -1,0 +1,191 @@
+internal import RepldCore
+
+/// A payload of a fixed size with fields of its own, as control frames have.
+package protocol FramePayload: Hashable, Sendable {
+    static var byteCount: Int { get }
+
+    /// Writes over exactly `byteCount` bytes at the front of `bytes`.
+    func encode(into bytes: inout MutableRawSpan)
+
+    /// Reads what `encode` writes, trusting nothing in it.
+    static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> Self
+}
+
+extension FramePayload {
+    static func checkSize(_ bytes: borrowing RawSpan) throws(PayloadError) {
+        guard bytes.byteCount == byteCount else { throw .size(found: bytes.byteCount, expected: byteCount) }
+    }
+}
+
+/// What is wrong with a payload whose checksum is right: the peer has sent what no version sends.
+package enum PayloadError: Error, Hashable, Sendable {
+    case size(found: Int, expected: Int)
+    case impossible(StaticName)
+
+    package var words: String {
+        switch self {
+        case .size(let found, let expected): "a payload of \(found) bytes, where \(expected) belong"
+        case .impossible(let field): "impossible \(field.words) in a payload"
+        }
+    }
+}
+
+/// The payload of ping and pong: clocks in nanoseconds, each of its own side only, and how far behind the peer is.
+///
+///     offset  size  field
+///          0     8  clock of the side that asked
+///          8     8  clock of the side that answers; 0 in a ping
+///         16     8  age in nanoseconds of the oldest acknowledged write that the receiver may not have; 0 for none
+package struct Ping: FramePayload, BitwiseCopyable {
+    package var askedClock: UInt64
+    package var answeredClock: UInt64
+    package var oldestUnsentAge: UInt64
+
+    package static var byteCount: Int { 24 }
+
+    package init(askedClock: UInt64, answeredClock: UInt64 = 0, oldestUnsentAge: UInt64 = 0) {
+        self.askedClock = askedClock
+        self.answeredClock = answeredClock
+        self.oldestUnsentAge = oldestUnsentAge
+    }
+
+    package func encode(into bytes: inout MutableRawSpan) {
+        bytes.storeLittleEndian(askedClock, at: 0)
+        bytes.storeLittleEndian(answeredClock, at: 8)
+        bytes.storeLittleEndian(oldestUnsentAge, at: 16)
+    }
+
+    package static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> Ping {
+        try checkSize(bytes)
+        return Ping(
+            askedClock: bytes.loadLittleEndian(at: 0),
+            answeredClock: bytes.loadLittleEndian(at: 8),
+            oldestUnsentAge: bytes.loadLittleEndian(at: 16)
+        )
+    }
+}
+
+/// What the peer may send on the data connections, counted from the beginning of the session.
+///
+/// Totals and not increments, so that one that comes twice, or late behind a newer one, grants nothing twice.
+///
+///     offset  size  field
+///          0     8  bytes of payload
+///          8     8  requests
+package struct Credit: FramePayload, BitwiseCopyable {
+    package var byteTotal: UInt64
+    package var requestTotal: UInt64
+
+    package static var byteCount: Int { 16 }
+
+    package init(byteTotal: UInt64, requestTotal: UInt64) {
+        self.byteTotal = byteTotal
+        self.requestTotal = requestTotal
+    }
+
+    package func encode(into bytes: inout MutableRawSpan) {
+        bytes.storeLittleEndian(byteTotal, at: 0)
+        bytes.storeLittleEndian(requestTotal, at: 8)
+    }
+
+    package static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> Credit {
+        try checkSize(bytes)
+        return Credit(byteTotal: bytes.loadLittleEndian(at: 0), requestTotal: bytes.loadLittleEndian(at: 8))
+    }
+}
+
+/// How an opening was answered: the detail of a reply to it.
+package enum OpenStatus: UInt32, Sendable, CaseIterable, BitwiseCopyable {
+    case opened = 0
+    /// No such pair there; the record is of no meaning.
+    case unknownPair = 1
+    /// The pair is open on another session, which is ended first.
+    case alreadyOpen = 2
+    /// Its metadata cannot be read.
+    case damaged = 3
+    case noResources = 4
+}
+
+/// How a request was answered: the detail of an ack.
+package enum AckStatus: UInt32, Sendable, CaseIterable, BitwiseCopyable {
+    case done = 0
+    /// The element failed; the range may be half written.
+    case ioError = 1
+    case noSpace = 2
+    /// The range lies outside of the volume, or is not aligned to its blocks.
+    case outOfRange = 3
+    /// The stream is bound to no pair.
+    case notOpen = 4
+    /// The pair is in a state that does not allow it; nothing was done.
+    case refused = 5
+    /// Given up because the stream was closed; it may have been done.
+    case abandoned = 6
+    /// The payload does not expand to what its header says; nothing was done.
+    case badData = 7
+}
+
+/// Why a connection is ended: the detail of a goodbye; words for a log are its payload.
+package enum Goodbye: UInt32, Sendable, CaseIterable, BitwiseCopyable {
+    /// The daemon stops in order.
+    case stopping = 0
+    /// The peer was removed here.
+    case removed = 1
+    /// What both sides speak has nothing in common.
+    case notCompatible = 2
+    /// A frame that cannot be read.
+    case badFrame = 3
+    /// A frame that can be read, and does not belong there.
+    case badOrder = 4
+    /// The other side was silent for too long.
+    case silent = 5
+    /// A newer session of the same peer takes its place.
+    case replaced = 6
+    case noResources = 7
+    case internalError = 8
+
+    package static var wordByteCountMaximum: Int { 512 }
+
+    /// Reasons of later versions are read as `internalError`: the connection ends in any case.
+    package init(detail: UInt32) { self = Goodbye(rawValue: detail) ?? .internalError }
+}
+
+/// One run of an answer about allocation: 8 bytes, the length in the lower 56 bits, the state in the upper 8.
+package struct AllocationRun: Hashable, Sendable, BitwiseCopyable {
+    package var byteCount: UInt64
+    /// The run reads as zero.
+    package var isZero: Bool
+
+    package static var encodedByteCount: Int { 8 }
+
+    package init(byteCount: UInt64, isZero: Bool) {
+        invariant(byteCount > 0 && byteCount <= UInt64(UInt32.max), "a run lies in its range, and is not empty")
+        self.byteCount = byteCount
+        self.isZero = isZero
+    }
+
+    package func encode(into bytes: inout MutableRawSpan, at index: Int) {
+        bytes.storeLittleEndian(byteCount | (isZero ? 1 << 56 : 0), at: index * Self.encodedByteCount)
+    }
+
+    /// Checks a whole payload: states that are known, no empty run, and together exactly the range.
+    package static func check(_ bytes: borrowing RawSpan, range: UInt32) throws(PayloadError) {
+        guard bytes.byteCount % encodedByteCount == 0 else {
+            throw .size(found: bytes.byteCount, expected: bytes.byteCount / encodedByteCount * encodedByteCount)
+        }
+        var rest = UInt64(range)
+        for index in 0..<bytes.byteCount / encodedByteCount {
+            let word: UInt64 = bytes.loadLittleEndian(at: index * encodedByteCount)
+            guard word >> 56 <= 1 else { throw .impossible("state of a run") }
+            let byteCount = word & (1 << 56 - 1)
+            guard byteCount > 0, byteCount <= rest else { throw .impossible("length of a run") }
+            rest -= byteCount
+        }
+        guard rest == 0 else { throw .impossible("length of all runs") }
+    }
+
+    /// The run at an index of a payload that was checked.
+    package static func decode(_ bytes: borrowing RawSpan, at index: Int) -> AllocationRun {
+        let word: UInt64 = bytes.loadLittleEndian(at: index * encodedByteCount)
+        return AllocationRun(byteCount: word & (1 << 56 - 1), isZero: word >> 56 == 1)
+    }
+}

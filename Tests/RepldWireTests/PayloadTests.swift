@@ -1,0 +1,102 @@
+import RepldCore
+import Testing
+
+@testable import RepldWire
+
+@Suite struct PayloadTests {
+    /// Whatever is decoded encodes to the bytes that it came from: no byte is ignored, none is made up.
+    private func check<Payload: FramePayload>(_ payload: Payload, seed: UInt64) throws {
+        let good = bytes(of: payload)
+        #expect(try Payload.decode(good.span.bytes) == payload)
+        for count in [0, Payload.byteCount - 1, Payload.byteCount + 1] {
+            let other = [UInt8](repeating: 0, count: count)
+            #expect(throws: PayloadError.size(found: count, expected: Payload.byteCount)) {
+                try Payload.decode(other.span.bytes)
+            }
+        }
+        var random = RandomSource(seed: seed)
+        var accepted = 0
+        for _ in 0..<5000 {
+            var changed = good
+            for _ in 0...random.below(4) {
+                changed[Int(random.below(UInt64(changed.count)))] ^= 1 << UInt8(random.below(8))
+            }
+            guard let decoded = try? Payload.decode(changed.span.bytes) else { continue }
+            accepted += 1
+            #expect(bytes(of: decoded) == changed)
+        }
+        #expect(accepted > 0)
+    }
+
+    static func record() -> SideRecord {
+        var record = SideRecord(pair: PairID(high: 3, low: 4), volumeByteCount: 1 << 40, role: .target)
+        record.current = Generation(0xA1)
+        record.base = Generation(0xA2)
+        record.filling = Generation(0xA3)
+        record.history = GenerationHistory(numbers: SIMD4(1, 2, 3, 4))
+        record.meeting = 9
+        record.isMeetingConfirmed = true
+        record.hasCrashed = true
+        record.isDirty = true
+        return record
+    }
+
+    static var opening: PairOpening {
+        PairOpening(record: record(), copyState: 4, mode: 3, blockByteCount: 4096, granuleShift: 16)
+    }
+
+    @Test func allPayloads() throws {
+        try check(NegotiationTests.hello(host: 7, 1...3, 0x21, required: 1), seed: 1)
+        try check(Ping(askedClock: 1, answeredClock: 2, oldestUnsentAge: 3), seed: 2)
+        try check(Credit(byteTotal: 1 << 50, requestTotal: 12), seed: 3)
+        try check(Self.opening, seed: 4)
+        try check(
+            StateChange(
+                operation: 15,
+                phase: .prepare,
+                isForced: true,
+                fromState: 7,
+                revision: 8,
+                generation: Generation(5)
+            ),
+            seed: 5
+        )
+        try check(StateChangeResult(copyState: 18, revision: 3, bytesAtStake: 1 << 33, job: 4), seed: 6)
+    }
+
+    @Test func openingsThatAreImpossible() {
+        let good = bytes(of: Self.opening)
+        let changes: [(place: Int, value: UInt8)] = [
+            (23, 0x80), (88, 64), (89, 2), (91, 4), (93, 0x18), (96, 11), (96, 21), (97, 1), (103, 1),
+        ]
+        for change in changes {
+            var bad = good
+            bad[change.place] = change.value
+            #expect(throws: PayloadError.self) { try PairOpening.decode(bad.span.bytes) }
+        }
+    }
+
+    @Test func allocationRuns() throws {
+        let runs = [AllocationRun(byteCount: 4096, isZero: false), AllocationRun(byteCount: 8192, isZero: true)]
+        let good = written(16) { bytes in for (index, run) in runs.enumerated() { run.encode(into: &bytes, at: index) }
+        }
+        try AllocationRun.check(good.span.bytes, range: 12288)
+        #expect((0..<2).map { AllocationRun.decode(good.span.bytes, at: $0) } == runs)
+        for range: UInt32 in [0, 12287, 12289] {
+            #expect(throws: PayloadError.self) { try AllocationRun.check(good.span.bytes, range: range) }
+        }
+        var bad = good
+        bad[15] = 2
+        #expect(throws: PayloadError.impossible("state of a run")) {
+            try AllocationRun.check(bad.span.bytes, range: 12288)
+        }
+        #expect(throws: PayloadError.size(found: 15, expected: 8)) {
+            try AllocationRun.check(Array(good[..<15]).span.bytes, range: 12288)
+        }
+    }
+
+    @Test func reasonsOfLaterVersions() {
+        #expect(Goodbye(detail: 3) == .badFrame)
+        #expect(Goodbye(detail: 4_000_000_000) == .internalError)
+    }
+}
