@@ -142,7 +142,7 @@ extension HandshakeDecision {
     ///     5   b's current is a's base, not the other way    by map from a; both written if b acknowledges alone
     ///         a parted from what b still holds. Had b acknowledged anything since, it would have drawn a generation.
     ///         b's current is in a's history, and a's        by map from a; both written if b acknowledges alone
-    ///         base is older
+    ///         base is older, or no more in its history
     ///         The end of a resync was recorded by b only, and a went on alone. a's map began before that resync and lost
     ///         bits only for what b acknowledged.
     ///     6   b's current is in a's history otherwise       stop, older metadata of b
