@@ -56,6 +56,7 @@ package struct Pair: ~Copyable {
     package private(set) var dirty: DirtyMap
     package private(set) var targetChanged: DirtyMap
     var store: MapStore
+    var undo: PairUndo
     /// `targetChanged` holds what a verify has found, and the pair is Synchronized all the same.
     var hasVerifyMarks = false
     var verify = PairVerify()
@@ -119,10 +120,11 @@ package struct Pair: ~Copyable {
     var isPlaceHeld = false
 
     /// Makes a place for a pair, with maps of the given size (0 for a place that is not in use).
-    init(volumeByteCount: UInt64, settings: PairSettings) {
+    init(volumeByteCount: UInt64, settings: PairSettings, hasUndo: Bool = false) {
         let granuleByteCount = UInt64(settings.granuleByteCount)
         self.settings = settings
         store = MapStore(volumeByteCount: volumeByteCount, settings: settings)
+        undo = hasUndo ? PairUndo(volumeByteCount: volumeByteCount, settings: settings) : PairUndo()
         dirty = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         targetChanged = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         unflushed = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
@@ -251,6 +253,12 @@ extension Pair {
         distrustMaps()
         // A copy that is under way has more to do.
         copyTotalByteCount += dirty.dirtyByteCount - formerDirtyByteCount
+    }
+
+    /// What was saved is about to be written back, and differs from then on.
+    mutating func rememberSaved() {
+        dirty.formUnion(undo.saved)
+        distrustMaps()
     }
 
     /// Source and target have changed their roles, and with that the meaning of what each changed alone.

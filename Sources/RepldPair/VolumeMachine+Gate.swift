@@ -61,6 +61,7 @@ extension VolumeMachine {
             // One that flows back and could not end is looked at again at the next tick, after hosts had their turn.
             if !pairs[index].isFlowingBack { pumpCopies(index) }
             pumpVerify(index)
+            pumpRollback(index)
             if !pairs[index].dirty.isClean { copyAgain(index) }
             startIfPossible(index)
             let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized

@@ -34,15 +34,20 @@ extension VolumeMachine {
 
     /// Marks what the targets that are not written now will lack.
     private mutating func rememberForOthers(_ id: SlotID) {
-        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
-            pairs[index].rememberWrite(slots[id].host.extent)
+        for index in 0..<pairs.count where pairs[index].isInUse && !mirrors(index, slots[id].host.extent) {
+            if pairs[index].isMirroring {
+                // The target keeps what it holds there until the mover has saved it.
+                pairs[index].markAgain(slots[id].host.extent)
+            } else {
+                pairs[index].rememberWrite(slots[id].host.extent)
+            }
         }
     }
 
     private mutating func issueToTargets(_ id: SlotID) {
         let kind = writeKind(of: id)
         slots[id].startedAt = now
-        for index in 0..<pairs.count where pairs[index].isMirroring {
+        for index in 0..<pairs.count where mirrors(index, slots[id].host.extent) {
             issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
         }
     }
@@ -131,7 +136,7 @@ extension VolumeMachine {
             gateFlushLegCompleted(id, leg: leg, failure)
         case .closeFlush:
             closeFlushLegCompleted(id, leg: leg, failure)
-        case .copy, .verify:
+        case .copy, .verify, .rollback:
             invariantFailed("a copy has stages of its own, and so has a verify")
         }
     }

@@ -279,7 +279,7 @@ extension VolumeMachine {
 
     /// Metadata of a pair is being written, stuck or not: its area cannot be closed.
     func hasMetadataInFlight(_ index: Int) -> Bool {
-        pairs[index].isRecordInFlight || pairs[index].store.hasWriteInFlight
+        pairs[index].isRecordInFlight || pairs[index].store.hasWriteInFlight || pairs[index].undo.isBusy
     }
 
     /// Whether the bitmaps of a pair are on disk, or cannot be brought there now.

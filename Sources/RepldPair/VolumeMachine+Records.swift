@@ -42,6 +42,8 @@ extension VolumeMachine {
         record.granuleShift = pairs[index].dirty.granuleShift
         record.extentShift = pairs[index].store.extentShift
         record.servingEpoch = servingEpoch
+        record.hasUndo = pairs[index].undo.isPresent
+        record.undoGeneration = pairs[index].undo.generation
         pairs[index].recordTrust = record.mapTrust
         effects.append(.persist(pair: index, record))
     }
@@ -71,7 +73,11 @@ extension VolumeMachine {
         finishDetachIfIdle(index)
         mayReleaseHeld = true
         finishEvent()
-        if pairs[index].isInUse, !pairs[index].isRecordPending { pumpCopies(index) }
+        if pairs[index].isInUse, !pairs[index].isRecordPending {
+            pumpCopies(index)
+            pumpRollback(index)
+            emptyUndo(index)
+        }
         if isClosing { advanceClosing() }
         finishEvent()
     }

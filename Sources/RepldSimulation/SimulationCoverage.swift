@@ -77,6 +77,8 @@ package struct SimulationCoverage: Sendable, Hashable {
         case .drainTimedOut: "operations ended: the drain took too long"
         case .flushFailed: "operations ended: a flush failed"
         case .recordFailed: "operations ended: no durable record"
+        case .undoFailed: "operations ended: nothing could be saved"
+        case .rollbackFailed: "operations ended: the copy could not be taken back"
         }
     }
 

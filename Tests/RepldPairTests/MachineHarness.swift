@@ -27,6 +27,10 @@ final class MachineHarness {
     /// The metadata area of the first pair, as far as its writes were answered at once.
     var area = MetadataAreaModel(volumeByteCount: MachineHarness.volumeByteCount, granuleByteCount: 4096)
     var pageWrites: [(pair: Int, place: Int)] = []
+    /// Pages of undo areas are written at once; otherwise the test answers them.
+    var writesUndoPages = true
+    var undoPages: [(pair: Int, place: Int)] = []
+    var emptiedUndos: [Int] = []
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
     /// The mover gets its buffers at once.
@@ -70,6 +74,12 @@ final class MachineHarness {
                 pageWrites.append((pair, place))
                 if pair == 0 { area.write { machine.encodePage(pair: pair, place: place, into: &$0) } }
                 if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
+            case .writeUndoPage(let pair, let place):
+                undoPages.append((pair, place))
+                if writesUndoPages { machine.undoPageWritten(pair: pair, place: place, nil) }
+            case .emptyUndo(let pair):
+                emptiedUndos.append(pair)
+                machine.undoEmptied(pair: pair)
             case .announce(let event):
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
                 events.append(event)
@@ -109,8 +119,14 @@ final class MachineHarness {
 
     /// Asks for an operation of the table, with what the machine knows of the pair.
     @discardableResult
-    func ask(_ operation: ReplicationOperation, _ pair: Int = 0, isForced: Bool = false) -> OperationVerdict {
-        let verdict = machine.operate(pair, operation, machine.facts(of: pair), isForced: isForced)
+    func ask(
+        _ operation: ReplicationOperation,
+        _ pair: Int = 0,
+        isForced: Bool = false,
+        keepsUndo: Bool = true
+    ) -> OperationVerdict {
+        let facts = machine.facts(of: pair)
+        let verdict = machine.operate(pair, operation, facts, isForced: isForced, keepsUndo: keepsUndo)
         settle()
         return verdict
     }
@@ -198,6 +214,8 @@ final class MachineHarness {
     var progress: ProgressStatus? { machine.withPair(0) { $0.progress } }
     var zeroByteCount: UInt64? { machine.withPair(0) { $0.copyZeroByteCount } }
     var isIdle: Bool { machine.isIdle }
+    var reason: BreakReason? { machine.withPair(0) { $0.reason } ?? nil }
+    var facts: PairFacts { machine.facts(of: 0) }
     var readsServedByTarget: UInt64 { machine.readsServedByTarget }
     var legs: [UInt8] { operations.map(\.leg) }
 }
