@@ -37,12 +37,13 @@ package struct RecoveredUndo: Sendable, Hashable {
     /// Words of 64 granules whose old content is in the area.
     package var saved: [UInt64]
 
-    /// Reads the pages, trusting nothing in them; `nil` when there is no undo, or when it cannot be relied on.
+    /// Reads the pages, trusting nothing in them.
     ///
     /// - Parameters:
     ///   - head: the area's first bytes, as far as they could be read.
     ///   - record: what the pair's record says.
     ///   - granuleByteCount: the granule that is wanted; an area of another one is not used.
+    /// - Returns: what is saved; `nil` when there is no undo, or when it cannot be relied on.
     package static func read(
         _ head: borrowing RawSpan,
         _ record: PairRecord,
