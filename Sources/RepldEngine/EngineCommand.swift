@@ -70,7 +70,9 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         record: PairRecord,
         maps: RecoveredMaps,
         isNew: Bool,
-        settings: PairSettings
+        settings: PairSettings,
+        undoArea: ElementSpec<P>? = nil,
+        undo: RecoveredUndo? = nil
     ) {
         self.volume = volume
         self.pair = pair
@@ -81,6 +83,8 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         self.maps = maps
         self.isNew = isNew
         self.settings = settings
+        self.undoArea = undoArea
+        self.undo = undo
     }
 }
 

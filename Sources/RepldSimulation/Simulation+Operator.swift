@@ -50,7 +50,10 @@ extension Simulation {
         let box = AnswerBox<Result<OperationStart, EngineRefusal>>()
         let id = pairs[pair].id
         note("operator asks pair \(pair) for \(operation.name)\(isForced ? ", forced" : "")")
-        let isSent = mailbox.send(.operate(id, operation, isForced: isForced, answer: { box.value = $0 }))
+        let keepsUndo = options.keepsUndo && !world.random.chance(oneIn: 5)
+        let isSent = mailbox.send(
+            .operate(id, operation, isForced: isForced, keepsUndo: keepsUndo, answer: { box.value = $0 })
+        )
         guard isSent else { throw failure("the engine takes no commands") }
         // This turn ends with the wake-up, the next one begins with the command: nothing comes between.
         try turn()
