@@ -27,7 +27,9 @@ extension Simulation {
         } else if record.hasUndo, recoverUndo(index, record) == nil {
             coverage[.undosLost] += 1
             let isExcused = pairs[index].isUndoDamaged || pairs[index].hasMetadataFailed
-            guard isExcused else { throw failure("the undo of pair \(index) cannot be read, and nothing has damaged it") }
+            guard isExcused else {
+                throw failure("the undo of pair \(index) cannot be read, and nothing has damaged it")
+            }
         }
         pairs[index].hasUndo = hasUndo
     }
@@ -48,7 +50,7 @@ extension Simulation {
             pairs[index].undoImage = image
             pairs[index].isUndoDamaged = false
         }
-        if hadUndo, !facts.hasUndo, facts.isTargetConsistent, facts.copyState == .suspended {
+        if hadUndo, !facts.hasUndo, facts.isTargetConsistent, pairs[index].accepted?.operation == .failover {
             coverage[.rollbacks] += 1
             note("the copy of pair \(index) has been taken back")
             pairs[index].image = pairs[index].undoImage
