@@ -197,7 +197,7 @@ extension VolumeMachine {
         pairs[index].isCopyFlushInFlight = true
         // The source as well: what was read there may be in a cache that a loss of power empties, and the target would keep it.
         issue(id, leg: 0, .flush)
-        issueTargetFlush(id, pair: index)
+        issue(id, leg: leg(ofPair: index), .flush)
         noteFullFlush(id, index)
     }
 
@@ -207,7 +207,7 @@ extension VolumeMachine {
             // That marks everything, and leaves nothing to clear.
             if let failure { ownFlushOfPrimaryFailed(failure) }
         } else {
-            targetFlushCompleted(id, pair: index, failure)
+            targetFlushCompleted(pair: index, failure)
         }
         if slots[id].pendingLegs == 0 {
             copyFlushCompleted(id)
@@ -221,7 +221,7 @@ extension VolumeMachine {
         if leg == 0 {
             if let failure { ownFlushOfPrimaryFailed(failure) }
         } else {
-            targetFlushCompleted(id, pair: index, failure)
+            targetFlushCompleted(pair: index, failure)
         }
         if slots[id].pendingLegs == 0 {
             slots.release(id)

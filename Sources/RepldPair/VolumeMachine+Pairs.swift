@@ -275,7 +275,9 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
-            if slots[id].pendingLegs & bit != 0 { pairs[index].markDirty(slots[id].host.extent) }
+            // One that has ended on the target alone is on the target alone as long as it has not ended on the source.
+            let isUnproven = slots[id].stage == .running ? slots[id].issuedLegs & bit : slots[id].pendingLegs & bit
+            if isUnproven != 0 { pairs[index].markDirty(slots[id].host.extent) }
         }
     }
 

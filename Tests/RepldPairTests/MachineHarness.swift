@@ -27,6 +27,9 @@ final class MachineHarness {
     /// The metadata area of the first pair, as far as its writes were answered at once.
     var area = MetadataAreaModel(volumeByteCount: MachineHarness.volumeByteCount, granuleByteCount: 4096)
     var pageWrites: [(pair: Int, place: Int)] = []
+    /// Bitmap pages of the first pair are on their way to the area until the test ends them.
+    var delaysPages = false
+    var delayedPages: [(place: Int, block: MetadataAreaModel.Block)] = []
     /// Pages of undo areas are written at once; otherwise the test answers them.
     var writesUndoPages = true
     var undoPages: [(pair: Int, place: Int)] = []
@@ -72,8 +75,13 @@ final class MachineHarness {
                 if writesLogs { machine.logWritten(pair: pair, nil) }
             case .writePage(let pair, let place):
                 pageWrites.append((pair, place))
-                if pair == 0 { area.write { machine.encodePage(pair: pair, place: place, into: &$0) } }
-                if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
+                let block = MetadataAreaModel.block { machine.encodePage(pair: pair, place: place, into: &$0) }
+                if delaysPages {
+                    delayedPages.append((place, block))
+                } else {
+                    if pair == 0 { area.write(block) }
+                    if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
+                }
             case .writeUndoPage(let pair, let place):
                 undoPages.append((pair, place))
                 if writesUndoPages { machine.undoPageWritten(pair: pair, place: place, nil) }
@@ -94,6 +102,14 @@ final class MachineHarness {
             }
         }
         machine.checkInvariants()
+    }
+
+    /// A delayed page reaches the area, the `nth` of those on their way.
+    func endPage(_ nth: Int) {
+        let (place, block) = delayedPages.remove(at: nth)
+        area.write(block)
+        machine.pageWritten(pair: 0, place: place, nil)
+        settle()
     }
 
     private func nextDifference(from offset: UInt64, before end: UInt64) -> Extent? {
@@ -175,6 +191,13 @@ final class MachineHarness {
         machine.completed(operation.slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
         settle()
         return operation
+    }
+
+    /// Completes one operation that is in flight.
+    func end(_ operation: ElementOperation, isMatch: Bool = false) {
+        operations.removeAll { $0.slot == operation.slot && $0.leg == operation.leg }
+        machine.completed(operation.slot, leg: operation.leg, OperationOutcome(failure: nil, isMatch: isMatch))
+        settle()
     }
 
     /// Completes everything that is or comes in flight.

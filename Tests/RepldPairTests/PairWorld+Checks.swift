@@ -288,7 +288,7 @@ extension Pair {
         words.append(flags.reduce(0) { $0 * 2 + ($1 ? 1 : 0) })
         words += [recordAttempts, recordCopiesOwed, Int(cursor), copiesInFlight, copied.count, operationsInFlight]
         for position in 0..<copied.count { words.append(Int(copied[position].offset)) }
-        words.append(coveringFlush.map { Int($0.index) } ?? -1)
+        words.append(store.fullFlush.map { Int($0.index) } ?? -1)
         if settings.keepsUndo {
             words += [Int(undo.stage.rawValue), undo.pageWriteCount, Self.bits(undo.saved), Self.bits(undo.stale)]
             words += [undo.isRollingBack ? 1 : 0, Int(undo.rollbackCursor), undo.rollbacksInFlight]
