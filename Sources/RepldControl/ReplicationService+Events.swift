@@ -105,7 +105,7 @@ extension ReplicationService {
     private static func level(of failure: OperationFailure) -> Logger.Level {
         switch failure {
         case .superseded, .cancelled: .notice
-        case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .error
+        case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed, .undoFailed, .rollbackFailed: .error
         }
     }
 
@@ -192,6 +192,11 @@ extension ReplicationService {
                 .notEnoughResources,
                 "\(what): its metadata area has \(byteCount) bytes and needs \(needed)",
                 suggestion: "choose a larger --granule, or make room for the area"
+            )
+        case .undoAreaUnusable(let byteCount, let needed):
+            ControlError(
+                .notEnoughResources,
+                "\(what): its undo area has \(byteCount) bytes and needs \(needed), in blocks not larger than the volume's"
             )
         case .operationRefused(_, let facts):
             ControlError(.notInThisState, "\(what): its state has just become \(facts.copyState.name); try again")

@@ -185,7 +185,7 @@ extension ReplicationService {
         let state: JobState =
             switch failure {
             case .superseded, .cancelled: .terminated
-            case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed: .exception
+            case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed, .undoFailed, .rollbackFailed: .exception
             }
         end(job, state, code: failure == .drainTimedOut ? .timeout : .failed, failure.words)
     }

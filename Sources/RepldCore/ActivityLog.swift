@@ -118,10 +118,12 @@ package struct ActivityLog: ~Copyable {
     }
 
     /// Asks for an extent to be made active; false when so many wait already that the caller has to ask again.
-    package mutating func want(_ key: UInt32) -> Bool {
+    ///
+    /// The last place is kept for the one that is preferred: others could take each place as it becomes free.
+    package mutating func want(_ key: UInt32, isPreferred: Bool = false) -> Bool {
         if find(key) != nil { return true }
         for index in 0..<wanted.count where wanted[index] == key { return true }
-        guard !wanted.isFull else { return false }
+        guard wanted.count < (isPreferred ? wanted.capacity : wanted.capacity - 1) else { return false }
         wanted.append(key)
         return true
     }

@@ -20,8 +20,8 @@ extension Engine where P: ~Copyable {
         case .removeVolume(let id, let isForced, let answer): removeVolume(id, isForced: isForced, answer)
         case .addPair(let spec, let answer): answer(addPair(spec))
         case .detachPair(let id, let answer): detachPair(id, answer)
-        case .operate(let id, let operation, let isForced, let answer):
-            operate(id, operation, isForced: isForced, answer)
+        case .operate(let id, let operation, let isForced, let keepsUndo, let answer):
+            operate(id, operation, isForced: isForced, keepsUndo: keepsUndo, answer)
         case .cancelOperation(let id, let answer): answer(cancelOperation(id))
         case .configureCopy(let id, let settings, let answer): answer(configureCopy(id, settings))
         case .holdPlace(let id, let isHeld, let answer): answer(holdPlace(id, isHeld))
@@ -47,7 +47,7 @@ extension Engine where P: ~Copyable {
             .verify(_, _, let answer), .cancelVerify(_, let answer), .grow(_, _, let answer), .listen(_, let answer):
             answer(.failure(refusal))
         case .checkGrowth(_, _, let answer): answer(.failure(refusal))
-        case .operate(_, _, _, let answer): answer(.failure(refusal))
+        case .operate(_, _, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
         case .changes(_, _, let answer): answer(.failure(refusal))
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
@@ -151,6 +151,9 @@ extension Engine where P: ~Copyable {
         guard metadataByteCount >= layout.areaByteCount else {
             return .failure(.metadataTooSmall(byteCount: metadataByteCount, needed: layout.areaByteCount))
         }
+        if let refusal = refusal(ofUndoArea: spec.undoArea?.geometry, spec, forVolume: volume) {
+            return .failure(refusal)
+        }
         guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
         guard let metadataElement = platform.attach(spec.metadata.handle) else {
             platform.detach(targetElement)
@@ -163,12 +166,28 @@ extension Engine where P: ~Copyable {
             platform.detach(metadataElement)
             return .failure(.tableFull("pairs that are being detached"))
         }
-        let place = volumes[volume].machine.addPair(spec.record, spec.maps, isNew: spec.isNew, settings: spec.settings)
+        let undoElement = spec.undoArea.flatMap { platform.attach($0.handle) }
+        if spec.undoArea != nil, undoElement == nil {
+            platform.detach(targetElement)
+            platform.detach(metadataElement)
+            return .failure(.tableFull("elements"))
+        }
+        var settings = spec.settings
+        settings.keepsUndo = undoElement != nil && settings.keepsUndo
+        let place = volumes[volume].machine.addPair(
+            spec.record,
+            spec.maps,
+            isNew: spec.isNew,
+            settings: settings,
+            undo: undoElement == nil ? nil : spec.undo
+        )
         guard let place else {
             platform.detach(targetElement)
             platform.detach(metadataElement)
+            if let undoElement { platform.detach(undoElement) }
             return .failure(.tableFull("pairs of one volume"))
         }
+        if let undoElement { attachUndo(undoElement, spec.settings, pair: place, volume: volume) }
         volumes[volume].setElement(targetElement, leg: UInt8(place + 1))
         volumes[volume].metadata[place] = metadataElement
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
@@ -177,6 +196,29 @@ extension Engine where P: ~Copyable {
         volumes[volume].pairNumbers[place] = volumes[volume].lastPairNumber
         carryOut(volume)
         return .success(())
+    }
+
+    private mutating func attachUndo(_ element: ElementID, _ settings: PairSettings, pair: Int, volume: Int) {
+        let layout = UndoLayout(
+            volumeByteCount: volumes[volume].geometry.byteCount,
+            granuleByteCount: UInt64(settings.granuleByteCount)
+        )
+        volumes[volume].setElement(element, leg: HostedVolume.undoPlace(ofPair: pair))
+        volumes[volume].undoHeads[pair] = layout.headByteCount
+    }
+
+    /// Why an element cannot be the undo area of a pair.
+    private func refusal(ofUndoArea area: ElementGeometry?, _ spec: PairSpec<P>, forVolume volume: Int)
+        -> EngineRefusal?
+    {
+        guard let area else { return nil }
+        let layout = UndoLayout(
+            volumeByteCount: volumes[volume].geometry.byteCount,
+            granuleByteCount: UInt64(spec.settings.granuleByteCount)
+        )
+        let hasBlocks = area.logicalBlockByteCount <= volumes[volume].geometry.logicalBlockByteCount
+        if area.byteCount >= layout.areaByteCount, hasBlocks, !area.isReadOnly { return nil }
+        return .undoAreaUnusable(byteCount: area.byteCount, needed: layout.areaByteCount)
     }
 
     /// Why an element cannot be the target of a volume.
@@ -202,11 +244,18 @@ extension Engine where P: ~Copyable {
         _ id: PairID,
         _ operation: ReplicationOperation,
         isForced: Bool,
+        keepsUndo: Bool,
         _ answer: @escaping @Sendable (Result<OperationStart, EngineRefusal>) -> Void
     ) {
         guard let (volume, pair) = findPair(id) else { return answer(.failure(.noSuchPair)) }
         let facts = facts(volume, pair)
-        let verdict = volumes[volume].machine.operate(pair, operation, facts, isForced: isForced)
+        let verdict = volumes[volume].machine.operate(
+            pair,
+            operation,
+            facts,
+            isForced: isForced,
+            keepsUndo: keepsUndo
+        )
         switch verdict {
         case .accepted where OperationTable.rule(of: operation).startsJob: answer(.success(.started))
         case .accepted: operationAnswers[id] = answer
@@ -277,6 +326,8 @@ extension Engine where P: ~Copyable {
         if let element = volumes[volume].takeElement(atPlace: place) { platform.detach(element) }
         if let element = volumes[volume].metadata[pair] { platform.detach(element) }
         volumes[volume].metadata[pair] = nil
+        let undoPlace = HostedVolume.undoPlace(ofPair: pair)
+        if let element = volumes[volume].takeElement(atPlace: undoPlace) { platform.detach(element) }
         volumes[volume].pairNames[pair] = ""
         guard let id = volumes[volume].detachingPairs[pair] else { return }
         volumes[volume].detachingPairs[pair] = nil

@@ -39,6 +39,10 @@ extension Engine where P: ~Copyable {
                 writeLog(pair: pair, volume: volume)
             case .writePage(let pair, let place):
                 writePage(place, pair: pair, volume: volume)
+            case .writeUndoPage(let pair, let place):
+                writeUndoPage(place, pair: pair, volume: volume)
+            case .emptyUndo(let pair):
+                emptyUndo(pair: pair, volume: volume)
             case .announce(let event):
                 announce(event, volume: volume)
             case .swapLegs(let pair):
@@ -64,18 +68,21 @@ extension Engine where P: ~Copyable {
         let place = volumes[volume].place(ofLeg: operation.leg)
         let element = volumes[volume].element(atPlace: place)
         let extent = operation.extent
+        // An undo area has its pages before what is at byte 0 of the volume.
+        let offset = extent.offset + volumes[volume].headByteCount(atPlace: place)
         let length = Int(extent.length)
         let token = token(.element, volume: volume, leg: place, slot: operation.slot)
         switch operation.kind {
         case .read, .readAndCheckZero:
-            unsafe platform.read(element, at: extent.offset, into: bytes(operation.buffer, length), token: token)
+            unsafe platform.read(element, at: offset, into: bytes(operation.buffer, length), token: token)
         case .readAndCompare:
-            unsafe platform.read(element, at: extent.offset, into: bytes(operation.secondBuffer, length), token: token)
-        case .write:
+            unsafe platform.read(element, at: offset, into: bytes(operation.secondBuffer, length), token: token)
+        case .write, .save:
+            let buffer = operation.kind == .save ? operation.secondBuffer : operation.buffer
             unsafe platform.write(
                 element,
-                at: extent.offset,
-                from: UnsafeRawBufferPointer(bytes(operation.buffer, length)),
+                at: offset,
+                from: UnsafeRawBufferPointer(bytes(buffer, length)),
                 isDurable: operation.isDurable,
                 token: token
             )
@@ -124,7 +131,7 @@ extension Engine where P: ~Copyable {
             carryOut(volume)
             if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
             return
-        case .log, .page:
+        case .log, .page, .undoPage, .undoEmptied:
             return metadataCompleted(kind, pair: Int(place), Int(slot.index), failure, volume: volume)
         case .zeroOrFill where failure == .notSupported:
             volumes[volume].fillProgress[fillPlace(slot, place)] = 0

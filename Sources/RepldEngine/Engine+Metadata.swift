@@ -28,6 +28,35 @@ extension Engine where P: ~Copyable {
         unsafe write(block, at: offset, .page, pair: pair, slot: place, volume: volume)
     }
 
+    mutating func writeUndoPage(_ place: Int, pair: Int, volume: Int) {
+        let block = unsafe volumes[volume].blocks.memory(of: .undoPage(place), pair: pair)
+        var span = unsafe MutableRawSpan(_unsafeBytes: block)
+        let offset = volumes[volume].machine.encodeUndoPage(pair: pair, place: place, into: &span)
+        let slot = SlotID(index: UInt32(place), generation: 0)
+        unsafe platform.write(
+            volumes[volume].element(atPlace: HostedVolume.undoPlace(ofPair: pair)),
+            at: offset,
+            from: UnsafeRawBufferPointer(block),
+            isDurable: true,
+            token: token(.undoPage, volume: volume, leg: UInt8(pair), slot: slot)
+        )
+    }
+
+    /// Gives the room of an undo area back; where the file system cannot, it stays as it is.
+    mutating func emptyUndo(pair: Int, volume: Int) {
+        let layout = UndoLayout(
+            volumeByteCount: volumes[volume].geometry.byteCount,
+            granuleByteCount: volumes[volume].machine.withPair(pair) { UInt64($0.settings.granuleByteCount) } ?? 65536
+        )
+        platform.zero(
+            volumes[volume].element(atPlace: HostedVolume.undoPlace(ofPair: pair)),
+            Extent(offset: 0, length: layout.areaByteCount),
+            .discard,
+            isDurable: false,
+            token: token(.undoEmptied, volume: volume, leg: UInt8(pair), slot: SlotID(index: 0, generation: 0))
+        )
+    }
+
     private mutating func write(
         _ block: UnsafeMutableRawBufferPointer,
         at offset: UInt64,
@@ -46,12 +75,13 @@ extension Engine where P: ~Copyable {
         )
     }
 
-    /// A record of the log, or a page, is durable, or could not be written.
+    /// A record of the log, or a page, or what concerns the undo area, is durable, or could not be written.
     mutating func metadataCompleted(_ kind: TokenKind, pair: Int, _ place: Int, _ failure: IOFailure?, volume: Int) {
-        if kind == .log {
-            volumes[volume].machine.logWritten(pair: pair, failure)
-        } else {
-            volumes[volume].machine.pageWritten(pair: pair, place: place, failure)
+        switch kind {
+        case .log: volumes[volume].machine.logWritten(pair: pair, failure)
+        case .undoPage: volumes[volume].machine.undoPageWritten(pair: pair, place: place, failure)
+        case .undoEmptied: volumes[volume].machine.undoEmptied(pair: pair)
+        default: volumes[volume].machine.pageWritten(pair: pair, place: place, failure)
         }
         carryOut(volume)
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }

@@ -17,6 +17,10 @@ enum TokenKind: UInt8 {
     case log = 6
     /// A bitmap page of a pair; the leg is the pair, the slot's index the page's place.
     case page = 7
+    /// A page of a pair's undo area; the leg is the pair, the slot's index the page's place.
+    case undoPage = 8
+    /// A pair's undo area is emptied; the leg is the pair.
+    case undoEmptied = 9
     /// Front-end operations; the front end gives leg and slot their meaning.
     case accept = 16
     case receive = 17
@@ -234,7 +238,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             invariantFailed("a completion carries a token that the engine made")
         }
         switch kind {
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied:
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)

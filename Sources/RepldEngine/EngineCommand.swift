@@ -56,6 +56,10 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     /// The pair has just been made: everything is to be copied, and nothing is worth comparing.
     package var isNew: Bool
     package var settings: PairSettings
+    /// Where the pair keeps what a copy overwrites, of `UndoLayout.areaByteCount` bytes at least; `nil` where it keeps nothing.
+    package var undoArea: ElementSpec<P>?
+    /// What the pages of that area said when it was opened.
+    package var undo: RecoveredUndo?
 
     package init(
         volume: VolumeID,
@@ -66,7 +70,9 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         record: PairRecord,
         maps: RecoveredMaps,
         isNew: Bool,
-        settings: PairSettings
+        settings: PairSettings,
+        undoArea: ElementSpec<P>? = nil,
+        undo: RecoveredUndo? = nil
     ) {
         self.volume = volume
         self.pair = pair
@@ -77,6 +83,8 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         self.maps = maps
         self.isNew = isNew
         self.settings = settings
+        self.undoArea = undoArea
+        self.undo = undo
     }
 }
 
@@ -98,6 +106,8 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case targetReadOnly
     /// The dirty maps of so large a volume need more memory than a pair may take; a larger granule needs less.
     case dirtyMapTooLarge(byteCount: UInt64, limit: UInt64)
+    /// The undo area is too small for the volume, or has larger blocks.
+    case undoAreaUnusable(byteCount: UInt64, needed: UInt64)
     /// The metadata area is too small for the volume.
     case metadataTooSmall(byteCount: UInt64, needed: UInt64)
     /// The operations table does not let it happen: what it says, and about what.
@@ -150,6 +160,7 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
         PairID,
         ReplicationOperation,
         isForced: Bool,
+        keepsUndo: Bool = true,
         answer: @Sendable (Result<OperationStart, EngineRefusal>) -> Void
     )
     /// Keeps the places of the pair's elements as they are, or lets them move again; answers whether the second serves.

@@ -14,7 +14,8 @@ struct HostedVolume: ~Copyable {
     var isClosed = false
     var geometry: ElementGeometry
     var machine: VolumeMachine
-    /// The elements: the one that the volume was opened with, then those of the pairs.
+    /// The elements: the one that the volume was opened with, then those of the pairs, then their undo areas, where they have
+    /// them.
     private var elements: FixedArray<ElementID?>
     /// The place in `elements` of each leg: as they stand, until a pair's elements change places.
     ///
@@ -37,6 +38,8 @@ struct HostedVolume: ~Copyable {
     var blocks: MetadataBlocks
     /// Where each pair's area begins in its metadata element.
     var metadataOffsets: FixedArray<UInt64>
+    /// Where in each pair's undo area the volume's first byte is.
+    var undoHeads: FixedArray<UInt64>
     /// Per slot and leg: how far the writing out of zeroes has come.
     var fillProgress: FixedArray<UInt64>
     /// Clients of the volume's own export.
@@ -54,7 +57,11 @@ struct HostedVolume: ~Copyable {
         var failedRequestCount: UInt64 = 0
     }
 
-    static var legLimit: Int { VolumeMachine.pairLimit + 1 }
+    /// Leg 0, the pairs' elements, and their undo areas.
+    static var legLimit: Int { 2 * VolumeMachine.pairLimit + 1 }
+
+    /// The place of a pair's undo area: it never changes.
+    static func undoPlace(ofPair pair: Int) -> UInt8 { UInt8(VolumeMachine.pairLimit + 1 + pair) }
 
     /// A place that no volume uses.
     init() {
@@ -89,6 +96,7 @@ struct HostedVolume: ~Copyable {
         pairNames = Array(repeating: "", count: VolumeMachine.pairLimit)
         blocks = MetadataBlocks()
         metadataOffsets = FixedArray(repeating: 0, count: VolumeMachine.pairLimit)
+        undoHeads = FixedArray(repeating: 0, count: VolumeMachine.pairLimit)
         fillProgress = FixedArray(repeating: 0, count: machine.slotCapacity * Self.legLimit)
     }
 
@@ -103,6 +111,12 @@ struct HostedVolume: ~Copyable {
     func leg(atPlace place: UInt8) -> UInt8 {
         for leg in 0..<Self.legLimit where places[leg] == place { return UInt8(leg) }
         invariantFailed("every place is a leg's")
+    }
+
+    /// What lies before the volume's first byte in the element at a place.
+    func headByteCount(atPlace place: UInt8) -> UInt64 {
+        let firstUndo = Self.undoPlace(ofPair: 0)
+        return place < firstUndo ? 0 : undoHeads[Int(place - firstUndo)]
     }
 
     func element(leg: UInt8) -> ElementID { element(atPlace: place(ofLeg: leg)) }
@@ -144,18 +158,19 @@ struct HostedVolume: ~Copyable {
 @safe
 struct MetadataBlocks: ~Copyable {
     enum Use {
-        case record, log, page(Int)
+        case record, log, page(Int), undoPage(Int)
 
         var place: Int {
             switch self {
             case .record: 0
             case .log: 1
             case .page(let place): 2 + place
+            case .undoPage(let place): 2 + VolumeMachine.pageWriteLimit + place
             }
         }
     }
 
-    private static var blocksPerPair: Int { 2 + VolumeMachine.pageWriteLimit }
+    private static var blocksPerPair: Int { 2 + VolumeMachine.pageWriteLimit + VolumeMachine.undoPageWriteLimit }
     private let memory: UnsafeMutableRawBufferPointer
 
     init() {

@@ -79,8 +79,8 @@ package enum MapTrust: UInt8, Sendable, BitwiseCopyable, CaseIterable {
 ///
 ///     offset  size  field
 ///          0     4  CRC-32C of the pair id (high, low), the sector's place in the area in bytes, and bytes 4 to 511
-///          4     4  kind: "RLAL" activity log, "RLBM" bitmap
-///          8     8  activity log: sequence of the record; bitmap: zero
+///          4     4  kind: "RLAL" activity log, "RLBM" bitmap, "RLUD" bitmap of an undo area
+///          8     8  activity log: sequence of the record; bitmap: zero; undo area: its generation
 ///
 /// The pair and the place are in the checksum, so that a sector of another pair, or of another place, is not valid.
 enum MetadataSector {
@@ -116,6 +116,7 @@ enum MetadataSector {
 package enum BitmapSector {
     package static var wordCount: Int { 62 }
     private static var kind: UInt32 { 0x4D42_4C52 }  // "RLBM" read as a little-endian number
+    private static var undoKind: UInt32 { 0x4455_4C52 }  // "RLUD" read as a little-endian number
 
     /// Writes page `number` (`MetadataLayout.pageOffset`) of `map` over a whole block.
     package static func encodePage(
@@ -125,6 +126,41 @@ package enum BitmapSector {
         into block: inout MutableRawSpan
     ) {
         encodePage(number, pair, into: &block) { word in word < map.wordCount ? map.word(word) : 0 }
+    }
+
+    /// Writes page `page` of the undo area over a whole block: the granules whose old content is there.
+    package static func encodeUndoPage(
+        _ page: UInt64,
+        of saved: borrowing DirtyMap,
+        generation: UInt32,
+        _ pair: PairID,
+        into block: inout MutableRawSpan
+    ) {
+        let head = Head(kind: undoKind, sequence: UInt64(generation), place: UndoLayout.pageOffset(page))
+        encode(head, firstWord: Int(page) * MetadataLayout.wordsPerPage, pair, into: &block) { word in
+            word < saved.wordCount ? saved.word(word) : 0
+        }
+    }
+
+    /// Appends the words of a page of the undo area; false when a sector is damaged or of another generation.
+    static func decodeUndoPage(
+        _ page: UInt64,
+        _ block: borrowing RawSpan,
+        generation: UInt32,
+        _ pair: PairID,
+        into words: inout [UInt64]
+    ) -> Bool {
+        for sector in 0..<MetadataLayout.sectorsPerBlock {
+            let start = sector * MetadataLayout.sectorByteCount
+            let bytes = block.extracting(start..<start + MetadataLayout.sectorByteCount)
+            let place = UndoLayout.pageOffset(page) + UInt64(start)
+            guard MetadataSector.isValid(bytes, kind: undoKind, pair, place: place) else { return false }
+            guard bytes.loadLittleEndian(at: 8, as: UInt64.self) == UInt64(generation) else { return false }
+            for index in 0..<wordCount {
+                words.append(bytes.loadLittleEndian(at: MetadataSector.headByteCount + index * 8))
+            }
+        }
+        return true
     }
 
     /// Writes page `number` with the bits of both maps over a whole block.
@@ -146,16 +182,31 @@ package enum BitmapSector {
         into block: inout MutableRawSpan,
         bits: (Int) -> UInt64
     ) {
-        let firstWord = Int(number / 2) * MetadataLayout.wordsPerPage
+        let head = Head(kind: kind, sequence: 0, place: MetadataLayout.pageOffset(number))
+        encode(head, firstWord: Int(number / 2) * MetadataLayout.wordsPerPage, pair, into: &block, bits: bits)
+    }
+
+    private struct Head {
+        var kind: UInt32
+        var sequence: UInt64
+        var place: UInt64
+    }
+
+    private static func encode(
+        _ head: Head,
+        firstWord: Int,
+        _ pair: PairID,
+        into block: inout MutableRawSpan,
+        bits: (Int) -> UInt64
+    ) {
         for sector in 0..<MetadataLayout.sectorsPerBlock {
             let start = sector * MetadataLayout.sectorByteCount
-            block.storeLittleEndian(UInt64(0), at: start + 8)
+            block.storeLittleEndian(head.sequence, at: start + 8)
             for index in 0..<wordCount {
                 let word = firstWord + sector * wordCount + index
                 block.storeLittleEndian(bits(word), at: start + MetadataSector.headByteCount + index * 8)
             }
-            let place = MetadataLayout.pageOffset(number) + UInt64(start)
-            MetadataSector.seal(&block, at: start, kind: kind, pair, place: place)
+            MetadataSector.seal(&block, at: start, kind: head.kind, pair, place: head.place + UInt64(start))
         }
     }
 

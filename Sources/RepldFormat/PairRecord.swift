@@ -15,7 +15,8 @@ package import RepldCore
 ///         40     8  size of the volume in bytes
 ///         48     1  copy state, the standard's number
 ///         49     1  flags: bit 0 closed cleanly, 1 second element is the source, 2 second element serves hosts,
-///                   3 target is a usable image, 4 source is ahead, 5 source is inconsistent
+///                   3 target is a usable image, 4 source is ahead, 5 source is inconsistent,
+///                   6 the undo area is whole (`UndoLayout`)
 ///         50     1  operation under way, the standard's number; 0 for none
 ///         51     1  how much the bitmaps can be relied on (`MapTrust`)
 ///         52     4  block size of the volume in bytes; 0 in version 1
@@ -24,7 +25,8 @@ package import RepldCore
 ///         61     1  log2 of the activity log's extent in bytes
 ///         62     2  zero
 ///         64     4  serving epoch: counts how often another element of the volume has become the one that serves hosts
-///         68  4028  zero
+///         68     4  generation of the undo area, which its pages carry
+///         72  4024  zero
 ///
 /// Meaning of "closed cleanly": everything acknowledged is durable on the source and, when the state is Synchronized, on
 /// the target, nothing has been written to either since, and the bitmaps say all that may differ. Without it, the extents of
@@ -64,6 +66,9 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
     ///
     /// A pair compares with the serving element: the maps of one whose record has missed a change say nothing any more.
     package var servingEpoch: UInt32 = 0
+    /// What a copy has overwritten on the target can be taken back: the undo area of `undoGeneration` has its old content.
+    package var hasUndo = false
+    package var undoGeneration: UInt32 = 0
 
     package static var blockByteCount: Int { 4096 }
     package static var areaByteCount: Int { 2 * blockByteCount }
@@ -137,6 +142,7 @@ extension PairRecord {
         block.storeLittleEndian(granuleShift, at: 60)
         block.storeLittleEndian(extentShift, at: 61)
         block.storeLittleEndian(servingEpoch, at: 64)
+        block.storeLittleEndian(undoGeneration, at: 68)
         block.storeLittleEndian(Checksum.crc32c(block.bytes), at: Self.checksumOffset)
     }
 
@@ -144,6 +150,7 @@ extension PairRecord {
         var flags: UInt8 = 0
         let bits = [
             isClosedCleanly, isSecondSource, isSecondPrimary, isTargetConsistent, isSourceAhead, isSourceInconsistent,
+            hasUndo,
         ]
         for (bit, isSet) in bits.enumerated() where isSet { flags |= 1 << UInt8(bit) }
         return flags
@@ -169,7 +176,7 @@ extension PairRecord {
         let foundVersion: UInt32 = block.loadLittleEndian(at: 8)
         guard (1...version).contains(foundVersion) else { throw .unknownVersion(foundVersion) }
         let flags: UInt8 = block.loadLittleEndian(at: 49)
-        guard flags < (foundVersion == 1 ? 2 : 64) else { throw .impossible("flags") }
+        guard flags < (foundVersion == 1 ? 2 : foundVersion == 2 ? 64 : 128) else { throw .impossible("flags") }
         var record = PairRecord(
             sequence: block.loadLittleEndian(at: 16),
             pair: PairID(high: block.loadLittleEndian(at: 24), low: block.loadLittleEndian(at: 32)),
@@ -184,6 +191,7 @@ extension PairRecord {
         record.isTargetConsistent = flags & 8 != 0
         record.isSourceAhead = flags & 16 != 0
         record.isSourceInconsistent = flags & 32 != 0
+        record.hasUndo = flags & 64 != 0
         guard record.sequence > 0, record.sequence <= sequenceLimit else { throw .impossible("sequence") }
         // What the kernel counts in is signed.
         guard record.volumeByteCount <= UInt64(Int64.max) else { throw .impossible("size of the volume") }
@@ -198,6 +206,7 @@ extension PairRecord {
         record.granuleShift = block.loadLittleEndian(at: 60)
         record.extentShift = block.loadLittleEndian(at: 61)
         record.servingEpoch = block.loadLittleEndian(at: 64)
+        record.undoGeneration = block.loadLittleEndian(at: 68)
         guard (12...20).contains(record.granuleShift) else { throw .impossible("granule") }
         guard (record.granuleShift...record.granuleShift + 10).contains(record.extentShift) else {
             throw .impossible("extent of the activity log")

@@ -1,7 +1,8 @@
 package import RepldCore
 package import RepldFormat
 
-/// One operation on one copy: leg 0 is the source element, leg n the target of pair n-1.
+/// One operation on one copy: leg 0 is the source element, leg n the target of pair n-1; behind those of all pairs come
+/// their undo areas, where byte n of the volume lies behind the area's head (`UndoLayout`).
 package struct ElementOperation: Sendable, BitwiseCopyable {
     package enum Kind: UInt8, Sendable, BitwiseCopyable {
         case read, write, flush, discard, zeroMayDeallocate, zeroKeepAllocated
@@ -9,6 +10,8 @@ package struct ElementOperation: Sendable, BitwiseCopyable {
         case readAndCheckZero
         /// A read of a target into the second buffer: the completion says whether it equals the first.
         case readAndCompare
+        /// A durable write of the second buffer to an undo area.
+        case save
     }
 
     package var slot: SlotID
@@ -60,6 +63,10 @@ package enum Effect: Sendable, BitwiseCopyable {
     case writeLog(pair: Int)
     /// Write a bitmap page of the pair (`encodePage`) durably, then report `pageWritten`.
     case writePage(pair: Int, place: Int)
+    /// Write a page of the pair's undo area (`encodeUndoPage`) durably, then report `undoPageWritten`.
+    case writeUndoPage(pair: Int, place: Int)
+    /// Nothing in the pair's undo area is needed any more: give its room back, as far as that can be, then report `undoEmptied`.
+    case emptyUndo(pair: Int)
     case announce(VolumeEvent)
     /// The primary of the volume and the other element of a pair change places: leg 0 and the pair's leg.
     case swapLegs(pair: Int)
@@ -82,6 +89,8 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetFlushFailed(IOFailure)
     case targetTimedOut
     case sourceReadFailed(IOFailure, Extent)
+    /// What the target held could not be kept, and so was not overwritten.
+    case undoFailed(IOFailure)
 
     /// Words for the operator; `isFlowingBack` when data flows from the target to the source.
     package func words(isFlowingBack: Bool) -> String {
@@ -92,6 +101,8 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
         case .targetReadFailed(let failure, let extent):
             "the \(to) failed a read at byte \(extent.offset): \(failure.words)"
         case .targetFlushFailed(let failure): "the \(to) failed a flush: \(failure.words)"
+        case .undoFailed(let failure):
+            "the undo area could not be written (\(failure.words)), and nothing was overwritten without it"
         case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

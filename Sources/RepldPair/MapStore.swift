@@ -15,7 +15,8 @@ internal import RepldFormat
 ///
 /// While the two sides count only together (`MapTrust.union`), bits move from one map to the other, and a page of one must not
 /// lose what the page of the other has not got yet: so the first page of each two is written with the bits of both, before
-/// either is written as it is (`joined`).
+/// either is written as it is (`joined`). And where they moved from the first to the second, the first is not written as it is
+/// before the second is durable.
 ///
 /// Pages are written four at a time, those that an eviction waits for first. The others (stale ones) are written in sweeps, one
 /// a second at most: so a copy that is interrupted goes on about where it was.
@@ -116,7 +117,9 @@ struct MapStore: ~Copyable {
 
     /// Writes that need a record of the log cannot have it.
     var isLogImpossible: Bool {
-        isLogStuck || isPageStuck || logAttempts >= Self.logAttemptLimit || evictionAttempts >= Self.logAttemptLimit
+        let isEvictionImpossible = isPageStuck || evictionAttempts >= Self.logAttemptLimit
+        let hasRoom = log.freeCount + log.readyCount > 0
+        return isLogStuck || logAttempts >= Self.logAttemptLimit || (isEvictionImpossible && !hasRoom)
     }
     var hasWriteInFlight: Bool { isLogWriteInFlight || pageWriteCount > 0 }
     /// Every page is on disk as it is here.
@@ -183,23 +186,31 @@ struct MapStore: ~Copyable {
             if stale.nextDirty(from: sweepCursor) == nil { isSweeping = false }
             return nil
         }
-        // One that is written for both sides first is still to come.
-        if !joined.isDirty(granule: number & ~1) { sweepCursor = number + 1 }
+        // One that is written for both sides first is still to come, and so is a first page that waits for its second.
+        let isFirstToCome =
+            joined.isDirty(granule: number & ~1) || (number % 2 == 1 && stale.isDirty(granule: number - 1))
+        sweepCursor = isFirstToCome ? number & ~1 : number + 1
         return number
     }
 
     private func firstIdle(of set: borrowing DirtyMap, from start: UInt64) -> UInt64? {
         var next = set.nextDirty(from: start)
         while let number = next {
-            var isBusy = false
-            for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].number == number {
-                isBusy = true
-            }
-            if isBeingJoined(number) { isBusy = true }
+            let isJoined = joined.isDirty(granule: number & ~1)
+            var isBusy = isBeingWritten(isJoined ? number & ~1 : number) || isBeingJoined(number)
+            // Bits that have moved to the second page are nowhere on disk if the first goes there alone.
+            if !isJoined, number % 2 == 0, trust == .union, owed.isDirty(granule: number + 1) { isBusy = true }
             if !isBusy { return number }
             next = set.nextDirty(from: number + 1)
         }
         return nil
+    }
+
+    private func isBeingWritten(_ number: UInt64) -> Bool {
+        for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].number == number {
+            return true
+        }
+        return false
     }
 
     private func isBeingJoined(_ number: UInt64) -> Bool {
@@ -246,7 +257,7 @@ struct MapStore: ~Copyable {
 
     /// Nothing of the kind is tried before the next tick.
     mutating func noteEvictionFailed() {
-        if !hasPageFailed { evictionAttempts = min(evictionAttempts + 1, Self.logAttemptLimit) }
+        if isEvicting, !hasPageFailed { evictionAttempts = min(evictionAttempts + 1, Self.logAttemptLimit) }
         hasPageFailed = true
     }
 
@@ -292,11 +303,7 @@ struct MapStore: ~Copyable {
 
     /// A page that is stale has to be written; one that is being written may have been built before the bits were set.
     private func isOnItsWay(_ number: UInt64) -> Bool {
-        if stale.isDirty(granule: number) { return true }
-        for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].number == number {
-            return true
-        }
-        return false
+        stale.isDirty(granule: number) || isBeingWritten(number)
     }
 
     private func pageNumber(ofKey key: UInt32, _ granuleShift: UInt8) -> UInt64 {

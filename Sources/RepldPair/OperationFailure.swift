@@ -13,6 +13,10 @@ package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
     case drainTimedOut
     /// An element could not make durable what it has.
     case flushFailed(IOFailure)
+    /// What the target holds could not be kept in the undo area, and was not overwritten.
+    case undoFailed(IOFailure)
+    /// The target could not be brought back to what it held before the copy; the undo area is as whole as before.
+    case rollbackFailed(IOFailure)
     /// The pair's metadata could not be written: the state is not durable.
     case recordFailed(IOFailure)
 
@@ -24,6 +28,10 @@ package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
         case .cancelled: "cancelled"
         case .drainTimedOut: "what was in flight did not end within the time limit; nothing was changed"
         case .flushFailed(let failure): "a flush failed (\(failure.words)); nothing was changed"
+        case .undoFailed(let failure):
+            "the undo area could not be written: \(failure.words); nothing was overwritten"
+        case .rollbackFailed(let failure):
+            "the target could not be brought back to what it held: \(failure.words); it can be tried again"
         case .recordFailed(let failure): "the pair's metadata could not be written: \(failure.words)"
         }
     }

@@ -15,7 +15,7 @@ internal import RepldFormat
 /// - `targetChanged`: granules that hosts wrote on the target while it was theirs (Fractured, Split, Failedover); joined into
 ///   `dirty` before anything is copied.
 ///   In Synchronized, with `hasVerifyMarks`: granules in which a verify has found the two different.
-/// - `unflushed`: granules of mirrored writes that the target completed since its last flush began.
+/// - `unflushed`: granules of mirrored writes that have ended on both elements since the last flush of both began.
 /// - `flushing`: those that the flush in flight covers.
 /// The first two are durable, as `MapStore` describes: they are changed by the methods here, which note the pages.
 /// When the pair stops mirroring, the latter two and every write still in flight are joined into `dirty`, because a
@@ -56,13 +56,12 @@ package struct Pair: ~Copyable {
     package private(set) var dirty: DirtyMap
     package private(set) var targetChanged: DirtyMap
     var store: MapStore
+    var undo: PairUndo
     /// `targetChanged` holds what a verify has found, and the pair is Synchronized all the same.
     var hasVerifyMarks = false
     var verify = PairVerify()
     var unflushed: DirtyMap
     var flushing: DirtyMap
-    /// The flush whose success empties `flushing`.
-    var coveringFlush: SlotID?
     /// Operations issued to the target and not completed, stuck ones included.
     var operationsInFlight = 0
 
@@ -74,6 +73,8 @@ package struct Pair: ~Copyable {
     var isRecordInFlight = false
     /// The trust in the bitmaps that the record in flight, or the last one, states.
     var recordTrust = MapTrust.none
+    /// The count of changes of the serving element that the last record was begun with.
+    var recordServingEpoch: UInt32 = 0
     var recordStartedAt = Instant(nanoseconds: 0)
     /// The record in flight does not come back: nobody waits for it, as little as for one that has failed.
     var isRecordStuck = false
@@ -119,10 +120,11 @@ package struct Pair: ~Copyable {
     var isPlaceHeld = false
 
     /// Makes a place for a pair, with maps of the given size (0 for a place that is not in use).
-    init(volumeByteCount: UInt64, settings: PairSettings) {
+    init(volumeByteCount: UInt64, settings: PairSettings, hasUndo: Bool = false) {
         let granuleByteCount = UInt64(settings.granuleByteCount)
         self.settings = settings
         store = MapStore(volumeByteCount: volumeByteCount, settings: settings)
+        undo = hasUndo ? PairUndo(volumeByteCount: volumeByteCount, settings: settings) : PairUndo()
         dirty = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         targetChanged = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
         unflushed = DirtyMap(volumeByteCount: volumeByteCount, granuleByteCount: granuleByteCount)
@@ -161,15 +163,26 @@ package struct Pair: ~Copyable {
         }
     }
 
-    /// A flush begins that covers all that the target has completed so far.
-    mutating func beginFlush(_ id: SlotID) {
+    /// A flush of both elements begins: it covers all that has ended on both so far.
+    mutating func beginFullFlush(_ id: SlotID) {
         invariant(flushing.isClean, "a flush that is over left nothing to cover")
         swap(&flushing, &unflushed)
-        coveringFlush = id
+        store.fullFlush = id
+        store.fullFlushEpoch = store.writeEpoch
+        store.writeEpoch += 1
     }
 
-    /// The flush failed: what it was to cover is not durable.
-    mutating func takeBackFlushing() {
+    /// The flush has ended on both elements.
+    mutating func endFullFlush(isDurable: Bool) {
+        guard isDurable else { return forgetFullFlush() }
+        store.fullFlush = nil
+        store.durableEpoch = store.fullFlushEpoch
+        flushing.clearAll()
+    }
+
+    /// What a flush was to cover is not durable: it has failed, or is not waited for.
+    mutating func forgetFullFlush() {
+        store.fullFlush = nil
         unflushed.formUnion(flushing)
         flushing.clearAll()
     }
@@ -251,6 +264,12 @@ extension Pair {
         distrustMaps()
         // A copy that is under way has more to do.
         copyTotalByteCount += dirty.dirtyByteCount - formerDirtyByteCount
+    }
+
+    /// What was saved is about to be written back, and differs from then on.
+    mutating func rememberSaved() {
+        dirty.formUnion(undo.saved)
+        distrustMaps()
     }
 
     /// Source and target have changed their roles, and with that the meaning of what each changed alone.
@@ -405,7 +424,9 @@ extension Pair {
             preferredKeyCount += 1
         }
         guard preferredKeyCount < keys.count else { return true }
-        for key in keys.dropFirst(preferredKeyCount) where !store.log.touch(key) { _ = store.log.want(key) }
+        for key in keys.dropFirst(preferredKeyCount) where !store.log.touch(key) {
+            _ = store.log.want(key, isPreferred: true)
+        }
         return false
     }
 

@@ -5,6 +5,10 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
     package var operation: ReplicationOperation?
     /// The target is a usable image: equal to the source, or to what the source was when mirroring stopped.
     package var isTargetConsistent: Bool
+    /// What a copy has overwritten on the target can be taken back, and is a usable image then.
+    package var hasUndo = false
+    /// Bytes that would be taken back, in whole granules: the target lacks what the source has there.
+    package var undoByteCount: UInt64 = 0
     /// The source has changes that the target never had.
     package var isSourceAhead: Bool
     /// A restore was given up in the middle: the source is a mixture of two points in time.
@@ -193,8 +197,9 @@ extension OperationTable {
         case .usableTarget:
             return facts.isTargetConsistent ? .nothing : .refused(.targetNotUsable)
         case .usableTargetAndForceIfItLacksWrites:
-            guard facts.isTargetConsistent else { return .refused(.targetNotUsable) }
-            return changed == 0 ? .nothing : .force(.targetLacksWrites(byteCount: changed))
+            guard facts.isTargetConsistent || facts.hasUndo else { return .refused(.targetNotUsable) }
+            let lacking = changed + facts.undoByteCount
+            return lacking == 0 ? .nothing : .force(.targetLacksWrites(byteCount: lacking))
         case .forceIfSourceIsAhead:
             return facts.isSourceAhead ? .force(.sourceChangesLost(byteCount: changed)) : .nothing
         case .forceIfTargetLacksWrites:

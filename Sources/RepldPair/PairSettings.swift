@@ -12,6 +12,8 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
     package var logExtentByteCount: UInt32
     /// Extents of the activity log that may be active at once.
     package var logExtentCount: UInt16
+    /// The pair has an undo area, and keeps there what a copy overwrites on a target that is a usable image.
+    package var keepsUndo: Bool
     /// How the mover gets along with hosts and with other movers; may change at any time.
     package var copy: CopySettings
 
@@ -22,6 +24,7 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
         copyChunkByteCount: UInt32 = 1 << 20,
         logExtentByteCount: UInt32 = 4 << 20,
         logExtentCount: UInt16 = 1024,
+        keepsUndo: Bool = false,
         copy: CopySettings = CopySettings()
     ) {
         self.granuleByteCount = granuleByteCount
@@ -30,6 +33,7 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
         self.copyChunkByteCount = copyChunkByteCount
         self.logExtentByteCount = logExtentByteCount
         self.logExtentCount = logExtentCount
+        self.keepsUndo = keepsUndo
         self.copy = copy
     }
 }

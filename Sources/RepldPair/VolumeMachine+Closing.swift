@@ -61,7 +61,7 @@ extension VolumeMachine {
         if leg == 0 {
             slots[id].sourceFailure = failure
         } else {
-            targetFlushCompleted(id, pair: Int(leg) - 1, failure)
+            targetFlushCompleted(pair: Int(leg) - 1, failure)
         }
         guard slots[id].awaitedLegs == 0 else { return }
         if slots[id].pendingLegs != 0 { slots[id].stage = .abandoned }

@@ -21,8 +21,11 @@ extension VolumeMachine {
             permit = copyPermit(index)
             guard case .start(let byteLimit) = permit else { break }
             let limit = byteLimit >> UInt64(pairs[index].dirty.granuleShift)
-            guard let run = pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: max(limit, 1)) else {
+            guard var run = pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: max(limit, 1)) else {
                 break
+            }
+            if pairs[index].undo.isPresent {
+                run = run.lowerBound..<min(run.upperBound, pairs[index].undo.chunkEnd(from: run.lowerBound))
             }
             pairs[index].cursor = run.upperBound
             paceChunk(index, byteCount: pairs[index].dirty.extent(of: run).length)
@@ -36,6 +39,7 @@ extension VolumeMachine {
         } else {
             invariant(pairs[index].cursor > 0, "a pass that starts at the beginning finds what is dirty")
             pairs[index].cursor = 0
+            pairs[index].undo.hasPassed = true
             pumpCopies(index)
         }
     }
@@ -55,9 +59,8 @@ extension VolumeMachine {
         request.startedAt = now
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].copiesInFlight += 1
-        effects.append(
-            .needBuffers(id, byteCount: UInt32(extent.length), isPair: pairs[index].comparesFirst)
-        )
+        let isPair = pairs[index].comparesFirst || mustSave(id, pair: index)
+        effects.append(.needBuffers(id, byteCount: UInt32(extent.length), isPair: isPair))
     }
 
     /// The chunk holds its lock and its buffers.
@@ -98,11 +101,14 @@ extension VolumeMachine {
                 breakPair(index, .targetReadFailed(failure, extent))
                 return endChunk(id, isCopied: false)
             }
-            if outcome.isMatch {
+            // In a later pass what hosts write to is saved, so that it is mirrored from then on.
+            if outcome.isMatch, !pairs[index].undo.hasPassed || !mustSave(id, pair: index) {
                 pairs[index].copyEqualByteCount += extent.length
                 return endChunk(id, isCopied: true)
             }
             writeChunk(id, pair: index)
+        case .copySaving:
+            chunkSaved(id, pair: index, outcome.failure)
         case .copyWriting:
             if let failure = outcome.failure {
                 breakPair(index, .targetWriteFailed(failure, extent))
@@ -120,14 +126,27 @@ extension VolumeMachine {
     }
 
     /// Writes what was read; zeroes are punched, so that a sparse source gets a sparse target.
+    ///
+    /// Where an undo is kept, what the target holds is saved before.
     private mutating func writeChunk(_ id: SlotID, pair index: Int) {
+        if mustSave(id, pair: index) {
+            if !beginSaving(id, pair: index) { endChunk(id, isCopied: false) }
+            return
+        }
+        issueChunkWrite(id, pair: index)
+    }
+
+    /// What the target held is saved, and both are durable: content and page.
+    mutating func writeSavedChunk(_ id: SlotID) { issueChunkWrite(id, pair: Int(slots[id].pair)) }
+
+    private mutating func issueChunkWrite(_ id: SlotID, pair index: Int) {
         slots[id].stage = .copyWriting
         slots[id].startedAt = now
         issue(id, leg: leg(ofPair: index), slots[id].isMatch ? .zeroMayDeallocate : .write)
     }
 
     /// The chunk is over, one way or the other: its lock, buffers and slot are given back.
-    private mutating func endChunk(_ id: SlotID, isCopied: Bool) {
+    mutating func endChunk(_ id: SlotID, isCopied: Bool) {
         let index = Int(slots[id].pair)
         invariant(slots[id].pendingLegs == 0, "a chunk ends when its operation is over")
         if isCopied, !slots[id].isStale {
@@ -139,6 +158,7 @@ extension VolumeMachine {
         recycleBuffers(id)
         slots.release(id)
         pumpCopies(index)
+        pumpRollback(index)
         finishDetachIfIdle(index)
     }
 
@@ -149,6 +169,10 @@ extension VolumeMachine {
             guard Int(slots[id].pair) == index else { continue }
             if slots[id].purpose == .verify {
                 dropWaitingPiece(id)
+                continue
+            }
+            if slots[id].purpose == .rollback {
+                dropWaitingRollback(id)
                 continue
             }
             pairs[index].copiesInFlight -= 1
@@ -173,7 +197,7 @@ extension VolumeMachine {
         pairs[index].isCopyFlushInFlight = true
         // The source as well: what was read there may be in a cache that a loss of power empties, and the target would keep it.
         issue(id, leg: 0, .flush)
-        issueTargetFlush(id, pair: index)
+        issue(id, leg: leg(ofPair: index), .flush)
         noteFullFlush(id, index)
     }
 
@@ -183,7 +207,7 @@ extension VolumeMachine {
             // That marks everything, and leaves nothing to clear.
             if let failure { ownFlushOfPrimaryFailed(failure) }
         } else {
-            targetFlushCompleted(id, pair: index, failure)
+            targetFlushCompleted(pair: index, failure)
         }
         if slots[id].pendingLegs == 0 {
             copyFlushCompleted(id)
@@ -197,7 +221,7 @@ extension VolumeMachine {
         if leg == 0 {
             if let failure { ownFlushOfPrimaryFailed(failure) }
         } else {
-            targetFlushCompleted(id, pair: index, failure)
+            targetFlushCompleted(pair: index, failure)
         }
         if slots[id].pendingLegs == 0 {
             slots.release(id)

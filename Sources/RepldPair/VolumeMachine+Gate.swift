@@ -61,6 +61,7 @@ extension VolumeMachine {
             // One that flows back and could not end is looked at again at the next tick, after hosts had their turn.
             if !pairs[index].isFlowingBack { pumpCopies(index) }
             pumpVerify(index)
+            pumpRollback(index)
             if !pairs[index].dirty.isClean { copyAgain(index) }
             startIfPossible(index)
             let waitsForSplit = pairs[index].operation == .split && pairs[index].copyState == .synchronized
@@ -110,7 +111,7 @@ extension VolumeMachine {
         guard let id = slots.take(request) else { invariantFailed("the gate's flush has a slot of its own") }
         gate.flush = id
         if !gate.isPrimaryGivenUp { issue(id, leg: 0, .flush) }
-        issueTargetFlush(id, pair: gate.pair)
+        issue(id, leg: leg(ofPair: gate.pair), .flush)
     }
 
     /// A leg of the gate's flush ended.
@@ -119,7 +120,7 @@ extension VolumeMachine {
             gate.primaryFailure = failure
         } else {
             gate.otherFailure = failure
-            targetFlushCompleted(id, pair: Int(leg) - 1, failure)
+            targetFlushCompleted(pair: Int(leg) - 1, failure)
         }
         guard slots[id].pendingLegs == 0 else { return }
         slots.release(id)
@@ -267,7 +268,7 @@ extension VolumeMachine {
         }
         servingEpoch += 1
         pairs[index].isSecondPrimary.toggle()
-        for other in 0..<pairs.count { pairs[other].store.fullFlush = nil }
+        for other in 0..<pairs.count { pairs[other].forgetFullFlush() }
         // What the element that is left behind has lost, hosts do not miss.
         owedFlushFailure = nil
         markRecordCritical(index)

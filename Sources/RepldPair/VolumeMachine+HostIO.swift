@@ -34,15 +34,20 @@ extension VolumeMachine {
 
     /// Marks what the targets that are not written now will lack.
     private mutating func rememberForOthers(_ id: SlotID) {
-        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
-            pairs[index].rememberWrite(slots[id].host.extent)
+        for index in 0..<pairs.count where pairs[index].isInUse && !mirrors(index, slots[id].host.extent) {
+            if pairs[index].isMirroring {
+                // The target keeps what it holds there until the mover has saved it.
+                pairs[index].markAgain(slots[id].host.extent)
+            } else {
+                pairs[index].rememberWrite(slots[id].host.extent)
+            }
         }
     }
 
     private mutating func issueToTargets(_ id: SlotID) {
         let kind = writeKind(of: id)
         slots[id].startedAt = now
-        for index in 0..<pairs.count where pairs[index].isMirroring {
+        for index in 0..<pairs.count where mirrors(index, slots[id].host.extent) {
             issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
         }
     }
@@ -61,34 +66,19 @@ extension VolumeMachine {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
         for index in 0..<pairs.count where pairs[index].isMirroring {
-            issueTargetFlush(id, pair: index)
+            issue(id, leg: leg(ofPair: index), .flush)
             noteFullFlush(id, index)
         }
         guard slots[id].purpose == .closeFlush else { return }
         // A target that has hosts of its own is flushed for them, as the source is for those of the volume.
         for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].isMirroring {
-            if Self.isHostsOwn(pairs[index].copyState) { issueTargetFlush(id, pair: index) }
+            if Self.isHostsOwn(pairs[index].copyState) { issue(id, leg: leg(ofPair: index), .flush) }
         }
     }
 
-    /// Flushes a target; the first flush in flight covers all writes that the target has completed so far.
-    mutating func issueTargetFlush(_ id: SlotID, pair index: Int) {
-        if pairs[index].coveringFlush == nil {
-            pairs[index].beginFlush(id)
-        }
-        issue(id, leg: leg(ofPair: index), .flush)
-    }
-
-    /// A target's flush ended: what it covered is durable, or the pair breaks.
-    mutating func targetFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
-        let covers = pairs[index].coveringFlush == id
-        if covers { pairs[index].coveringFlush = nil }
-        if let failure {
-            if covers { pairs[index].takeBackFlushing() }
-            if pairs[index].isMirroring { breakPair(index, .targetFlushFailed(failure)) }
-        } else if covers {
-            pairs[index].flushing.clearAll()
-        }
+    /// A target's flush ended; the pair breaks if it failed.
+    mutating func targetFlushCompleted(pair index: Int, _ failure: IOFailure?) {
+        if let failure, pairs[index].isMirroring { breakPair(index, .targetFlushFailed(failure)) }
     }
 
     mutating func runningLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
@@ -117,7 +107,7 @@ extension VolumeMachine {
                 slots[id].sourceFailure = failure
                 if failure != nil { sourceFlushFailed() }
             } else {
-                targetFlushCompleted(id, pair: Int(leg) - 1, failure)
+                targetFlushCompleted(pair: Int(leg) - 1, failure)
             }
             if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
         case .targetRead, .targetWrite, .targetFlush:
@@ -131,7 +121,7 @@ extension VolumeMachine {
             gateFlushLegCompleted(id, leg: leg, failure)
         case .closeFlush:
             closeFlushLegCompleted(id, leg: leg, failure)
-        case .copy, .verify:
+        case .copy, .verify, .rollback:
             invariantFailed("a copy has stages of its own, and so has a verify")
         }
     }
@@ -140,7 +130,7 @@ extension VolumeMachine {
     mutating func lateFlushCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
         if slots[id].purpose == .copyFlush { pairs[index].isCopyFlushInFlight = false }
         if slots[id].purpose == .logFlush { logFlushEnded(index) }
-        if slots[id].purpose != .hostRead { targetFlushCompleted(id, pair: index, failure) }
+        if slots[id].purpose != .hostRead { targetFlushCompleted(pair: index, failure) }
     }
 
     private mutating func targetWriteCompleted(_ id: SlotID, pair index: Int, _ failure: IOFailure?) {
@@ -152,7 +142,14 @@ extension VolumeMachine {
             // The leg is no longer pending, so that breaking would miss its extent: mark it first.
             pairs[index].markDirty(slots[id].host.extent)
             breakPair(index, .targetWriteFailed(failure, slots[id].host.extent))
-        } else {
+        }
+    }
+
+    /// A write has ended on all copies: where it was mirrored, only a flush of both elements that begins now makes it durable
+    /// on both.
+    private mutating func noteUnflushed(_ id: SlotID) {
+        for index in 0..<pairs.count where pairs[index].isMirroring {
+            guard slots[id].issuedLegs & 1 << leg(ofPair: index) != 0 else { continue }
             pairs[index].unflushed.mark(touching: slots[id].host.extent)
         }
     }
@@ -168,6 +165,7 @@ extension VolumeMachine {
             // A source that cannot zero fast has changed nothing, and alone it has nobody to differ from.
             let isHarmless = failure == .notSupported && slots[id].issuedLegs == 1
             if let failure, slots[id].issuedLegs != 0, !isHarmless { sourceWriteFailed(id, failure) }
+            noteUnflushed(id)
             leaveLogs(id)
             unlock(id)
         }

@@ -15,7 +15,7 @@ extension VolumeMachine {
             switch request.purpose {
             case .hostRead, .hostWrite, .hostFlush: hostCount += request.stage == .abandoned ? 0 : 1
             case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush,
-                .verify:
+                .verify, .rollback:
                 break
             }
             switch request.stage {
@@ -29,12 +29,14 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse {
             var legs = 0
             for slot in 0..<slots.capacity {
-                if let id = slots.taken(at: slot), slots[id].pendingLegs & (1 << leg(ofPair: index)) != 0 { legs += 1 }
+                guard let id = slots.taken(at: slot) else { continue }
+                legs += (slots[id].pendingLegs & legBits(ofPair: index)).nonzeroBitCount
             }
             invariant(legs == pairs[index].operationsInFlight, "operations on a target are counted")
             pairs[index].dirty.checkInvariants()
             pairs[index].unflushed.checkInvariants()
             pairs[index].store.checkInvariants()
+            pairs[index].undo.checkInvariants()
             let isInSync =
                 pairs[index].copyState == .synchronized && !pairs[index].wantsDetach && !leavesPrimary(index)
             invariant(!isInSync || pairs[index].dirty.isClean, "a Synchronized pair has nothing dirty")
@@ -54,6 +56,10 @@ extension VolumeMachine {
         invariant(
             !pairs[index].isMirroring || pairs[index].targetChanged.isClean || pairs[index].hasVerifyMarks,
             "what hosts changed on the target is joined before anything flows"
+        )
+        invariant(
+            !pairs[index].undo.isPresent || !pairs[index].isMisplaced && !Self.endsUndo(pairs[index].copyState),
+            "a copy that has ended, or whose target was given to hosts, cannot be taken back"
         )
         invariant(
             !pairs[index].hasVerifyMarks || pairs[index].copyState == .synchronized,

@@ -80,6 +80,9 @@ extension VolumeMachine {
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot) else { continue }
             slots[id].loggedPairs &= ~(1 << UInt8(index))
+            // The pair that comes to this place next has copied nothing that such a flush would have made durable.
+            let isOfPair = slots[id].purpose == .copyFlush || slots[id].purpose == .logFlush
+            if isOfPair, Int(slots[id].pair) == index { slots[id].stage = .abandoned }
         }
     }
 
@@ -207,7 +210,9 @@ extension VolumeMachine {
     /// What the leaving extents have becomes durable: their bits, and what was mirrored.
     private mutating func advanceEviction(_ index: Int) {
         // Where it is durable that everything may differ, there is nothing to add.
-        if pairs[index].isAllDirtyForGood { return pairs[index].store.endEviction(isDurable: true) }
+        // The mover may be about to clear bits, and counts on what leaves to be durable on both elements.
+        let isDirtyForGood = pairs[index].isAllDirtyForGood && !pairs[index].isCopyFlushInFlight
+        if isDirtyForGood { return pairs[index].store.endEviction(isDurable: true) }
         guard pairs[index].store.hasNeededPages else { return }
         let needsFlush = pairs[index].isMirroring && pairs[index].store.leavingEpoch > pairs[index].store.durableEpoch
         guard needsFlush else { return pairs[index].store.endEviction(isDurable: true) }
@@ -221,16 +226,14 @@ extension VolumeMachine {
         guard let id = slots.take(request) else { invariantFailed("the log's flush has a slot of its own") }
         pairs[index].store.isFlushInFlight = true
         issue(id, leg: 0, .flush)
-        issueTargetFlush(id, pair: index)
+        issue(id, leg: leg(ofPair: index), .flush)
         noteFullFlush(id, index)
     }
 
     /// A flush was issued to the primary and to the pair's element: when both succeed, what ended before is durable.
     mutating func noteFullFlush(_ id: SlotID, _ index: Int) {
         guard pairs[index].store.fullFlush == nil else { return }
-        pairs[index].store.fullFlush = id
-        pairs[index].store.fullFlushEpoch = pairs[index].store.writeEpoch
-        pairs[index].store.writeEpoch += 1
+        pairs[index].beginFullFlush(id)
     }
 
     /// A leg of a flush has ended.
@@ -239,10 +242,7 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].store.fullFlush == id {
             let legs: UInt8 = 1 | 1 << self.leg(ofPair: index)
             guard slots[id].pendingLegs & legs == 0 else { continue }
-            pairs[index].store.fullFlush = nil
-            if slots[id].succeededLegs & legs == legs {
-                pairs[index].store.durableEpoch = pairs[index].store.fullFlushEpoch
-            }
+            pairs[index].endFullFlush(isDurable: slots[id].succeededLegs & legs == legs)
             if pairs[index].store.isEvicting { mayAdvanceLogs = true }
         }
     }
@@ -250,10 +250,11 @@ extension VolumeMachine {
     /// The log's own flush has ended on both elements, or is not waited for.
     mutating func logFlushEnded(_ index: Int) {
         pairs[index].store.isFlushInFlight = false
-        if pairs[index].store.durableEpoch < pairs[index].store.leavingEpoch {
+        let isWaitedFor = pairs[index].isMirroring && pairs[index].store.isEvicting
+        if isWaitedFor, pairs[index].store.durableEpoch < pairs[index].store.leavingEpoch {
             // Not before the next tick: an element that fails flushes would be asked for one after the other.
-            pairs[index].store.endEviction(isDurable: false)
             pairs[index].store.noteEvictionFailed()
+            pairs[index].store.endEviction(isDurable: false)
         }
         mayAdvanceLogs = true
     }
@@ -279,7 +280,7 @@ extension VolumeMachine {
 
     /// Metadata of a pair is being written, stuck or not: its area cannot be closed.
     func hasMetadataInFlight(_ index: Int) -> Bool {
-        pairs[index].isRecordInFlight || pairs[index].store.hasWriteInFlight
+        pairs[index].isRecordInFlight || pairs[index].store.hasWriteInFlight || pairs[index].undo.isBusy
     }
 
     /// Whether the bitmaps of a pair are on disk, or cannot be brought there now.

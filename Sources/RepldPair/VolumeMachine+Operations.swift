@@ -19,11 +19,14 @@ internal import RepldCore
 /// hosts stay with the element that has their data.
 extension VolumeMachine {
     /// Begins an operation, or says why not; `facts` are this machine's, completed by who knows the clients.
+    ///
+    /// A copy that it begins keeps what it overwrites if the pair is set up so, and `keepsUndo` does not say otherwise.
     package mutating func operate(
         _ index: Int,
         _ operation: ReplicationOperation,
         _ facts: PairFacts,
-        isForced: Bool
+        isForced: Bool,
+        keepsUndo: Bool = true
     ) -> OperationVerdict {
         invariant(pairs[index].isInUse, "an operation is asked of a pair that exists")
         if let refusal = refusalNow(index) { return .refused(refusal) }
@@ -43,6 +46,7 @@ extension VolumeMachine {
         pairs[index].wantsStart = false
         closeTargetExport(index)
         pairs[index].operation = operation
+        pairs[index].undo.isWanted = keepsUndo && pairs[index].settings.keepsUndo
         begin(operation, index)
         finishEvent()
         return verdict
@@ -96,7 +100,7 @@ extension VolumeMachine {
         case .split:
             if pairs[index].copyState == .synchronized { closeGate(index, .split) } else { wantRecord(index) }
         case .failover:
-            closeGate(index, .failover)
+            if pairs[index].undo.isPresent { beginRollback(index) } else { closeGate(index, .failover) }
         case .reverseRoles:
             if pairs[index].isMisplaced { makeChange(.reverseRoles, index) } else { closeGate(index, .reverseRoles) }
         case .restoreFromReplica:
@@ -107,7 +111,10 @@ extension VolumeMachine {
             if pairs[index].isMisplaced { beginAbortOfRestore(index) } else { rest(index, in: .aborted) }
         case .suspend: rest(index, in: .suspended)
         case .deactivate: rest(index, in: .inactive)
-        case .fracture: rest(index, in: .fractured)
+        case .fracture:
+            // What hosts write on the target is not saved.
+            dropUndo(index)
+            rest(index, in: .fractured)
         case .prepare, .unprepare: prepare(index)
         default:
             invariantFailed("the control plane carries out what is not the data plane's")
@@ -128,6 +135,9 @@ extension VolumeMachine {
         case .failback where !closesOwnGate(index):
             pairs[index].wantsStart = false
             if pairs[index].isFlowingBack { stopFlowingBack(index) }
+            endOperation(index, .cancelled)
+            wantRecord(index)
+        case .failover where pairs[index].undo.isRollingBack:
             endOperation(index, .cancelled)
             wantRecord(index)
         case .split, .failover, .reverseRoles:
@@ -158,6 +168,8 @@ extension VolumeMachine {
         var facts = PairFacts(copyState: pairs[index].copyState)
         facts.operation = pairs[index].operation
         facts.isTargetConsistent = pairs[index].isTargetConsistent
+        facts.hasUndo = pairs[index].undo.isPresent
+        facts.undoByteCount = pairs[index].undo.saved.dirtyByteCount
         facts.isSourceAhead = pairs[index].isSourceAhead
         facts.isSourceInconsistent = pairs[index].isSourceInconsistent
         facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount + waitingByteCount(index), byteCount)
@@ -208,6 +220,7 @@ extension VolumeMachine {
 
     /// Everything counts as out of sync; what is copied then is compared first.
     private mutating func prepare(_ index: Int) {
+        dropUndo(index)
         pairs[index].isTargetConsistent = false
         pairs[index].isSourceAhead = false
         pairs[index].comparesFirst = true
@@ -348,6 +361,7 @@ extension VolumeMachine {
     mutating func endOperation(_ index: Int, _ failure: OperationFailure) {
         guard let operation = pairs[index].operation else { return }
         pairs[index].operation = nil
+        pairs[index].undo.isRollingBack = false
         effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))
     }
 

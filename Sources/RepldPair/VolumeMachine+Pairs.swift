@@ -16,7 +16,8 @@ extension VolumeMachine {
         _ record: PairRecord,
         _ maps: RecoveredMaps,
         isNew: Bool,
-        settings: PairSettings
+        settings: PairSettings,
+        undo: RecoveredUndo? = nil
     ) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
@@ -28,7 +29,7 @@ extension VolumeMachine {
             ),
             "an extent of the activity log has from one granule to 1024"
         )
-        pairs[index] = Pair(volumeByteCount: byteCount, settings: settings)
+        pairs[index] = Pair(volumeByteCount: byteCount, settings: settings, hasUndo: settings.keepsUndo || undo != nil)
         pairs[index].isInUse = true
         pairs[index].id = record.pair
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
@@ -36,6 +37,7 @@ extension VolumeMachine {
         // The area of a new pair is blank, which no start takes for "in sync".
         pairs[index].isOpenRecorded = isNew
         takeUp(record, maps, isNew: isNew, index)
+        takeUpUndo(record, undo, index)
         if pairs[index].isMirroring { resetCopyCounters(index) }
         // Of what a crash has interrupted only one of the two blocks may know.
         markRecordCritical(index)
@@ -136,7 +138,9 @@ extension VolumeMachine {
     /// Begins the copy that is wanted, in the direction of the operation.
     mutating func startIfPossible(_ index: Int) {
         guard pairs[index].wantsStart, pairs[index].operationsInFlight == 0, !isClosing, !gate.isClosed else { return }
-        if pairs[index].operation == .failback { beginFlowingBack(index) } else { beginCopying(index) }
+        guard !pairs[index].undo.isBusy, pairs[index].undo.rollbacksInFlight == 0 else { return }
+        if pairs[index].operation == .failback { return beginFlowingBack(index) }
+        if !awaitsUndo(index) { beginCopying(index) }
     }
 
     /// Forgets a pair once nothing is in flight to its target; `pairDetached` follows.
@@ -201,6 +205,7 @@ extension VolumeMachine {
         pairs[index].joinChanges()
         pairs[index].isSourceAhead = false
         pairs[index].isSourceInconsistent = false
+        pairs[index].undo.hasPassed = false
         if !pairs[index].dirty.isClean, !keepsImage, pairs[index].isTargetConsistent {
             pairs[index].isTargetConsistent = false
             // One damaged block must not bring back a record that calls a half-copied target a usable image.
@@ -230,6 +235,7 @@ extension VolumeMachine {
         }
         pairs[index].comparesFirst = false
         pairs[index].isTargetConsistent = true
+        dropUndo(index)
         guard pairs[index].operation == .split else {
             return endsWell(index) { $0.changeState(index, to: .synchronized) }
         }
@@ -269,16 +275,18 @@ extension VolumeMachine {
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
-            if slots[id].pendingLegs & bit != 0 { pairs[index].markDirty(slots[id].host.extent) }
+            // One that has ended on the target alone is on the target alone as long as it has not ended on the source.
+            let isUnproven = slots[id].stage == .running ? slots[id].issuedLegs & bit : slots[id].pendingLegs & bit
+            if isUnproven != 0 { pairs[index].markDirty(slots[id].host.extent) }
         }
     }
 
     /// The target does not answer: whoever waits only for it is answered now.
     mutating func abandonLegs(of index: Int) {
-        let bit: UInt8 = 1 << leg(ofPair: index)
+        let bits = legBits(ofPair: index)
         for slot in 0..<slots.capacity {
-            guard let id = slots.taken(at: slot), slots[id].pendingLegs & bit != 0 else { continue }
-            slots[id].abandonedLegs |= bit
+            guard let id = slots.taken(at: slot), slots[id].pendingLegs & bits != 0 else { continue }
+            slots[id].abandonedLegs |= slots[id].pendingLegs & bits
             guard slots[id].awaitedLegs == 0 else { continue }
             switch (slots[id].purpose, slots[id].stage) {
             case (.hostWrite, .running), (.hostFlush, .running):
@@ -286,7 +294,7 @@ extension VolumeMachine {
             case (.hostRead, .redirectReading):
                 unlock(id)
                 answer(id, slots[id].sourceFailure)
-            case (.copy, .copyComparing), (.copy, .copyWriting):
+            case (.copy, .copyComparing), (.copy, .copySaving), (.copy, .copyWriting):
                 // Host writes wait for this lock.
                 slots[id].stage = .abandoned
                 pairs[index].copiesInFlight -= 1
@@ -310,10 +318,13 @@ extension VolumeMachine {
         pairs[index].isTargetQuiet = true
         if pairs[index].wantsDetach { return finishDetachIfIdle(index) }
         startIfPossible(index)
+        pumpRollback(index)
+        emptyUndo(index)
     }
 
     mutating func finishDetachIfIdle(_ index: Int) {
         guard pairs[index].isInUse, pairs[index].wantsDetach, pairs[index].operationsInFlight == 0 else { return }
+        guard pairs[index].undo.rollbacksInFlight == 0 else { return }
         guard pairs[index].copiesInFlight == 0, !hasMetadataInFlight(index), pairs[index].verify.slotCount == 0 else {
             return
         }

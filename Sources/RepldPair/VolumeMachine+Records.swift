@@ -42,7 +42,14 @@ extension VolumeMachine {
         record.granuleShift = pairs[index].dirty.granuleShift
         record.extentShift = pairs[index].store.extentShift
         record.servingEpoch = servingEpoch
+        record.hasUndo = pairs[index].undo.isPresent
+        record.undoGeneration = pairs[index].undo.generation
         pairs[index].recordTrust = record.mapTrust
+        pairs[index].recordServingEpoch = servingEpoch
+        // It may get there although nobody is told so.
+        if record.mapTrust.rawValue > pairs[index].store.durableTrust.rawValue {
+            pairs[index].store.durableTrust = record.mapTrust
+        }
         effects.append(.persist(pair: index, record))
     }
 
@@ -71,7 +78,11 @@ extension VolumeMachine {
         finishDetachIfIdle(index)
         mayReleaseHeld = true
         finishEvent()
-        if pairs[index].isInUse, !pairs[index].isRecordPending { pumpCopies(index) }
+        if pairs[index].isInUse, !pairs[index].isRecordPending {
+            pumpCopies(index)
+            pumpRollback(index)
+            emptyUndo(index)
+        }
         if isClosing { advanceClosing() }
         finishEvent()
     }
@@ -84,6 +95,10 @@ extension VolumeMachine {
             return
         }
         pairs[index].isRecordCritical = false
+        // A start believes the maps of those pairs only that know of the last change of the serving element.
+        for other in 0..<pairs.count where pairs[other].isInUse && !pairs[other].isRecordPending {
+            if pairs[other].recordServingEpoch != servingEpoch { wantRecord(other) }
+        }
         tellEnd(index, nil)
     }
 

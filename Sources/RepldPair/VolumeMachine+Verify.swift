@@ -342,7 +342,9 @@ extension VolumeMachine {
             return
         }
         pairs[index].verify.hasUnrecordedMarks = false
-        endVerify(index, failure.map { .recordFailed($0) })
+        let unsettled: IOFailure = pairs[index].store.isPageStuck ? .timedOut : .inputOutput
+        let found = failure ?? (pairs[index].store.isSettled ? nil : unsettled)
+        endVerify(index, found.map { .recordFailed($0) })
     }
 }
 

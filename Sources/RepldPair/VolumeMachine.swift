@@ -39,10 +39,12 @@ package import RepldCore
 package struct VolumeMachine: ~Copyable {
     /// Targets of one volume.
     ///
-    /// Legs are bits of a byte.
+    /// Legs are bits of a byte: 0, 1...3 the pairs' elements, 4...6 their undo areas.
     package static var pairLimit: Int { 3 }
     /// Bitmap pages of one pair that are written at once.
     package static var pageWriteLimit: Int { MapStore.pageWriteLimit }
+    /// Pages of one pair's undo area that are written at once.
+    package static var undoPageWriteLimit: Int { PairUndo.pageWriteLimit }
     /// Requests in flight on the own export of one target.
     package static var targetSlotLimit: Int { 64 }
 
@@ -97,6 +99,7 @@ package struct VolumeMachine: ~Copyable {
     enum Purpose: UInt8, BitwiseCopyable {
         case hostRead, hostWrite, hostFlush
         case targetRead, targetWrite, targetFlush
+        case rollback
         case copy, copyFlush, closeFlush, gateFlush, logFlush
         case verify
     }
@@ -105,7 +108,10 @@ package struct VolumeMachine: ~Copyable {
         case waitingForGate, waitingForLock, waitingForRecord, running
         /// A read that the source failed: it waits for its lock, then goes to the target, then back to the source.
         case redirectWaiting, redirectReading, redirectRepairing
-        case waitingForBuffers, copyReading, copyComparing, copyWriting
+        case waitingForBuffers, copyReading, copyComparing, copySaving, copyWriting
+        /// A chunk that waits for the page of the undo area which says that it is saved; nothing of it is in flight.
+        case copyRecording
+        case rollbackReading, rollbackWriting
         case verifyReading, verifyComparing, verifyLocating
         case answerHeld
         /// Answered, but a target still holds an operation of it.
@@ -127,6 +133,8 @@ package struct VolumeMachine: ~Copyable {
         var loggedPairs: UInt8 = 0
         var sourceFailure: IOFailure?
         var isMatch = false
+        /// The page that a chunk waits for is being written with its bits.
+        var isPageOnItsWay = false
         /// A chunk that may have read what the source has lost since: it proves nothing.
         var isStale = false
         /// What a primary that was left behind has not completed was issued to the target as well.
@@ -242,7 +250,8 @@ package struct VolumeMachine: ~Copyable {
             slots[id].stage = .waitingForLock
             if runningVerifyCount > 0 { disturbVerify(slots[id].host.extent) }
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
-        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush, .verify:
+        case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush, .verify,
+            .rollback:
             invariantFailed("hosts of the volume read, write and flush")
         }
     }
@@ -259,8 +268,8 @@ package struct VolumeMachine: ~Copyable {
         invariant(slots[id].pendingLegs & bit != 0, "a leg completes once, and only after it was issued")
         slots[id].pendingLegs &= ~bit
         if leg > 0 {
-            pairs[Int(leg) - 1].operationsInFlight -= 1
-            invariant(pairs[Int(leg) - 1].operationsInFlight >= 0, "operations on a target are counted")
+            pairs[pair(ofLeg: leg)].operationsInFlight -= 1
+            invariant(pairs[pair(ofLeg: leg)].operationsInFlight >= 0, "operations on a target are counted")
         }
         if isFlush(slots[id].purpose) { flushLegCompleted(id, succeeded: outcome.failure == nil, leg: leg) }
         switch slots[id].stage {
@@ -268,8 +277,10 @@ package struct VolumeMachine: ~Copyable {
             runningLegCompleted(id, leg: leg, outcome.failure)
         case .redirectReading, .redirectRepairing:
             redirectCompleted(id, leg: leg, outcome.failure)
-        case .copyReading, .copyComparing, .copyWriting:
+        case .copyReading, .copyComparing, .copySaving, .copyWriting:
             copyStepCompleted(id, leg: leg, outcome)
+        case .rollbackReading, .rollbackWriting:
+            rollbackStepCompleted(id, outcome.failure)
         case .verifyReading, .verifyComparing:
             verifyStepCompleted(id, leg: leg, outcome)
         case .abandoned, .answerHeld:
@@ -280,10 +291,10 @@ package struct VolumeMachine: ~Copyable {
             }
             if slots[id].stage == .abandoned { releaseIfUnused(id) }
         case .waitingForGate, .waitingForLock, .waitingForRecord, .redirectWaiting, .waitingForBuffers,
-            .verifyLocating:
+            .verifyLocating, .copyRecording:
             invariantFailed("a waiting request has no operation in flight")
         }
-        if leg > 0 { targetOperationEnded(Int(leg) - 1) }
+        if leg > 0 { targetOperationEnded(pair(ofLeg: leg)) }
         if isClosing { advanceClosing() }
         finishEvent()
     }
@@ -291,7 +302,7 @@ package struct VolumeMachine: ~Copyable {
     private func isFlush(_ purpose: Purpose) -> Bool {
         switch purpose {
         case .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush: true
-        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy, .verify: false
+        case .hostRead, .hostWrite, .targetRead, .targetWrite, .targetFlush, .copy, .verify, .rollback: false
         }
     }
 
@@ -307,6 +318,8 @@ package struct VolumeMachine: ~Copyable {
         slots[id].secondBuffer = second
         if slots[id].purpose == .verify {
             verifyBuffersGranted(id)
+        } else if slots[id].purpose == .rollback {
+            startRollbackChunk(id)
         } else {
             slots[id].stage = .waitingForLock
             if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
@@ -321,13 +334,13 @@ package struct VolumeMachine: ~Copyable {
     package mutating func tick() {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].operationsInFlight > 0 {
             let limit = pairs[index].settings.targetTimeoutNanoseconds
-            let bit: UInt8 = 1 << UInt8(index + 1)
+            let bits = legBits(ofPair: index)
             for slot in 0..<slots.capacity {
-                guard let id = slots.taken(at: slot), slots[id].pendingLegs & bit != 0 else { continue }
+                guard let id = slots.taken(at: slot), slots[id].pendingLegs & bits != 0 else { continue }
                 guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
                 guard hasTimeLimit(slots[id].purpose) else { continue }
                 guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
-                breakPair(index, .targetTimedOut)
+                breakPair(index, slots[id].stage == .copySaving ? .undoFailed(.timedOut) : .targetTimedOut)
                 abandonLegs(of: index)
                 break
             }
@@ -341,6 +354,7 @@ package struct VolumeMachine: ~Copyable {
         if isClosing { giveUpTargetRequests() }
         // Where the gate has just opened, hosts that waited have their turn first: the end of a copy would close it again.
         if !wasGateClosed { tickMovers() }
+        tickUndo()
         tickVerify()
         finishEvent()
     }
@@ -348,7 +362,7 @@ package struct VolumeMachine: ~Copyable {
     /// A host on a target's own export waits for its element as long as it takes; the gate has a limit of its own.
     private func hasTimeLimit(_ purpose: Purpose) -> Bool {
         switch purpose {
-        case .targetRead, .targetWrite, .targetFlush, .gateFlush: false
+        case .targetRead, .targetWrite, .targetFlush, .gateFlush, .rollback: false
         case .hostRead, .hostWrite, .hostFlush, .copy, .copyFlush, .closeFlush, .logFlush, .verify: true
         }
     }
@@ -405,7 +419,7 @@ package struct VolumeMachine: ~Copyable {
     ) {
         slots[id].pendingLegs |= 1 << leg
         slots[id].issuedLegs |= 1 << leg
-        if leg > 0 { pairs[Int(leg) - 1].operationsInFlight += 1 }
+        if leg > 0 { pairs[pair(ofLeg: leg)].operationsInFlight += 1 }
         effects.append(
             .perform(
                 ElementOperation(
@@ -444,7 +458,7 @@ package struct VolumeMachine: ~Copyable {
             case .targetWrite: startTargetWrite(next)
             case .copy: startCopy(next)
             case .verify: startVerify(next)
-            case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush:
+            case .targetRead, .targetFlush, .hostFlush, .copyFlush, .closeFlush, .gateFlush, .logFlush, .rollback:
                 invariantFailed("a flush takes no lock, nor does a read of a target's own export")
             }
         }

@@ -28,6 +28,8 @@ extension Simulation {
         /// The second element; the first is the volume's own (`Simulation.volumeDisk`).
         var second: SimulatedDisk
         var metadata: SimulatedDisk
+        /// What a copy overwrites goes here, where the run keeps undos.
+        var undoArea: SimulatedDisk?
         /// What the operator has set about the mover; kept over restarts, as the registry does.
         var copy: CopySettings
         var isAttached = false
@@ -59,6 +61,11 @@ extension Simulation {
         /// durable, a crash gives it back.
         var ownBeforeFlow: WriteHistory?
         var undo: Undo?
+        /// What the target held when the undo began that counts, or counted last.
+        var undoImage: WriteHistory?
+        var hasUndo = false
+        /// Bits have rotted in the pages of the area.
+        var isUndoDamaged = false
         /// A verify was begun, and its end has not been told.
         var isVerifying = false
     }
@@ -75,6 +82,9 @@ extension Simulation {
     }
 
     var disks: [SimulatedDisk] { [volumeDisk] + pairs.map(\.second) }
+
+    /// The elements, and what is kept beside them.
+    var allDisks: [SimulatedDisk] { disks + pairs.map(\.metadata) + pairs.compactMap(\.undoArea) }
 
     func pairIndex(_ id: PairID) -> Int? { pairs.firstIndex { $0.isAttached && $0.id == id } }
 }

@@ -16,6 +16,7 @@ extension Simulation {
             note("\(pairs[pair].metadata.name) \(isFailing ? "heals" : "fails")")
             excuseRequests()
         }
+        injectUndoFaults()
     }
 
     private func injectTargetFaults() {
@@ -80,7 +81,7 @@ extension Simulation {
 
     func healAll() {
         if pairs.contains(where: { $0.metadata.faults.failure != nil }) { noteMetadataTrouble() }
-        for disk in disks + pairs.map(\.metadata) {
+        for disk in allDisks {
             disk.faults.failure = nil
             disk.faults.failsOneIn = 0
             disk.faults.isStuck = false

@@ -50,7 +50,10 @@ extension Simulation {
         let box = AnswerBox<Result<OperationStart, EngineRefusal>>()
         let id = pairs[pair].id
         note("operator asks pair \(pair) for \(operation.name)\(isForced ? ", forced" : "")")
-        let isSent = mailbox.send(.operate(id, operation, isForced: isForced, answer: { box.value = $0 }))
+        let keepsUndo = options.keepsUndo && !world.random.chance(oneIn: 5)
+        let isSent = mailbox.send(
+            .operate(id, operation, isForced: isForced, keepsUndo: keepsUndo, answer: { box.value = $0 })
+        )
         guard isSent else { throw failure("the engine takes no commands") }
         // This turn ends with the wake-up, the next one begins with the command: nothing comes between.
         try turn()
@@ -146,8 +149,8 @@ extension Simulation {
         guard case .accepted = OperationTable.verdict(operation, facts, isForced: isForced) else { return }
         note("operator asks pair \(pair) for \(operation.name)")
         coverage.accepted(operation, from: facts.copyState)
-        // The answer waits for what is stuck on either element, and for what hosts have in flight on the target.
-        for disk in disks { disk.faults.isStuck = false }
+        // The answer waits for what is stuck on either element or in the undo area, and for what hosts have in flight on the target.
+        for disk in disks + pairs.compactMap(\.undoArea) { disk.faults.isStuck = false }
         let id = pairs[pair].id
         // The control plane writes down which element serves, and only then detaches.
         let held = try ask { .holdPlace(id, isHeld: true, answer: $0) }

@@ -45,6 +45,7 @@ extension Simulation {
     private func observe(_ index: Int) throws(SimulationFailure) {
         let id = pairs[index].id
         guard let state = engine.copyState(of: id), let place = engine.place(of: id) else { return }
+        observeUndo(index)
         let before = pairs[index].state
         if place.isSecondPrimary != pairs[index].isSecondPrimary {
             try primaryMoved(index, from: before, to: state, place.isSecondSource)
@@ -306,6 +307,9 @@ extension Simulation.SimulatedPair {
         imageInFlow = nil
         ownBeforeFlow = nil
         undo = nil
+        undoImage = nil
+        hasUndo = false
+        isUndoDamaged = false
         isVerifying = false
     }
 }

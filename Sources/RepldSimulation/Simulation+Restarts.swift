@@ -33,6 +33,7 @@ extension Simulation {
         pairs[index].id = PairID(high: options.seed, low: nextNumber)
         let name = pairs[index].metadata.name
         pairs[index].metadata = SimulatedDisk(name: name, byteCount: Int(options.layout.areaByteCount))
+        pairs[index].undoArea = Self.undoArea(options, ofPair: index)
         nextNumber += 1
         try add(index, newRecord(pairs[index].id), .unknown(because: nil), isNew: isNew)
     }
@@ -53,6 +54,9 @@ extension Simulation {
             geometry: pairs[index].metadata.geometry,
             name: pairs[index].metadata.name
         )
+        let undoArea = pairs[index].undoArea.map {
+            ElementSpec<SimulatedPlatform>(handle: SimulatedElement($0), geometry: $0.geometry, name: $0.name)
+        }
         let spec = PairSpec<SimulatedPlatform>(
             volume: Self.volumeID,
             pair: record.pair,
@@ -69,8 +73,11 @@ extension Simulation {
                 copyChunkByteCount: options.copyChunkByteCount,
                 logExtentByteCount: options.logExtentByteCount,
                 logExtentCount: options.logExtentCount,
+                keepsUndo: options.keepsUndo,
                 copy: pairs[index].copy
-            )
+            ),
+            undoArea: undoArea,
+            undo: recoverUndo(index, record)
         )
         pairs[index].sequenceAtStart = record.sequence
         pairs[index].isVerifying = false
@@ -82,6 +89,7 @@ extension Simulation {
         try turn()
         try turn()
         guard case .success = box.value else { throw failure("pair \(index) was refused") }
+        try checkUndoAfterStart(index, record)
         if let operation = engine.facts(of: record.pair)?.operation {
             // What was under way goes on.
             let state = CopyState(rawValue: record.copyState) ?? .initialized
@@ -152,7 +160,7 @@ extension Simulation {
         coverage[.crashes] += 1
         if pairs.contains(where: { $0.isAttached && $0.accepted != nil }) { coverage[.crashesInGate] += 1 }
         note("crash")
-        world.crash(disks: disks + pairs.map(\.metadata))
+        world.crash(disks: allDisks)
         for place in inFlight.indices { inFlight[place] = nil }
         healAll()
         metadataTroubleUntil = 0
@@ -197,6 +205,7 @@ extension Simulation {
         coverage[.damagedBlocks] += 1
         note("byte \(offset) of \(pairs[pair].metadata.name) rots")
         pairs[pair].metadata.rot(at: offset)
+        damageUndo(pair)
     }
 
     /// The records choose the element that serves hosts: the one that did, unless its move there was not durable.
@@ -296,7 +305,7 @@ extension Simulation {
             if turns > 100_000 { throw failure("the engine does not stop") }
         }
         guard box.value == true else { throw failure("the engine ended without saying so") }
-        world.crash(disks: disks + pairs.map(\.metadata))
+        world.crash(disks: allDisks)
         healAll()
         metadataTroubleUntil = 0
         coverage[.cleanRestarts] += 1

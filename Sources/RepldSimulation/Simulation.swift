@@ -100,6 +100,7 @@ package final class Simulation {
                     copy: Self.copySettings(options, ofPair: index)
                 )
             )
+            pairs[index].undoArea = Self.undoArea(options, ofPair: index)
         }
         mailbox = Mailbox()
         engine = Self.makeEngine(world, mailbox, log)
@@ -158,6 +159,11 @@ package final class Simulation {
         if world.random.chance(oneIn: options.restOneIn) { return try rest() }
         if world.random.chance(oneIn: options.stuckFailoverOneIn) { return try failOverFromStuckPrimary() }
         if world.random.chance(oneIn: options.operatorOneIn) { return try operate() }
+        // Copies of small volumes are short: an operator who takes them back has to be quick.
+        if let pair = pairs.firstIndex(where: \.hasUndo), world.random.chance(oneIn: 20) {
+            _ = try ask(pair, .failover, isForced: true)
+            return
+        }
         if world.random.chance(oneIn: options.pauseOneIn) { return try changeCopySettings() }
         if world.random.chance(oneIn: options.verifyOneIn) { return try verify() }
         if world.random.chance(oneIn: options.rotOneIn) { return try rotAndVerify() }

@@ -34,6 +34,10 @@ package struct SimulationCoverage: Sendable, Hashable {
         case verifyRechecks = "chunks written during a verify and looked at again"
         case verifyLocks = "chunks of a verify compared under a lock"
         case rottenSectors = "rotten sectors that a verify found and ResyncReplica repaired"
+        case undos = "copies that keep what they overwrite"
+        case undosResumed = "restarts in the middle of such a copy"
+        case undosLost = "restarts at which what was kept could not be relied on"
+        case rollbacks = "copies taken back, with the target as it was before"
         case comparisonsAtRest = "comparisons of all copies at rest"
     }
 
@@ -77,6 +81,8 @@ package struct SimulationCoverage: Sendable, Hashable {
         case .drainTimedOut: "operations ended: the drain took too long"
         case .flushFailed: "operations ended: a flush failed"
         case .recordFailed: "operations ended: no durable record"
+        case .undoFailed: "operations ended: nothing could be saved"
+        case .rollbackFailed: "operations ended: the copy could not be taken back"
         }
     }
 

@@ -37,6 +37,9 @@ package struct SimulationOptions: Sendable {
     package var pauseOneIn: UInt64
     package var verifyOneIn: UInt64
     package var rotOneIn: UInt64
+    package var keepsUndo: Bool
+    package var undoFailureOneIn: UInt64
+    package var undoStuckOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -75,6 +78,9 @@ package struct SimulationOptions: Sendable {
         pauseOneIn = pick([0, 0, 40, 150])
         verifyOneIn = pick([0, 10, 50])
         rotOneIn = pick([0, 50, 200])
+        keepsUndo = random.chance(oneIn: 2)
+        undoFailureOneIn = pick([0, 0, 100])
+        undoStuckOneIn = pick([0, 0, 200])
     }
 
     /// Where things are in the metadata areas.

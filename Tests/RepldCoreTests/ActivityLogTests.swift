@@ -227,11 +227,13 @@ struct ActivityLogTests {
         expect(log.acquire(1000))
     }
 
-    @Test("so many extents may wait, each once")
+    @Test("so many extents may wait, each once, and the preferred one always")
     func wantedIsBounded() {
         var log = ActivityLog(capacity: 8)
-        for key in 0..<UInt32(ActivityLog.wantedLimit) { expect(log.want(key)) }
-        expect(!log.want(9999) && log.want(0) && log.want(511) && log.wantedCount == 512)
+        for key in 0..<UInt32(ActivityLog.wantedLimit - 1) { expect(log.want(key)) }
+        expect(!log.want(9999) && log.want(0) && log.want(510) && log.wantedCount == 511)
+        expect(log.want(511, isPreferred: true) && log.want(511) && log.wantedCount == 512)
+        expect(!log.want(9999, isPreferred: true))
         expect(log.beginRecord() && log.updateCount == 8 && log.want(9999))
         log.recordIsDurable()
         expect(!log.beginRecord())

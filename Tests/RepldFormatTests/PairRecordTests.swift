@@ -62,7 +62,7 @@ import Testing
         #expect(try PairRecord.decode(bytes.span.bytes) == moved)
         for (flag, bit) in [
             (\PairRecord.isClosedCleanly, 0), (\.isSecondSource, 1), (\.isSecondPrimary, 2), (\.isTargetConsistent, 3),
-            (\.isSourceAhead, 4), (\.isSourceInconsistent, 5),
+            (\.isSourceAhead, 4), (\.isSourceInconsistent, 5), (\.hasUndo, 6),
         ] {
             var one = record(3, isClosedCleanly: false)
             one[keyPath: flag] = true

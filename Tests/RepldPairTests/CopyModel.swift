@@ -191,6 +191,8 @@ final class CopyModel {
             case .persist(let pair, _): machine.recordWritten(pair: pair, nil)
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
+            case .writeUndoPage(let pair, let place): machine.undoPageWritten(pair: pair, place: place, nil)
+            case .emptyUndo(let pair): machine.undoEmptied(pair: pair)
             case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
             case .recycle, .announce, .swapLegs, .disconnectHosts, .closeTargetExport, .grown, .pairDetached, .closed:
                 break

@@ -19,6 +19,8 @@ struct Explorer {
         var stateCount = 0
         var copyStates: Set<CopyState> = []
         var operations: Set<ReplicationOperation> = []
+        /// Copies that were taken back with an undo.
+        var rollbackCount = 0
     }
 
     var shape = PairWorld.Shape()
@@ -81,6 +83,7 @@ struct Explorer {
             if let violation = world.violation { return shorten(Finding(violation: violation, events: events)) }
             note(world, &coverage)
         }
+        coverage.rollbackCount += world.rollbackCount
         return nil
     }
 
@@ -133,6 +136,9 @@ extension PairWorld {
         for pair in pairs.indices where pairs[pair].recordInFlight != nil {
             events += [.record(pair: pair, isWritten: true), .record(pair: pair, isWritten: false)]
         }
+        for pair in pairs.indices where pairs[pair].undo.pageInFlight != nil {
+            events += [.undoPage(pair: pair, isWritten: true), .undoPage(pair: pair, isWritten: false)]
+        }
         return events + [.tick] + possibleCrashes
     }
 
@@ -172,7 +178,7 @@ extension PairWorld {
     /// Kills of the daemon and losses of power; with several elements, each of one kind on all of them and on the first only.
     private var possibleCrashes: [WorldEvent] {
         var events: [WorldEvent] = []
-        let hasRecord = pairs.contains { $0.recordInFlight != nil }
+        let hasRecord = pairs.contains { $0.recordInFlight != nil || $0.undo.pageInFlight != nil }
         for isRecordWritten in hasRecord ? [false, true] : [false] {
             for fate in WorldEvent.Fate.allCases {
                 events.append(.crash(Array(repeating: fate, count: disks.count), isRecordWritten: isRecordWritten))
@@ -195,8 +201,8 @@ extension PairWorld {
             case .crash: random.chance(oneIn: 40)
             case .close, .detach: random.chance(oneIn: 60)
             case .tick: random.chance(oneIn: 8)
-            case .end(_, _, .done), .record(_, isWritten: true): true
-            case .end, .record: random.chance(oneIn: 12)
+            case .end(_, _, .done), .record(_, isWritten: true), .undoPage(_, isWritten: true): true
+            case .end, .record, .undoPage: random.chance(oneIn: 12)
             case .operate: random.chance(oneIn: 6)
             case .cancel: random.chance(oneIn: 10)
             case .write, .read, .flush, .targetWrite, .targetFlush: random.chance(oneIn: 2)

@@ -27,6 +27,13 @@ final class MachineHarness {
     /// The metadata area of the first pair, as far as its writes were answered at once.
     var area = MetadataAreaModel(volumeByteCount: MachineHarness.volumeByteCount, granuleByteCount: 4096)
     var pageWrites: [(pair: Int, place: Int)] = []
+    /// Bitmap pages of the first pair are on their way to the area until the test ends them.
+    var delaysPages = false
+    var delayedPages: [(place: Int, block: MetadataAreaModel.Block)] = []
+    /// Pages of undo areas are written at once; otherwise the test answers them.
+    var writesUndoPages = true
+    var undoPages: [(pair: Int, place: Int)] = []
+    var emptiedUndos: [Int] = []
     /// Records are written at once; otherwise the test answers them.
     var writesRecords = true
     /// The mover gets its buffers at once.
@@ -68,8 +75,19 @@ final class MachineHarness {
                 if writesLogs { machine.logWritten(pair: pair, nil) }
             case .writePage(let pair, let place):
                 pageWrites.append((pair, place))
-                if pair == 0 { area.write { machine.encodePage(pair: pair, place: place, into: &$0) } }
-                if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
+                let block = MetadataAreaModel.block { machine.encodePage(pair: pair, place: place, into: &$0) }
+                if delaysPages {
+                    delayedPages.append((place, block))
+                } else {
+                    if pair == 0 { area.write(block) }
+                    if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
+                }
+            case .writeUndoPage(let pair, let place):
+                undoPages.append((pair, place))
+                if writesUndoPages { machine.undoPageWritten(pair: pair, place: place, nil) }
+            case .emptyUndo(let pair):
+                emptiedUndos.append(pair)
+                machine.undoEmptied(pair: pair)
             case .announce(let event):
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
                 events.append(event)
@@ -84,6 +102,14 @@ final class MachineHarness {
             }
         }
         machine.checkInvariants()
+    }
+
+    /// A delayed page reaches the area, the `nth` of those on their way.
+    func endPage(_ nth: Int) {
+        let (place, block) = delayedPages.remove(at: nth)
+        area.write(block)
+        machine.pageWritten(pair: 0, place: place, nil)
+        settle()
     }
 
     private func nextDifference(from offset: UInt64, before end: UInt64) -> Extent? {
@@ -109,8 +135,14 @@ final class MachineHarness {
 
     /// Asks for an operation of the table, with what the machine knows of the pair.
     @discardableResult
-    func ask(_ operation: ReplicationOperation, _ pair: Int = 0, isForced: Bool = false) -> OperationVerdict {
-        let verdict = machine.operate(pair, operation, machine.facts(of: pair), isForced: isForced)
+    func ask(
+        _ operation: ReplicationOperation,
+        _ pair: Int = 0,
+        isForced: Bool = false,
+        keepsUndo: Bool = true
+    ) -> OperationVerdict {
+        let facts = machine.facts(of: pair)
+        let verdict = machine.operate(pair, operation, facts, isForced: isForced, keepsUndo: keepsUndo)
         settle()
         return verdict
     }
@@ -161,6 +193,13 @@ final class MachineHarness {
         return operation
     }
 
+    /// Completes one operation that is in flight.
+    func end(_ operation: ElementOperation, isMatch: Bool = false) {
+        operations.removeAll { $0.slot == operation.slot && $0.leg == operation.leg }
+        machine.completed(operation.slot, leg: operation.leg, OperationOutcome(failure: nil, isMatch: isMatch))
+        settle()
+    }
+
     /// Completes everything that is or comes in flight.
     func completeAll() {
         while let operation = operations.first { complete(leg: operation.leg) }
@@ -198,6 +237,8 @@ final class MachineHarness {
     var progress: ProgressStatus? { machine.withPair(0) { $0.progress } }
     var zeroByteCount: UInt64? { machine.withPair(0) { $0.copyZeroByteCount } }
     var isIdle: Bool { machine.isIdle }
+    var reason: BreakReason? { machine.withPair(0) { $0.reason } ?? nil }
+    var facts: PairFacts { machine.facts(of: 0) }
     var readsServedByTarget: UInt64 { machine.readsServedByTarget }
     var legs: [UInt8] { operations.map(\.leg) }
 }

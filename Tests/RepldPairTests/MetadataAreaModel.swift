@@ -20,14 +20,24 @@ struct MetadataAreaModel {
         }
     }
 
-    /// Writes a block of which it is known only when it is built where it goes.
-    mutating func write(_ build: (inout MutableRawSpan) -> UInt64) {
+    /// A block on its way to the area.
+    struct Block {
+        var offset: UInt64
+        var bytes: [UInt8]
+    }
+
+    /// Builds a block of which it is known only then where it goes.
+    static func block(_ build: (inout MutableRawSpan) -> UInt64) -> Block {
         var block = [UInt8](repeating: 0, count: MetadataLayout.blockByteCount)
         let offset = unsafe block.withUnsafeMutableBytes { buffer in
             var span = unsafe MutableRawSpan(_unsafeBytes: buffer)
             return build(&span)
         }
-        bytes.replaceSubrange(Int(offset)..<Int(offset) + block.count, with: block)
+        return Block(offset: offset, bytes: block)
+    }
+
+    mutating func write(_ block: Block) {
+        bytes.replaceSubrange(Int(block.offset)..<Int(block.offset) + block.bytes.count, with: block.bytes)
     }
 
     /// The record that counts.

@@ -12,7 +12,7 @@ extension PairWorld {
     private func isWrite(_ kind: ElementOperation.Kind) -> Bool {
         switch kind {
         case .write, .discard, .zeroMayDeallocate, .zeroKeepAllocated: true
-        case .read, .flush, .readAndCheckZero, .readAndCompare: false
+        case .read, .flush, .readAndCheckZero, .readAndCompare, .save: false
         }
     }
 
@@ -77,6 +77,7 @@ extension PairWorld {
         for pair in pairs.indices where machine.pairs[pair].isInUse && !machine.pairs[pair].wantsDetach {
             checkDifferences(of: pair)
             checkImages(of: pair)
+            checkUndo(of: pair)
         }
     }
 
@@ -232,6 +233,10 @@ extension PairWorld {
             }
             words += record.signature
         }
+        if shape.keepsUndo {
+            words += [association.undo.pageInFlight == nil ? 0 : 1, Int(association.undo.head[16])]
+            words += [Int(association.undo.head[8])]
+        }
         return words + (association.recordInFlight?.signature ?? [-6])
     }
 }
@@ -245,6 +250,7 @@ extension PairRecord {
     fileprivate var signature: [Int] {
         let flags = [
             isClosedCleanly, isSecondSource, isSecondPrimary, isTargetConsistent, isSourceAhead, isSourceInconsistent,
+            hasUndo,
         ]
         return flags.reduce([Int(copyState), Int(operation)]) { $0 + [$1 ? 1 : 0] }
     }
@@ -282,7 +288,12 @@ extension Pair {
         words.append(flags.reduce(0) { $0 * 2 + ($1 ? 1 : 0) })
         words += [recordAttempts, recordCopiesOwed, Int(cursor), copiesInFlight, copied.count, operationsInFlight]
         for position in 0..<copied.count { words.append(Int(copied[position].offset)) }
-        words.append(coveringFlush.map { Int($0.index) } ?? -1)
+        words.append(store.fullFlush.map { Int($0.index) } ?? -1)
+        if settings.keepsUndo {
+            words += [Int(undo.stage.rawValue), undo.pageWriteCount, Self.bits(undo.saved), Self.bits(undo.stale)]
+            words += [undo.isRollingBack ? 1 : 0, Int(undo.rollbackCursor), undo.rollbacksInFlight]
+            words += [undo.hasPassed ? 1 : 0, undo.isWanted ? 1 : 0, Int(undo.generation)]
+        }
         words += [Self.bits(dirty), Self.bits(targetChanged), Self.bits(unflushed), Self.bits(flushing)]
         return words
     }

@@ -20,6 +20,8 @@ final class PairWorld {
         /// Requests that hosts have in flight at most.
         var hostLimit = 2
         var writesRecordsAtOnce = true
+        /// Each pair has an undo area: an element behind those of all pairs.
+        var keepsUndo = false
     }
 
     /// An operation on an element that has not ended.
@@ -45,6 +47,7 @@ final class PairWorld {
         /// Hosts wrote on the target, and nobody has allowed to overwrite that.
         var isTargetOwned = false
         var isGone = false
+        var undo = UndoArea()
     }
 
     let shape: Shape
@@ -64,6 +67,8 @@ final class PairWorld {
     var isClosed = false
     var time: UInt64 = 0
     var violation: String?
+    /// Copies that were taken back, with the target as it was.
+    var rollbackCount = 0
     private var nextNumber = 1000
     private var nextBuffer = PairWorld.firstMoverBuffer
 
@@ -78,6 +83,10 @@ final class PairWorld {
                     return granule == 2 ? 7 : 100 * element + 10 + granule
                 }
             )
+        }
+        if shape.keepsUndo {
+            let blank = ModelDisk(versions: Array(repeating: -1, count: shape.granuleCount))
+            disks += Array(repeating: blank, count: shape.pairCount)
         }
         places = Array(0...shape.pairCount)
         home = places
@@ -103,7 +112,8 @@ final class PairWorld {
             granuleByteCount: UInt32(Self.granuleByteCount),
             targetTimeoutNanoseconds: Self.timeLimit,
             copyDepth: shape.copyDepth,
-            copyChunkByteCount: UInt32(Self.granuleByteCount)
+            copyChunkByteCount: UInt32(Self.granuleByteCount),
+            keepsUndo: shape.keepsUndo
         )
     }
 
@@ -121,7 +131,8 @@ final class PairWorld {
             )
         var maps = RecoveredMaps.unknown(because: nil)
         if record.isClosedCleanly, record.copyState == CopyState.synchronized.rawValue { maps.trust = .exact }
-        let place = machine.addPair(record, maps, isNew: found == nil, settings: settings)
+        let undo = recoveredUndo(pair, record)
+        let place = machine.addPair(record, maps, isNew: found == nil, settings: settings, undo: undo)
         if place != pair { violation = "pair \(pair) got place \(String(describing: place))" }
         pairs[pair].outstanding = machine.pairs[pair].operation.map { [$0] } ?? []
     }
@@ -166,6 +177,8 @@ final class PairWorld {
             // What the maps on disk are worth is the simulator's business: here they are written, and never read.
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
+            case .writeUndoPage(let pair, let place): beginUndoPage(pair, place)
+            case .emptyUndo(let pair): emptyUndo(pair)
             case .announce(let event): announced(event)
             case .swapLegs(let pair): swapLegs(pair)
             case .closeTargetExport, .disconnectHosts: break
@@ -174,13 +187,14 @@ final class PairWorld {
             case .closed: isClosed = true
             }
         }
+        noteUndos()
         noteImages()
     }
 
     private func begin(_ operation: ElementOperation) {
         let buffer = operation.buffer
         let isCopy = buffer != .none && buffer.rawValue >= Self.firstMoverBuffer
-        let element = places[Int(operation.leg)]
+        let element = element(ofLeg: operation.leg)
         checkBegin(operation, element: element, isCopy: isCopy)
         inFlight.append(
             InFlight(operation: operation, element: element, isCopy: isCopy, snapshot: disks[element].cached)
@@ -242,7 +256,7 @@ final class PairWorld {
     func end(_ index: Int, _ outcome: WorldEvent.Outcome) {
         let ending = inFlight.remove(at: index)
         let operation = ending.operation
-        guard let leg = places.firstIndex(of: ending.element) else { return fail("an element has no leg") }
+        guard let leg = leg(ofElement: ending.element) else { return fail("an element has no leg") }
         if outcome != .failed { apply(ending) }
         if outcome == .lostCache {
             disks[ending.element].loseCache()
@@ -269,6 +283,9 @@ final class PairWorld {
             buffers[operation.secondBuffer.rawValue] = disks[ending.element].versions(range)
         case .write:
             guard let versions = buffers[operation.buffer.rawValue] else { return fail("a write has no data") }
+            disks[ending.element].write(versions, at: range.lowerBound, isDurable: isDurable)
+        case .save:
+            guard let versions = buffers[operation.secondBuffer.rawValue] else { return fail("nothing is saved") }
             disks[ending.element].write(versions, at: range.lowerBound, isDurable: isDurable)
         case .discard, .zeroMayDeallocate, .zeroKeepAllocated:
             let zeroes = Array(repeating: 0, count: range.count)

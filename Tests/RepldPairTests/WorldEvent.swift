@@ -30,6 +30,8 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
     /// The n-th of the operations in flight on an element ends.
     case end(element: Int, nth: Int, Outcome)
     case record(pair: Int, isWritten: Bool)
+    /// A page of the pair's undo area ends.
+    case undoPage(pair: Int, isWritten: Bool)
     /// The time limit passes.
     case tick
     /// The daemon is killed and started; whether a record that was on its way was written.
@@ -51,6 +53,7 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
         case .targetFlush(let pair): "flush on target \(pair)"
         case .end(let element, let nth, let outcome): "element \(element) ends \(nth): \(outcome)"
         case .record(let pair, let isWritten): "record \(pair) \(isWritten ? "written" : "failed")"
+        case .undoPage(let pair, let isWritten): "undo page \(pair) \(isWritten ? "written" : "failed")"
         case .tick: "tick"
         case .crash(let fates, let isRecordWritten): "crash \(fates) record \(isRecordWritten ? "written" : "lost")"
         case .close: "close"
@@ -90,6 +93,9 @@ extension PairWorld {
         case .record(let pair, let isWritten):
             guard pairs[pair].recordInFlight != nil else { return false }
             recordEnds(pair, isWritten: isWritten)
+        case .undoPage(let pair, let isWritten):
+            guard pairs[pair].undo.pageInFlight != nil else { return false }
+            undoPageEnds(pair, isWritten: isWritten)
         case .tick: passTime()
         case .crash(let fates, let isRecordWritten): restart(fates, isRecordWritten: isRecordWritten)
         case .close:
@@ -179,6 +185,13 @@ extension PairWorld {
             guard let record = pairs[pair].recordInFlight, isRecordWritten else { continue }
             pairs[pair].blocks[Int(record.sequence & 1)] = .valid(record)
         }
+        for pair in pairs.indices {
+            if isRecordWritten, let page = pairs[pair].undo.pageInFlight { pairs[pair].undo.head = page.block }
+            pairs[pair].undo.pageInFlight = nil
+            pairs[pair].undo.wasRollingBack = false
+            // The image stays the one that the record counts on.
+            pairs[pair].undo.wasPresent = recovered(pair)?.hasUndo == true
+        }
         for element in disks.indices {
             switch fates[element] {
             case .kept: break
@@ -241,6 +254,9 @@ extension PairWorld {
             settle()
             if let pair = pairs.indices.first(where: { pairs[$0].recordInFlight != nil }) {
                 recordEnds(pair, isWritten: true)
+                quietTicks = 0
+            } else if let pair = pairs.indices.first(where: { pairs[$0].undo.pageInFlight != nil }) {
+                undoPageEnds(pair, isWritten: true)
                 quietTicks = 0
             } else if !inFlight.isEmpty {
                 end(0, .done)
