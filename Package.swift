@@ -91,7 +91,7 @@ let package = Package(
         .target(name: "RepldControlAPI", dependencies: ["RepldPair"], swiftSettings: library),
         .target(
             name: "RepldDataPlane",
-            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine"],
+            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "CRepldLinux"],
             swiftSettings: library
         ),
         // Apart from RepldControl, because that imports swift-system, whose C module declares io_uring again and
@@ -99,7 +99,7 @@ let package = Package(
         .target(
             name: "RepldUringDataPlane",
             dependencies: [
-                "RepldCore", "RepldDataPlane", "RepldEngine", "RepldFormat", "RepldPair", "RepldUring",
+                "CRepldLinux", "RepldCore", "RepldDataPlane", "RepldEngine", "RepldFormat", "RepldPair", "RepldUring",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: library

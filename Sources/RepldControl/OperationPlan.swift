@@ -19,6 +19,7 @@ package enum OperationPlan {
             if verdict == .holds { plan.resultingCopyState = Enumerated(facts.copyState) }
             return plan
         }
+        plan.remark = OperationWords.remark(on: operation, pair)
         let rule = OperationTable.rule(of: operation)
         plan.resultingCopyState = ends(operation) ? nil : Enumerated(result ?? facts.copyState)
         plan.startsJob = rule.startsJob

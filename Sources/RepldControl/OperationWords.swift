@@ -9,6 +9,8 @@ package struct PairWords: Hashable, Sendable {
     package var targetPath: String
     /// Size of the volume in bytes.
     package var byteCount: UInt64
+    /// The element that has the pair's metadata; `nil` where that is in the state directory.
+    package var metadataElementPath: String?
 
     package init(name: String, sourcePath: String, targetPath: String, byteCount: UInt64) {
         self.name = name
@@ -90,7 +92,7 @@ package enum OperationWords {
                 suggestion: "Suspend or Detach the other pair first"
             )
         case .elementBusy, .metadataStuck:
-            error = unanswered(what, isMetadata: refusal == .metadataStuck)
+            error = refusal == .metadataStuck ? metadataStuck(what, pair) : unanswered(what)
         case .notSupported(let support):
             error = ControlError(
                 .notSupported,
@@ -101,8 +103,8 @@ package enum OperationWords {
         return error
     }
 
-    private static func unanswered(_ what: String, isMetadata: Bool) -> ControlError {
-        if isMetadata {
+    private static func metadataStuck(_ what: String, _ pair: PairWords) -> ControlError {
+        guard let path = pair.metadataElementPath else {
             return ControlError(
                 .elementUnavailable,
                 "\(what) is refused: the pair's metadata file does not answer, and nothing could be made durable",
@@ -110,6 +112,28 @@ package enum OperationWords {
             )
         }
         return ControlError(
+            .elementUnavailable,
+            "\(what) is refused: the pair's metadata on \(path) does not answer, and nothing could be made durable",
+            suggestion: "mend \(path); \(withoutMetadata(pair))"
+        )
+    }
+
+    /// What is left to do with a target when the pair's metadata is gone with the element that had it.
+    private static func withoutMetadata(_ pair: PairWords) -> String {
+        "where it is lost, Detach '\(pair.name)' with force, remove the volume, and add \(pair.targetPath) as one"
+    }
+
+    /// What an operation depends on that its verdict does not know.
+    static func remark(on operation: ReplicationOperation, _ pair: PairWords) -> String? {
+        guard operation == .failover, let path = pair.metadataElementPath, path == pair.sourcePath else { return nil }
+        return """
+            the pair's metadata is on its source \(path): with that dead, the failover cannot be made durable, its job fails, and \
+            hosts may only read; a Detach then lets the volume go on with \(pair.targetPath), without the pair
+            """
+    }
+
+    private static func unanswered(_ what: String) -> ControlError {
+        ControlError(
             .elementUnavailable,
             "\(what) is refused: the element that is to serve does not answer, operations on it are still in flight",
             suggestion: "try again when the device has given them back"

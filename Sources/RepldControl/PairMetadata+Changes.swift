@@ -1,36 +1,64 @@
 internal import Foundation
+package import RepldCore
 package import RepldDataPlane
 package import RepldFormat
 internal import RepldPair
-package import SystemPackage
+internal import SystemPackage
 
 /// Changes of a pair's record while the data plane does not have it.
 extension PairMetadata {
-    /// Puts a record into the file; of what it held, only the record before it stays.
+    /// Puts a record into the area; of what it held, only the record before it stays.
     ///
-    /// In its place, as the data plane does it, where the file is whole: that needs no space, and the record before it is whole
+    /// In its place, as the data plane does it, where the area is whole: that needs no space, and the record before it is whole
     /// while it is written.
-    package static func write(_ record: PairRecord, to path: FilePath) throws {
-        let block = Array(
-            area(with: record, insteadOf: path.string)[Int(record.areaOffset)...].prefix(PairRecord.blockByteCount)
-        )
-        if try DurableFile.overwrite(path, at: Int64(record.areaOffset), with: block) { return }
-        try DurableFile.replace(path, with: Data(area(with: record, insteadOf: path.string)))
+    package static func write(_ record: PairRecord, to place: MetadataPlace) throws {
+        if place.isInternal {
+            let part = try ElementPart(path: place.path, isForWriting: true)
+            return try part.write(block(with: record), at: place.offset + record.areaOffset)
+        }
+        let path = FilePath(place.path)
+        if try DurableFile.overwrite(path, at: Int64(record.areaOffset), with: block(with: record)) { return }
+        try DurableFile.replace(path, with: Data(area(with: record, insteadOf: place.path)))
+    }
+
+    /// Puts the first record of a new pair into an area, whatever was there.
+    package static func begin(_ record: PairRecord, in place: MetadataPlace) throws {
+        guard place.isInternal else { return try write(record, to: place) }
+        var blocks = [UInt8](repeating: 0, count: PairRecord.areaByteCount)
+        let start = Int(record.areaOffset)
+        blocks.replaceSubrange(start..<start + PairRecord.blockByteCount, with: block(with: record))
+        try ElementPart(path: place.path, isForWriting: true).write(blocks, at: place.offset)
+    }
+
+    /// A record of another pair is where one was to be changed.
+    package struct ForeignRecord: Error, CustomStringConvertible {
+        package let pair: PairID
+        package var description: String { "it belongs to pair \(pair)" }
+    }
+
+    /// Removes the records of a pair that is no more, so that nobody takes them for those of one that is.
+    ///
+    /// An area in an element that has another pair's records, or none, is left alone.
+    package static func remove(_ pair: PairID, from place: MetadataPlace) throws {
+        guard place.isInternal else { return try DurableFile.remove(FilePath(place.path)) }
+        guard try readOrThrow(place).record?.pair == pair else { return }
+        let blank = [UInt8](repeating: 0, count: PairRecord.areaByteCount)
+        try ElementPart(path: place.path, isForWriting: true).write(blank, at: place.offset)
     }
 
     /// Takes back that the pair was closed cleanly, and that its bitmaps can be relied on: from here on every byte may differ.
     ///
     /// The copy state stays. A file that holds no record does not say "clean" and is left alone.
-    package static func forgetCleanClose(_ path: FilePath) throws {
-        try change(path) { record in
+    package static func forgetCleanClose(of pair: PairID, at place: MetadataPlace) throws {
+        try change(pair, at: place) { record in
             record.isClosedCleanly = false
             record.mapTrust = .none
         }
     }
 
     /// Takes back all that is known of the target: it is no usable image, and every byte of it may differ.
-    package static func forgetTarget(_ path: FilePath) throws {
-        try change(path) { record in
+    package static func forgetTarget(of pair: PairID, at place: MetadataPlace) throws {
+        try change(pair, at: place) { record in
             record.isClosedCleanly = false
             record.mapTrust = .none
             record.isTargetConsistent = false
@@ -40,14 +68,20 @@ extension PairMetadata {
         }
     }
 
-    private static func change(_ path: FilePath, _ change: (inout PairRecord) -> Void) throws {
-        switch read(path.string) {
+    /// An element that does not answer, or has another pair's records, may come back with what is to be taken back.
+    private static func change(
+        _ pair: PairID,
+        at place: MetadataPlace,
+        _ change: (inout PairRecord) -> Void
+    ) throws {
+        switch try readOrThrow(place) {
         case .found(let record), .older(let record, _):
+            guard !place.isInternal || record.pair == pair else { throw ForeignRecord(pair: record.pair) }
             var changed = record
             change(&changed)
             guard changed != record else { return }
             changed.sequence += 1
-            try write(changed, to: path)
+            try write(changed, to: place)
         case .blank, .lost:
             return
         }

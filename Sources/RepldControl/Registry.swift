@@ -72,6 +72,7 @@ package struct RegistryContent: Codable, Hashable, Sendable {
                 return "pair '\(pair.name)' belongs to volume number \(pair.volumeNumber), which is not listed"
             }
             if let fault = PairSettingsRule.fault(of: pair.settings) { return "pair '\(pair.name)': \(fault)" }
+            if let fault = MetadataPlacing.fault(of: pair, in: self) { return "pair '\(pair.name)': \(fault)" }
         }
         return nil
     }

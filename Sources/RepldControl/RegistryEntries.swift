@@ -39,6 +39,24 @@ package struct VolumeEntry: Codable, Hashable, Sendable {
     package var id: VolumeID { VolumeID(rawValue: number) }
 }
 
+/// Where a pair's metadata area is that lies in an element, as the registry keeps it.
+///
+/// Fixed when the pair is made: neither an element that grows nor roles that change move it.
+package struct InternalMetadata: Codable, Hashable, Sendable {
+    package var elementPath: String
+    package var offset: UInt64
+    /// The size of the area: no other one is placed in it.
+    package var byteCount: UInt64
+
+    package init(elementPath: String, offset: UInt64, byteCount: UInt64) {
+        self.elementPath = elementPath
+        self.offset = offset
+        self.byteCount = byteCount
+    }
+
+    package var end: UInt64 { offset + byteCount }
+}
+
 /// A pair as the registry keeps it.
 package struct PairEntry: Codable, Hashable, Sendable {
     package var id: PairID
@@ -54,6 +72,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var times = PairTimes()
     /// What its second element was when it was last open; an older daemon has not written it.
     package var mark: ElementMark?
+    /// Where its metadata is; `nil` for a file in the state directory.
+    package var internalMetadata: InternalMetadata?
 
     package init(
         id: PairID,
@@ -76,7 +96,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case mode, times, mark
+        case mode, times, mark, internalMetadata
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -106,6 +126,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
         mark = try container.decodeIfPresent(ElementMark.self, forKey: .mark)
+        internalMetadata = try container.decodeIfPresent(InternalMetadata.self, forKey: .internalMetadata)
     }
 
     /// An older daemon has not written them.
@@ -140,6 +161,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(mode, forKey: .mode)
         try container.encode(times, forKey: .times)
         try container.encodeIfPresent(mark, forKey: .mark)
+        try container.encodeIfPresent(internalMetadata, forKey: .internalMetadata)
     }
 }
 

@@ -49,6 +49,8 @@ extension ReplicationService {
                 byteCount: before.words.byteCount
             )
         }
+        endingMetadata.append((entry.name, entry.internalMetadata))
+        defer { endingMetadata.removeAll { $0.0 == entry.name } }
         try commitEnd(of: entry, volume: moved, aspect: aspect)
         endJobs(of: entry.id, because: "\(leavesAspect ? "Dissolve" : "Detach") took its place")
         var trouble: ControlError?
@@ -59,7 +61,7 @@ extension ReplicationService {
                 trouble = Self.controlError(error, "pair '\(entry.name)' is detached, but its target is still open")
             }
         }
-        forget(entry)
+        forget(entry, mayBeInUse: trouble != nil)
         let free = before.isSecondPrimary ? volume.elementPath : entry.targetPath
         let kept = leavesAspect ? "; a record of the point in time is kept" : ""
         record(
@@ -98,14 +100,18 @@ extension ReplicationService {
         }
     }
 
-    private func forget(_ entry: PairEntry) {
+    /// Forgets a pair that the registry does not have any more, and removes its metadata.
+    ///
+    /// Not from an element where the data plane may still write it.
+    private func forget(_ entry: PairEntry, mayBeInUse: Bool = false) {
         pairs[entry.id] = nil
+        if mayBeInUse && entry.internalMetadata != nil { return }
         do {
-            try DurableFile.remove(state.metadataPath(of: entry.id))
+            try state.removeMetadata(of: entry)
         } catch {
             logger.warning(
                 "metadata of a detached pair is left over",
-                metadata: ["file": "\(state.metadataPath(of: entry.id))", "reason": "\(error)"]
+                metadata: ["file": "\(state.metadataPlace(of: entry))", "reason": "\(error)"]
             )
         }
     }
@@ -134,7 +140,7 @@ enum ServingDoubt: Hashable, Sendable {
 extension ReplicationService {
     /// What stands against forgetting a pair that is not attached; `nil` when nothing does.
     func doubt(about entry: PairEntry) -> ServingDoubt? {
-        switch PairMetadata.read(state.metadataPath(of: entry.id).string) {
+        switch PairMetadata.read(state.metadataPlace(of: entry)) {
         case .blank:
             return .unreadable("its metadata is all zeroes, and once had a record")
         case .lost(let first, let second):
@@ -158,7 +164,15 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
         // Hosts may connect the moment the volume is open, before its other pairs are attached.
-        for pair in registry.content.pairs(of: volume) { try state.forgetCleanClose(of: pair.id) }
+        for pair in registry.content.pairs(of: volume) {
+            do {
+                try state.forgetCleanClose(of: pair)
+            } catch {
+                // What nobody can read and nobody will read again need not be changed.
+                if case .unreadable = doubt, pair.id == entry.id { continue }
+                throw error
+            }
+        }
         if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
         }

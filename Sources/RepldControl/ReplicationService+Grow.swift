@@ -57,6 +57,17 @@ extension ReplicationService {
                 suggestion: "mend that, and 'replctl volume retry \(entry.name)'"
             )
         }
+        if let pair = members.first(where: { $0.internalMetadata != nil }), let area = pair.internalMetadata {
+            throw ControlError(
+                .notInThisState,
+                """
+                volume '\(entry.name)' cannot grow: the metadata of pair '\(pair.name)' is in the way, at offset \(area.offset) of \
+                \(area.elementPath)
+                """,
+                suggestion:
+                    "Dissolve the pair ('replctl set \(pair.name) Dissolve'), grow, and make it again: it is compared then"
+            )
+        }
         for pair in members {
             guard let reason = pairs[pair.id]?.failure else { continue }
             throw ControlError(
@@ -70,7 +81,7 @@ extension ReplicationService {
     private func areas(of members: [PairEntry]) -> [MetadataArea] {
         members.map { pair in
             MetadataArea(
-                path: state.metadataPath(of: pair.id).string,
+                path: state.metadataPlace(of: pair).path,
                 granuleByteCount: pair.settings.granuleByteCount
             )
         }

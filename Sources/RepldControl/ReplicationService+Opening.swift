@@ -63,8 +63,8 @@ extension ReplicationService {
     private func servingElement(of entry: VolumeEntry) -> ServingElement {
         let members = registry.content.pairs(of: entry)
         let found = members.map { pair in
-            let path = state.metadataPath(of: pair.id).string
-            return (entry: pair, recovery: PairMetadata.read(path), metadataPath: path)
+            let place = state.metadataPlace(of: pair)
+            return (entry: pair, recovery: PairMetadata.read(place), metadata: place)
         }
         for pair in found { pairs[pair.entry.id]?.recovery = pair.recovery }
         return ServingElement.decide(found)
@@ -131,15 +131,15 @@ extension ReplicationService {
 
     /// The pair on the element of the two that does not serve.
     func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {
-        let path = state.metadataPath(of: entry.id).string
-        let isSecondPrimary = !isNew && PairMetadata.read(path).record?.isSecondPrimary ?? false
+        let place = state.metadataPlace(of: entry)
+        let isSecondPrimary = !isNew && PairMetadata.read(place).record?.isSecondPrimary ?? false
         let first = registry.content.volume(entry.volumeNumber)?.elementPath
         return PairOpening(
             id: entry.id,
             name: entry.name,
             volume: VolumeID(rawValue: entry.volumeNumber),
             targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
-            metadataPath: path,
+            metadata: place,
             settings: entry.settings,
             isNew: isNew
         )
@@ -155,7 +155,7 @@ extension ReplicationService {
         because reason: String
     ) async throws(ControlError) -> Bool {
         do {
-            try state.forgetCleanClose(of: pair.id)
+            try state.forgetCleanClose(of: pair)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
             return true

@@ -73,7 +73,9 @@ extension ReplicationService {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
         var before = try await situation(of: entry)
-        let volumeSubject = before.isAttached ? nil : "volume \(volume.name)"
+        // Its volume must not grow over an area that is about to be blanked.
+        let endsArea = entry.internalMetadata != nil && (operation == .detach || operation == .dissolve)
+        let volumeSubject = before.isAttached && !endsArea ? nil : "volume \(volume.name)"
         if let volumeSubject {
             // Its volume may just be opening, and attaching it.
             try begin("\(operation.name) of pair '\(entry.name)'", on: volumeSubject)

@@ -47,6 +47,10 @@ extension ReplicationService {
         if request.createsTarget ?? false { try await makeTarget(path, for: volume) }
         entry.mark = ElementMark.find(path)
         do {
+            if request.metadata == .internal {
+                let overwrites = request.overwritesMetadata ?? false
+                entry.internalMetadata = try await internalPlace(for: entry, of: volume, overwrites: overwrites)
+            }
             let isKnown = !(request.createsTarget ?? false)
             try await associate(entry, with: volume, isKnown ? aspect(of: volume.elementPath, path) : nil)
         } catch {
@@ -83,25 +87,31 @@ extension ReplicationService {
     ) async throws(ControlError) {
         let first = try await firstRecord(of: entry, aspect == nil ? .initialized : .inactive)
         do {
-            try state.write(first, of: entry.id)
+            try state.begin(first, of: entry)
         } catch {
             throw noRoom(for: entry, first.volumeByteCount, error)
         }
         do {
             try await plane.addPair(opening(of: entry, isNew: aspect == nil))
         } catch {
-            try? DurableFile.remove(state.metadataPath(of: entry.id))
+            try? state.removeMetadata(of: entry)
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")
         }
         do {
             try registry.commit { content in
                 content.pairs.append(entry)
+                // From here on the volume has a size of its own, whatever becomes of its element.
+                if entry.internalMetadata != nil,
+                    let index = content.volumes.firstIndex(where: { $0.number == volume.number })
+                {
+                    content.volumes[index].byteCount = first.volumeByteCount
+                }
                 // What it knew is in the pair now.
                 if let aspect { content.aspects.removeAll { $0 == aspect } }
             }
         } catch {
             try? await plane.detachPair(entry.id)
-            try? DurableFile.remove(state.metadataPath(of: entry.id))
+            try? state.removeMetadata(of: entry)
             throw error
         }
         pairs[entry.id] = PairRuntime(revision: 1)
@@ -133,7 +143,7 @@ extension ReplicationService {
         return ControlError(
             .notEnoughResources,
             """
-            the metadata of pair '\(entry.name)' needs \(OperationWords.bytes(needed)) in \(state.metadataPath(of: entry.id))
+            the metadata of pair '\(entry.name)' needs \(OperationWords.bytes(needed)) in \(state.metadataPlace(of: entry))
             """,
             suggestion: "make room there, or take a larger granule, which needs less",
             underlying: error.underlying

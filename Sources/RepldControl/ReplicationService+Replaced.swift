@@ -43,12 +43,12 @@ extension ReplicationService {
 
     /// Lets a pair forget what it knew of its target where another one lies in that place; durably, before it is attached.
     func forgetReplacedTarget(of entry: PairEntry) throws(ControlError) {
-        let record = PairMetadata.read(state.metadataPath(of: entry.id).string).record
+        let record = PairMetadata.read(state.metadataPlace(of: entry)).record
         guard let record, let volume = registry.content.volume(entry.volumeNumber) else { return }
         let path = record.isSecondPrimary ? volume.elementPath : entry.targetPath
         let known = record.isSecondPrimary ? volume.mark : entry.mark
         guard let known, let now = ElementMark.find(path), !known.isSame(as: now) else { return }
-        try state.forgetTarget(of: entry.id)
+        try state.forgetTarget(of: entry)
         self.record(
             "target-replaced",
             volume: volume.name,

@@ -99,12 +99,14 @@ extension ReplicationService {
     /// Which element is source and which is target; the size is not filled in.
     func roles(of entry: PairEntry, isSecondSource: Bool) -> PairWords {
         let first = registry.content.volume(entry.volumeNumber)?.elementPath ?? ""
-        return PairWords(
+        var words = PairWords(
             name: entry.name,
             sourcePath: isSecondSource ? entry.targetPath : first,
             targetPath: isSecondSource ? first : entry.targetPath,
             byteCount: 0
         )
+        words.metadataElementPath = entry.internalMetadata?.elementPath
+        return words
     }
 
     private func reply(for entry: VolumeEntry, _ status: EngineStatus) -> VolumeReply {
@@ -134,6 +136,9 @@ extension ReplicationService {
             activity: found.map { Self.activity(of: $0) }
         )
         reply.servingPath = server?.targetPath
+        if let byteCount = entry.byteCount, let element = entry.mark?.byteCount, element > byteCount {
+            reply.reservedByteCount = element - byteCount
+        }
         return reply
     }
 
@@ -175,6 +180,12 @@ extension ReplicationService {
             createdAt: entry.createdAt
         )
         reply.servingPath = now.isSecondPrimary ? entry.targetPath : volume?.elementPath
+        let place = state.metadataPlace(of: entry)
+        reply.metadata = MetadataReply(
+            kind: place.isInternal ? .internal : .external,
+            path: place.path,
+            offset: place.offset
+        )
         reply.mode = Enumerated(entry.mode)
         reply.syncState = Enumerated(SyncState.broken)
         reply.whenSynced = entry.times.synced

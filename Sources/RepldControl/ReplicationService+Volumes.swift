@@ -28,7 +28,7 @@ extension ReplicationService {
             try makeElement(path, byteCount: byteCount, isReadOnly: isReadOnly)
         }
         do {
-            try await serve(name: name, path: path, isReadOnly: isReadOnly)
+            try await serve(name, path, isReadOnly: isReadOnly, byteCount(for: request, path))
         } catch {
             if request.createByteCount != nil { try? DurableFile.remove(FilePath(path)) }
             throw error
@@ -73,7 +73,7 @@ extension ReplicationService {
         guard volumes[entry.number]?.failure != nil else { return try await volume(named: name) }
         // Hosts may connect the moment the volume is open, before its pairs are attached: from here on every byte of
         // those may differ.
-        for pair in registry.content.pairs(of: entry) { try state.forgetCleanClose(of: pair.id) }
+        for pair in registry.content.pairs(of: entry) { try state.forgetCleanClose(of: pair) }
         try await open(entry)
         if let reason = volumes[entry.number]?.failure {
             throw ControlError(.elementUnavailable, "volume '\(name)' still cannot be served: \(reason)")
@@ -107,6 +107,10 @@ extension ReplicationService {
         }
         if let pair = registry.content.pairs.first(where: { isSame($0.targetPath) }) {
             throw ControlError(.elementInUse, "\(path) is the target of pair '\(pair.name)' already")
+        }
+        let areas = registry.content.pairs.map { ($0.name, $0.internalMetadata) } + Array(endingMetadata)
+        if let pair = areas.first(where: { $0.1.map { isSame($0.elementPath) } ?? false }) {
+            throw ControlError(.elementInUse, "\(path) has the metadata of pair '\(pair.0)'")
         }
     }
 
@@ -142,7 +146,12 @@ extension ReplicationService {
     }
 
     /// Opens, then commits; what was opened is closed again when the registry cannot be written.
-    private func serve(name: String, path: String, isReadOnly: Bool) async throws(ControlError) {
+    private func serve(
+        _ name: String,
+        _ path: String,
+        isReadOnly: Bool,
+        _ byteCount: UInt64?
+    ) async throws(ControlError) {
         // The number is taken before the await: two additions at once must not get the same.
         let number = registry.content.nextVolumeNumber
         try registry.commit { $0.nextVolumeNumber = number + 1 }
@@ -151,11 +160,11 @@ extension ReplicationService {
             name: name,
             elementPath: path,
             isReadOnly: isReadOnly,
-            createdAt: Date()
+            createdAt: Date(),
+            byteCount: byteCount
         )
         do {
-            let opening = VolumeOpening(id: entry.id, name: name, path: path, isReadOnly: isReadOnly)
-            _ = try await plane.addVolume(opening)
+            _ = try await plane.addVolume(opening(of: entry))
         } catch {
             throw Self.controlError(error, "cannot open \(path) as volume '\(name)'")
         }

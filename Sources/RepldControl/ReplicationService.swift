@@ -81,6 +81,8 @@ package actor ReplicationService {
     var pairs: [PairID: PairRuntime] = [:]
     var log = EventLog()
     var frontEnds: [FrontEndAddress] = []
+    /// Areas in elements whose pairs, by name, have left the registry, and which are about to be blanked.
+    var endingMetadata: [(String, InternalMetadata?)] = []
     /// What is under way, by what it is done to: `volume db1`.
     private var inProgress: [String: String] = [:]
 

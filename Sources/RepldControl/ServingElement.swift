@@ -1,4 +1,5 @@
 package import RepldCore
+package import RepldDataPlane
 package import RepldFormat
 
 /// Which element of a volume serves its hosts: what the metadata records of its pairs say together.
@@ -19,25 +20,26 @@ package enum ServingElement: Hashable, Sendable {
 
     /// Decides by the pairs of one volume and what their metadata says.
     package static func decide(
-        _ pairs: [(entry: PairEntry, recovery: PairRecordRecovery, metadataPath: String)]
+        _ pairs: [(entry: PairEntry, recovery: PairRecordRecovery, metadata: MetadataPlace)]
     ) -> ServingElement {
         var claims: [(entry: PairEntry, record: PairRecord)] = []
         for pair in pairs {
             let detach = "or give the pair up: 'replctl set \(pair.entry.name) Detach' says what is lost"
+            let mend = pair.metadata.isInternal ? "bring back \(pair.metadata.path) as it was" : "put back the file"
             switch pair.recovery {
             case .blank:
                 return .nobody(
                     """
-                    the metadata \(pair.metadataPath) of pair '\(pair.entry.name)' is all zeroes, and once had a record: nobody \
-                    can say which element has the newer data; put back the file, \(detach)
+                    the metadata \(pair.metadata) of pair '\(pair.entry.name)' is all zeroes, and once had a record: nobody \
+                    can say which element has the newer data; \(mend), \(detach)
                     """
                 )
             case .found(let record), .older(let record, _):
                 guard record.pair == pair.entry.id else {
                     return .nobody(
                         """
-                        the metadata \(pair.metadataPath) of pair '\(pair.entry.name)' belongs to pair \(record.pair): nobody \
-                        can say which element has the newer data; put back the right file, \(detach)
+                        the metadata \(pair.metadata) of pair '\(pair.entry.name)' belongs to pair \(record.pair): nobody \
+                        can say which element has the newer data; \(mend), \(detach)
                         """
                     )
                 }
@@ -45,8 +47,8 @@ package enum ServingElement: Hashable, Sendable {
             case .lost(let first, let second):
                 return .nobody(
                     """
-                    neither record in \(pair.metadataPath) of pair '\(pair.entry.name)' can be read (\(first.words); \
-                    \(second.words)): nobody can say which element has the newer data; put back the file, \(detach)
+                    neither record in \(pair.metadata) of pair '\(pair.entry.name)' can be read (\(first.words); \
+                    \(second.words)): nobody can say which element has the newer data; \(mend), \(detach)
                     """
                 )
             }

@@ -1,7 +1,7 @@
 internal import Foundation
 internal import Glibc
 package import RepldCore
-internal import RepldDataPlane
+package import RepldDataPlane
 package import RepldFormat
 package import SystemPackage
 
@@ -11,7 +11,7 @@ package import SystemPackage
 ///     registry.json         volumes and pairs
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
-///     pairs/PAIR-ID.meta    a pair's record, `PairRecord.areaByteCount` bytes
+///     pairs/PAIR-ID.meta    a pair's metadata area, where that is not in an element
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
     private let lock: FileDescriptor
@@ -42,24 +42,30 @@ package struct StateDirectory: ~Copyable, Sendable {
     package var jobsPath: FilePath { path.appending("jobs.json") }
     package var usersPath: FilePath { path.appending("users.json") }
 
-    /// Where the record of a pair is kept.
-    package func metadataPath(of pair: PairID) -> FilePath {
-        path.appending("pairs").appending("\(pair).meta")
+    /// Where the metadata of a pair is kept.
+    package func metadataPlace(of pair: PairEntry) -> MetadataPlace {
+        if let place = pair.internalMetadata { return MetadataPlace(element: place.elementPath, offset: place.offset) }
+        return MetadataPlace(file: path.appending("pairs").appending("\(pair.id).meta").string)
     }
 
     /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
-    package func forgetTarget(of pair: PairID) throws(ControlError) {
-        try changeMetadata(of: pair) { try PairMetadata.forgetTarget($0) }
+    package func forgetTarget(of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.forgetTarget(of: pair.id, at: $0) }
     }
 
     /// Takes back, durably, that a pair was closed cleanly: from here on every byte of it may differ.
-    package func forgetCleanClose(of pair: PairID) throws(ControlError) {
-        try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose($0) }
+    package func forgetCleanClose(of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose(of: pair.id, at: $0) }
     }
 
-    /// Puts a record into the metadata of a pair.
-    package func write(_ record: PairRecord, of pair: PairID) throws(ControlError) {
-        try changeMetadata(of: pair) { try PairMetadata.write(record, to: $0) }
+    /// Puts the first record into the metadata of a pair that is being made.
+    package func begin(_ record: PairRecord, of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.begin(record, in: $0) }
+    }
+
+    /// Removes the metadata of a pair that is no more.
+    package func removeMetadata(of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.remove(pair.id, from: $0) }
     }
 
     /// Metadata files, whole or half written, of none of these pairs.
@@ -71,12 +77,19 @@ package struct StateDirectory: ~Copyable, Sendable {
             .map { path.appending("pairs").appending($0) }
     }
 
-    private func changeMetadata(of pair: PairID, _ change: (FilePath) throws -> Void) throws(ControlError) {
-        let file = metadataPath(of: pair)
+    private func changeMetadata(
+        of pair: PairEntry,
+        _ change: (MetadataPlace) throws -> Void
+    ) throws(ControlError) {
+        let place = metadataPlace(of: pair)
         do {
-            try change(file)
+            try change(place)
         } catch {
-            throw ControlError(.stateDirectory, "cannot write the pair metadata \(file)", underlying: error)
+            throw ControlError(
+                place.isInternal ? .elementUnavailable : .stateDirectory,
+                "cannot write the pair metadata \(place)",
+                underlying: error
+            )
         }
     }
 

@@ -1,5 +1,26 @@
 package import Foundation
 
+/// Where a pair's metadata is.
+package enum MetadataKind: String, Codable, Hashable, Sendable, CaseIterable {
+    /// A file in the daemon's state directory.
+    case external
+    /// The end of the volume's own element, behind the volume.
+    case `internal`
+}
+
+/// Where a pair's metadata is, and where in it.
+package struct MetadataReply: Codable, Hashable, Sendable {
+    package var kind: MetadataKind
+    package var path: String
+    package var offset: UInt64
+
+    package init(kind: MetadataKind, path: String, offset: UInt64) {
+        self.kind = kind
+        self.path = path
+        self.offset = offset
+    }
+}
+
 /// Asks for a pair: `POST /v1/pairs`.
 ///
 /// What is not given comes from the daemon's `pair-defaults`.
@@ -18,10 +39,14 @@ package struct PairCreateRequest: StrictRequest, Hashable {
     package var copyDepth: UInt8?
     /// How the copies are to get along with hosts and with each other.
     package var resync: ResyncRequest?
+    /// By default external.
+    package var metadata: MetadataKind?
+    /// Internal metadata is written over that of a pair which the daemon does not know.
+    package var overwritesMetadata: Bool?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
         case sourceVolume, targetPath, name, createsTarget, activates
-        case granuleByteCount, targetTimeoutSeconds, copyDepth, resync
+        case granuleByteCount, targetTimeoutSeconds, copyDepth, resync, metadata, overwritesMetadata
     }
 
     package init(
@@ -33,7 +58,9 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         granuleByteCount: UInt32? = nil,
         targetTimeoutSeconds: Double? = nil,
         copyDepth: UInt8? = nil,
-        resync: ResyncRequest? = nil
+        resync: ResyncRequest? = nil,
+        metadata: MetadataKind? = nil,
+        overwritesMetadata: Bool? = nil
     ) {
         self.sourceVolume = sourceVolume
         self.targetPath = targetPath
@@ -44,6 +71,8 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         self.targetTimeoutSeconds = targetTimeoutSeconds
         self.copyDepth = copyDepth
         self.resync = resync
+        self.metadata = metadata
+        self.overwritesMetadata = overwritesMetadata
     }
 }
 
@@ -93,6 +122,7 @@ package struct PairReply: Codable, Hashable, Sendable {
     /// The job that runs on it, or ran last.
     package var job: JobReply?
     package var settings: PairSettingsReply
+    package var metadata: MetadataReply?
     package var createdAt: Date
     package var whenEstablished: Date
     /// The point in time that the target holds: it is kept equal since, or it was equal until.

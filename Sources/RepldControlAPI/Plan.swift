@@ -27,6 +27,8 @@ package struct PlanReply: Codable, Hashable, Sendable {
     package var clientsDisconnected: Int
     /// Source and target would be other elements.
     package var updatesSynchronizedPath: Bool
+    /// What it depends on that its verdict does not know.
+    package var remark: String?
 
     /// Bytes of one element that would be written over.
     package struct Overwritten: Codable, Hashable, Sendable {

@@ -8,16 +8,29 @@ package struct VolumeAddRequest: StrictRequest, Hashable {
     /// Makes the element: a sparse file of this many bytes, which must not exist yet.
     package var createByteCount: UInt64?
     package var isReadOnly: Bool?
+    /// The volume's size, where it is not to have all of its element: a multiple of 4096.
+    package var byteCount: UInt64?
+    /// Leaves room for the metadata of a pair with the default granule behind the volume.
+    package var reservesMetadata: Bool?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case name, elementPath, createByteCount, isReadOnly
+        case name, elementPath, createByteCount, isReadOnly, byteCount, reservesMetadata
     }
 
-    package init(name: String, elementPath: String, createByteCount: UInt64? = nil, isReadOnly: Bool? = nil) {
+    package init(
+        name: String,
+        elementPath: String,
+        createByteCount: UInt64? = nil,
+        isReadOnly: Bool? = nil,
+        byteCount: UInt64? = nil,
+        reservesMetadata: Bool? = nil
+    ) {
         self.name = name
         self.elementPath = elementPath
         self.createByteCount = createByteCount
         self.isReadOnly = isReadOnly
+        self.byteCount = byteCount
+        self.reservesMetadata = reservesMetadata
     }
 }
 
@@ -59,6 +72,8 @@ package struct VolumeReply: Codable, Hashable, Sendable {
     /// Absent while the element is not open.
     package var byteCount: UInt64?
     package var blockByteCount: UInt32?
+    /// Bytes of its own element behind it, that metadata may have; absent where there are none.
+    package var reservedByteCount: UInt64?
     package var pairs: [String]
     package var createdAt: Date
     package var activity: VolumeActivity?

@@ -40,8 +40,7 @@ package struct PairOpening: Hashable, Sendable {
     package var volume: VolumeID
     /// The element of the two that does not serve hosts: an absolute path of a file or block device.
     package var targetPath: String
-    /// A file of `PairRecord.areaByteCount` bytes.
-    package var metadataPath: String
+    package var metadata: MetadataPlace
     package var settings: PairSettings
     /// Whether the pair is being made; otherwise its metadata says where it stood.
     package var isNew: Bool
@@ -51,7 +50,7 @@ package struct PairOpening: Hashable, Sendable {
         name: String,
         volume: VolumeID,
         targetPath: String,
-        metadataPath: String,
+        metadata: MetadataPlace,
         settings: PairSettings,
         isNew: Bool
     ) {
@@ -59,13 +58,13 @@ package struct PairOpening: Hashable, Sendable {
         self.name = name
         self.volume = volume
         self.targetPath = targetPath
-        self.metadataPath = metadataPath
+        self.metadata = metadata
         self.settings = settings
         self.isNew = isNew
     }
 }
 
-/// The metadata area of a pair, as far as its size goes.
+/// The metadata area of a pair that has a file of its own, as far as its size goes.
 package struct MetadataArea: Hashable, Sendable {
     package var path: String
     package var granuleByteCount: UInt32

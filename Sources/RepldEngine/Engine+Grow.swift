@@ -24,8 +24,19 @@ extension Engine where P: ~Copyable {
             )
             return .failure(.growthRefused(refusal))
         }
+        if size > former, let pair = pairWithMetadataBehind(volume) {
+            return .failure(.growthRefused(.pair(pair, .metadataBehind)))
+        }
         if let refusal = mapRefusal(volume, size) { return .failure(refusal) }
         return .success(VolumeGrowth(fromByteCount: former, toByteCount: size))
+    }
+
+    /// A pair whose area is a part of an element, where a larger volume might take it.
+    private func pairWithMetadataBehind(_ volume: Int) -> PairID? {
+        for pair in 0..<VolumeMachine.pairLimit where volumes[volume].metadataOffsets[pair] > 0 {
+            if let id = volumes[volume].machine.withPair(pair, { $0.id }) { return id }
+        }
+        return nil
     }
 
     /// The element that limits the volume: of a pair, or the one that serves.

@@ -83,6 +83,32 @@ package struct MetadataDump: Encodable, Sendable {
         return MetadataDump(area: area, offset: offset)
     }
 
+    /// How much of the end of an element is looked at, and in which steps.
+    private static var scanByteCount: UInt64 { 1 << 30 }
+    private static var scanStepByteCount: UInt64 { 4 << 20 }
+
+    /// Finds the only area at the end of an element by its records: where it begins.
+    ///
+    /// Never chooses between two: one may be left by a pair that was given up.
+    package static func find(in file: borrowing MetadataFile) throws(MetadataFileError) -> UInt64 {
+        let blockByteCount = UInt64(PairRecord.blockByteCount)
+        let end = file.byteCount / blockByteCount * blockByteCount
+        let start = end - min(end, scanByteCount)
+        var scan = MetadataScan()
+        var place = end
+        while place > start {
+            let from = place - min(place - start, scanStepByteCount)
+            let bytes = try file.read(from: from, byteCount: place - from)
+            unsafe scan.add(bytes.span.bytes, from: from)
+            place = from
+        }
+        switch scan.areas.count {
+        case 0: throw MetadataFileError(path: file.path, reason: .noArea(scannedByteCount: end - start))
+        case 1: return scan.areas[0].offset
+        default: throw MetadataFileError(path: file.path, reason: .severalAreas(offsets: scan.areas.map(\.offset)))
+        }
+    }
+
     /// Reads an area from memory, as far as it is there.
     package init(area: [UInt8], offset: UInt64) {
         let decision = Self.decide(area)

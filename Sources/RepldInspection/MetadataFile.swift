@@ -8,6 +8,9 @@ package struct MetadataFileError: Error, Sendable, Hashable, CustomStringConvert
         case inUse
         case notAFile
         case behindTheEnd(offset: UInt64, byteCount: UInt64)
+        /// It was looked for an area in so many bytes at the end.
+        case noArea(scannedByteCount: UInt64)
+        case severalAreas(offsets: [UInt64])
         case system(step: String, errorNumber: Int32)
     }
 
@@ -22,6 +25,10 @@ package struct MetadataFileError: Error, Sendable, Hashable, CustomStringConvert
             "\(path) is neither a regular file nor a block device"
         case .behindTheEnd(let offset, let byteCount):
             "\(path) has \(byteCount) bytes: nothing is at offset \(offset)"
+        case .noArea(let count):
+            "\(path) has no pair's record in its last \(count) bytes; say with --offset where the area begins"
+        case .severalAreas(let offsets):
+            "\(path) has several areas; choose one: \(offsets.map { "--offset \($0)" }.joined(separator: ", "))"
         case .system(let step, let number):
             "\(path): \(step) failed: \(unsafe String(cString: strerror(number)))"
         }

@@ -22,6 +22,8 @@ package enum GrowthRefusal: Hashable, Sendable {
         case metadataFails
         /// Its records of a growth before this one are not durable yet.
         case growing
+        /// Its metadata lies behind the volume.
+        case metadataBehind
     }
 
     package var words: String {
@@ -46,6 +48,7 @@ extension GrowthRefusal.PairObstacle {
         case .draining: "an operation has closed the volume's gate for a moment"
         case .detaching: "it is about to be detached"
         case .metadataFails: "its metadata cannot be written"
+        case .metadataBehind: "its metadata is in the way, behind the volume"
         case .growing: "its records of the growth before this one are not durable yet"
         }
     }

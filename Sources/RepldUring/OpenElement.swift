@@ -66,6 +66,18 @@ package final class OpenElement: Sendable {
         }
     }
 
+    /// Whether a path leads to this element now.
+    package func isSame(asPath path: String) -> Bool {
+        var own = repld_file_facts()
+        var other = repld_file_facts()
+        guard unsafe repld_file_facts_of_descriptor(descriptor, &own) == 0,
+            unsafe repld_file_facts_of_path(path, &other) == 0, own.kind == other.kind
+        else { return false }
+        if isBlockDevice { return own.own_major == other.own_major && own.own_minor == other.own_minor }
+        return own.device_major == other.device_major && own.device_minor == other.device_minor
+            && own.inode == other.inode
+    }
+
     /// How large it is now, where `geometry` says how large it was when it was opened; `nil` when it does not say.
     package var currentByteCount: UInt64? { ElementFacts.byteCount(descriptor) }
 

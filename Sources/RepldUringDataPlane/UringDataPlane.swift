@@ -18,7 +18,8 @@ package final class UringDataPlane: DataPlane {
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
-    private let logger: Logger
+    let logger: Logger
+    let openElements = OpenElements()
 
     /// Starts the thread; answers when its ring works.
     package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
@@ -154,20 +155,20 @@ package final class UringDataPlane: DataPlane {
             volumeByteCount: served.byteCount,
             granuleByteCount: UInt64(pair.settings.granuleByteCount)
         )
-        let maps = try await prepareMetadata(pair.metadataPath, record, layout, isNew: isNew)
-        let metadata = try await open(pair.metadataPath, isReadOnly: false)
-        let spec = PairSpec<UringPlatform>(
+        let (metadata, maps) = try await openMetadata(pair, record, layout, isNew: isNew)
+        var spec = PairSpec<UringPlatform>(
             volume: pair.volume,
             pair: pair.id,
             name: pair.name,
             target: ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath),
-            metadata: ElementSpec(handle: metadata, geometry: metadata.geometry, name: pair.metadataPath),
+            metadata: metadata,
             record: record,
             maps: maps,
             isNew: isNew,
             settings: pair.settings
         )
-        try await ask("pair '\(pair.name)'") { .addPair(spec, answer: $0) }
+        spec.metadataOffset = pair.metadata.offset
+        try await ask("pair '\(pair.name)'") { [spec] in .addPair(spec, answer: $0) }
     }
 
     package func detachPair(_ id: PairID) async throws(DataPlaneError) {
@@ -224,7 +225,7 @@ package final class UringDataPlane: DataPlane {
                                 volumeByteCount: growth.toByteCount,
                                 granuleByteCount: UInt64(area.granuleByteCount)
                             )
-                            try MetadataFile.enlarge(area.path, at: 0, layout)
+                            try MetadataFile.enlarge(area.path, layout)
                         }
                     }
                 )
@@ -260,95 +261,8 @@ package final class UringDataPlane: DataPlane {
         await end.wait()
     }
 
-    /// What the metadata says of a pair, or what is to be assumed when it says nothing.
-    private static func record(
-        of pair: PairOpening,
-        volumeByteCount: UInt64
-    ) throws(DataPlaneError) -> (record: PairRecord, isNew: Bool) {
-        func assumed(_ state: CopyState) -> PairRecord {
-            PairRecord(
-                sequence: 0,
-                pair: pair.id,
-                volumeByteCount: volumeByteCount,
-                copyState: state.rawValue,
-                isClosedCleanly: false
-            )
-        }
-        if pair.isNew {
-            var record = assumed(.initialized)
-            // Behind the one that says that there is a pair, so that it stays whole while the next is written.
-            if case .found(let first) = PairMetadata.read(pair.metadataPath), first.pair == pair.id {
-                record.sequence = first.sequence
-            }
-            return (record, true)
-        }
-        switch PairMetadata.read(pair.metadataPath) {
-        case .found(var record), .older(var record, _):
-            guard record.pair == pair.id else {
-                throw DataPlaneError(
-                    .metadata,
-                    "\(pair.metadataPath) belongs to pair \(record.pair), not to \(pair.id)"
-                )
-            }
-            if record.volumeByteCount != volumeByteCount {
-                record.volumeByteCount = volumeByteCount
-                record.isClosedCleanly = false
-                record.mapTrust = .none
-            }
-            return (record, false)
-        case .blank:
-            throw DataPlaneError(
-                .metadata,
-                """
-                the records in \(pair.metadataPath) are all zeroes, and once were not: nobody can say which element has the newer \
-                data
-                """
-            )
-        case .lost(let first, let second):
-            throw DataPlaneError(
-                .metadata,
-                """
-                neither record in \(pair.metadataPath) can be read (\(first.words); \(second.words)): \
-                nobody can say which element has the newer data
-                """
-            )
-        }
-    }
-
-    /// Reads a metadata area on a thread that may wait for a slow device.
-    private func prepareMetadata(
-        _ path: String,
-        _ record: PairRecord,
-        _ layout: MetadataLayout,
-        isNew: Bool
-    ) async throws(DataPlaneError) -> RecoveredMaps {
-        let result: Result<RecoveredMaps, DataPlaneError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(DataPlaneError) in
-                        try MetadataFile.prepare(path, at: 0, record, layout, isNew: isNew)
-                    }
-                )
-            }
-        }
-        let maps = try result.get()
-        if let distrust = maps.distrust {
-            logger.warning(
-                "everything is compared: what the metadata says of a pair's differences cannot be relied on",
-                metadata: ["file": "\(path)", "reason": "\(distrust)"]
-            )
-        }
-        if maps.damagedSectorCount > 0 {
-            logger.warning(
-                "bitmap sectors are damaged; what they stood for is compared",
-                metadata: ["file": "\(path)", "sectors": "\(maps.damagedSectorCount)"]
-            )
-        }
-        return maps
-    }
-
     /// Opens an element on a thread that may wait for a slow device.
-    private func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
+    func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
         let result: Result<OpenElement, ElementOpenError> = await withCheckedContinuation { continuation in
             DispatchQueue.global().async {
                 continuation.resume(
@@ -359,7 +273,9 @@ package final class UringDataPlane: DataPlane {
             }
         }
         switch result {
-        case .success(let element): return element
+        case .success(let element):
+            openElements.note(element)
+            return element
         case .failure(let error): throw DataPlaneError(.element, "\(error)")
         }
     }

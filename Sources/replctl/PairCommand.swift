@@ -3,6 +3,8 @@ import Foundation
 import RepldControlAPI
 import RepldControlClient
 
+extension MetadataKind: ExpressibleByArgument {}
+
 /// `replctl pair`: volumes and their copies.
 struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,7 +17,11 @@ struct PairCommand: AsyncParsableCommand {
 
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Pair a volume with a target and copy it there, while hosts go on."
+            abstract: "Pair a volume with a target and copy it there, while hosts go on.",
+            discussion: """
+                With '--metadata internal' what the pair remembers goes with the source, and is lost with it: a Failover from a \
+                source that is dead needs external metadata (with internal one, a Detach has to follow before hosts may write). Such a volume is added with --reserve-metadata or --size.
+                """
         )
 
         @OptionGroup var common: CommonOptions
@@ -25,6 +31,13 @@ struct PairCommand: AsyncParsableCommand {
         @Option(help: "Name of the pair; by default the volume's with '-mirror'.") var name: String?
         @Flag(help: "Make the target: a sparse file as large as the volume.") var create = false
         @Option(help: "Granule in which differences are remembered: 4KiB to 1MiB.") var granule: String?
+        @Option(
+            help:
+                "Where the metadata is: 'external', in the state directory, or 'internal', at the end of the volume's element."
+        )
+        var metadata: MetadataKind = .external
+        @Flag(help: "Let internal metadata take the place of that of a pair that the daemon does not know.")
+        var overwriteMetadata = false
         @OptionGroup var resync: ResyncOptions
         @Flag(help: "Let the first copy wait until 'replctl pair resync --resume'.") var paused = false
         @Flag(inversion: .prefixedNo, help: "Start the first copy at once.") var activate = true
@@ -35,6 +48,8 @@ struct PairCommand: AsyncParsableCommand {
             var request = PairCreateRequest(sourceVolume: source, targetPath: Arguments.absolute(target), name: name)
             request.createsTarget = create
             request.activates = activate
+            if metadata == .internal { request.metadata = .internal }
+            if overwriteMetadata { request.overwritesMetadata = true }
             if let granule {
                 let count = try Arguments.size(granule, "--granule")
                 guard let count = UInt32(exactly: count) else {
@@ -57,6 +72,9 @@ struct PairCommand: AsyncParsableCommand {
         }
 
         func validate() throws {
+            if overwriteMetadata, metadata == .external {
+                throw ValidationError("--overwrite-metadata: only with '--metadata internal'")
+            }
             if wait, !activate { throw ValidationError("--wait: without --activate there is nothing to wait for") }
         }
     }

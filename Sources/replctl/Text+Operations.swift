@@ -76,6 +76,7 @@ extension Text {
             rows.append(
                 ("Clients", plan.clientsDisconnected == 0 ? "stay" : "\(plan.clientsDisconnected) disconnected")
             )
+            if let remark = plan.remark { rows.append(("But", remark)) }
             if plan.updatesSynchronizedPath { rows.append(("Roles", "source and target change places")) }
         }
         return fields(rows)

@@ -27,6 +27,14 @@ enum Text {
             let block = volume.blockByteCount.map { ", blocks of \($0) bytes" } ?? ""
             rows.append(("Size", "\(ByteCount.format(count)) (\(count) bytes)\(block)"))
         }
+        if let count = volume.reservedByteCount {
+            rows.append(
+                (
+                    "Reserve",
+                    "\(ByteCount.format(count)) (\(count) bytes) of the element behind the volume, for metadata"
+                )
+            )
+        }
         rows.append(("Pairs", volume.pairs.isEmpty ? "none" : volume.pairs.joined(separator: ", ")))
         if let activity = volume.activity {
             rows += [
@@ -97,12 +105,7 @@ enum Text {
             if let speed = speed(copy) { rows.append(("Speed", speed)) }
         }
         if let job = pair.job { rows.append(("Job", "\(job.id): \(job.operation.name), \(job.state.name)")) }
-        let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
-        let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
-        rows.append(
-            ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)")
-        )
-        rows += resync(pair)
+        rows += settings(pair) + resync(pair)
         rows.append(
             ("Recovery", "\(pair.copyRecoveryMode.name), \(pair.copyMethodology.name), \(pair.replicaType.name)")
         )
@@ -115,6 +118,15 @@ enum Text {
         for (name, date) in times { if let date { rows.append((name, time(date))) } }
         rows.append(("Revision", String(pair.revision)))
         return fields(rows)
+    }
+
+    private static func settings(_ pair: PairReply) -> [(String, String)] {
+        let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
+        let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
+        let words = "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)"
+        guard let place = pair.metadata else { return [("Settings", words)] }
+        let offset = place.kind == .internal ? ", internal, at offset \(place.offset)" : ""
+        return [("Settings", words), ("Metadata", place.path + offset)]
     }
 
     /// One line of `pair watch`; with a bar where it is redrawn.

@@ -19,13 +19,24 @@ struct VolumeCommand: AsyncParsableCommand {
         @Option(help: "The file or block device that holds the data.", completion: .file()) var element: String
         @Option(help: "Make the element: a sparse file of this size, such as 10GiB.") var create: String?
         @Flag(help: "Refuse writes of hosts.") var readOnly = false
+        @Option(help: "Take only so much of the element, such as 10GiB: a multiple of 4KiB.") var size: String?
+        @Flag(help: "Leave room behind the volume for the metadata of a pair, for 'pair create --metadata internal'.")
+        var reserveMetadata = false
+
+        func validate() throws {
+            if size != nil, reserveMetadata {
+                throw ValidationError("--size, --reserve-metadata: the volume's size is one or the other")
+            }
+        }
 
         func run() async throws {
             let request = VolumeAddRequest(
                 name: name,
                 elementPath: Arguments.absolute(element),
                 createByteCount: try create.map { try Arguments.size($0, "--create") },
-                isReadOnly: readOnly
+                isReadOnly: readOnly,
+                byteCount: try size.map { try Arguments.size($0, "--size") },
+                reservesMetadata: reserveMetadata ? true : nil
             )
             let reply: VolumeReply = try await common.client.call(.post, "/v1/volumes", body: request)
             try common.show(reply, Text.volume)
@@ -63,7 +74,8 @@ struct VolumeCommand: AsyncParsableCommand {
                 Enlarge the elements of the volume and of all its pairs first: files and block devices, while they are in use. \
                 Hosts go on meanwhile, and the pairs copy the new space. Clients that connect afterwards see the new size; \
                 those that are connected keep the size that they have seen, because NBD cannot tell them, and have to \
-                connect again. A volume does not shrink.
+                connect again. A volume does not shrink, and it does not grow while the metadata of a pair lies behind it. What was \
+                kept free for metadata is taken as well, unless --size says otherwise.
                 """
         )
 

@@ -21,7 +21,7 @@ extension FakeDataPlane {
 
     func mendElement(_ path: String) { state.withLock { $0.failures[path] = nil } }
 
-    /// The next operation waits for `release`.
+    /// The next operation or detach waits for `release`.
     func hold() { state.withLock { $0.isHolding = true } }
 
     /// Whether a call waits.
@@ -290,8 +290,13 @@ extension FakeDataPlane {
         record.isSecondPrimary = pair.status.isSecondPrimary
         record.isTargetConsistent = pair.status.facts.isTargetConsistent
         record.isSourceAhead = pair.status.facts.isSourceAhead
-        let area = PairMetadata.area(with: record, insteadOf: "/dev/null")
-        try? Data(area).write(to: URL(filePath: pair.opening.metadataPath))
+        let place = pair.opening.metadata
+        if place.isInternal {
+            try? PairMetadata.begin(record, in: place)
+        } else {
+            let area = PairMetadata.area(with: record, insteadOf: "/dev/null")
+            try? Data(area).write(to: URL(filePath: place.path))
+        }
     }
 }
 

@@ -98,7 +98,7 @@ final class FakeDataPlane: DataPlane {
         }
         var status = PairStatus.initialized(pair, byteCount: source)
         if !pair.isNew {
-            switch PairMetadata.read(pair.metadataPath) {
+            switch PairMetadata.read(pair.metadata) {
             case .found(let record), .older(let record, _): status.take(record, byteCount: source)
             case .blank, .lost: break
             }
@@ -111,6 +111,7 @@ final class FakeDataPlane: DataPlane {
 
     func detachPair(_ id: PairID) async throws(DataPlaneError) {
         note(.detachPair)
+        await waitWhileHeld()
         state.withLock { $0.pairs[id] = nil }
     }
 
@@ -120,13 +121,7 @@ final class FakeDataPlane: DataPlane {
         isForced: Bool
     ) async throws(DataPlaneError) -> OperationStart {
         note(.operate(operation))
-        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-            let isHeld = state.withLock { state in
-                if state.isHolding { state.held = continuation }
-                return state.isHolding
-            }
-            if !isHeld { continuation.resume() }
-        }
+        await waitWhileHeld()
         let (result, events) = state.withLock { begin(operation, of: id, isForced: isForced, &$0) }
         for event in events { continuation.yield(event) }
         switch result {
@@ -227,6 +222,16 @@ final class FakeDataPlane: DataPlane {
             return state.beforeCall
         }
         hook?(call)
+    }
+
+    private func waitWhileHeld() async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            let isHeld = state.withLock { state in
+                if state.isHolding { state.held = continuation }
+                return state.isHolding
+            }
+            if !isHeld { continuation.resume() }
+        }
     }
 
     private func failIfBroken(_ path: String) throws(DataPlaneError) {

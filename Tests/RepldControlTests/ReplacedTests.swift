@@ -180,12 +180,12 @@ import Testing
             isClosedCleanly: true
         )
         record.mapTrust = .exact
-        try PairMetadata.write(record, to: FilePath(path))
+        try PairMetadata.write(record, to: MetadataPlace(file: path))
         let file = try FileDescriptor.open(FilePath(path), .readWrite)
         try file.writeAll(toAbsoluteOffset: 8192, Array(repeating: UInt8(7), count: 8192))
         try file.close()
         let before = ElementMark.find(path)
-        try PairMetadata.forgetCleanClose(FilePath(path))
+        try PairMetadata.forgetCleanClose(of: record.pair, at: MetadataPlace(file: path))
         #expect(ElementMark.find(path) == before, "it is the same file")
         let now = try #require(PairMetadata.read(path).record)
         #expect(now.sequence == 2 && !now.isClosedCleanly && now.mapTrust == .none)

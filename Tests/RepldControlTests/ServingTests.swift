@@ -38,7 +38,7 @@ import Testing
     private func decide(_ recoveries: PairRecordRecovery...) -> ServingElement {
         ServingElement.decide(
             recoveries.enumerated().map { index, recovery in
-                (entry: entry(UInt64(index + 1)), recovery: recovery, metadataPath: "/m\(index + 1)")
+                (entry: entry(UInt64(index + 1)), recovery: recovery, metadata: MetadataPlace(file: "/m\(index + 1)"))
             }
         )
     }
@@ -260,7 +260,7 @@ import Testing
         (second.name, second.targetPath, second.mark) = ("m2", other, ElementMark.find(other))
         record.pair = second.id
         try registry.commit { $0.pairs.append(second) }
-        try PairMetadata.write(record, to: FilePath(copy.file("state/pairs/\(second.id).meta")))
+        try PairMetadata.write(record, to: MetadataPlace(file: copy.file("state/pairs/\(second.id).meta")))
         let service = try ServiceFixture(in: copy)
         try await service.service.start()
         #expect(service.plane.calls.isEmpty)

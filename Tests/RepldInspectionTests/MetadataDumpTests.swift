@@ -66,6 +66,41 @@ import Testing
         return area
     }
 
+    /// A file of that many blocks with areas at some of them.
+    private func element(_ places: [Int], blockCount: Int = 2000) throws -> String {
+        var bytes = [UInt8](repeating: 7, count: blockCount * 4096 + 512)
+        for place in places {
+            let area = area(record)
+            bytes.replaceSubrange(place * 4096..<place * 4096 + area.count, with: area)
+        }
+        let path = NSTemporaryDirectory() + "repld-scan-" + UUID().uuidString
+        try Data(bytes).write(to: URL(filePath: path))
+        return path
+    }
+
+    @Test(arguments: [1, 1023, 1024, 1900])
+    func findsTheOnlyAreaOfAnElement(place: Int) throws {
+        let path = try element([place])
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let file = try MetadataFile(path: path)
+        let offset = try MetadataDump.find(in: file)
+        #expect(offset == UInt64(place * 4096))
+        #expect(try MetadataDump.read(file, offset: offset).trust == "exact")
+    }
+
+    @Test func doesNotChooseBetweenAreas() throws {
+        let path = try element([100, 1900])
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let file = try MetadataFile(path: path)
+        let error = #expect(throws: MetadataFileError.self) { _ = try MetadataDump.find(in: file) }
+        #expect(error?.reason == .severalAreas(offsets: [100 * 4096, 1900 * 4096]))
+        let none = try element([])
+        defer { try? FileManager.default.removeItem(atPath: none) }
+        let empty = try MetadataFile(path: none)
+        let missing = #expect(throws: MetadataFileError.self) { _ = try MetadataDump.find(in: empty) }
+        #expect(missing?.reason == .noArea(scannedByteCount: 2000 * 4096))
+    }
+
     @Test func saysWhatWasWritten() {
         let dump = MetadataDump(area: area(record), offset: 0)
         #expect(dump.blocks.map(\.counts) == [true, false] && dump.blocks.allSatisfy { $0.damage == nil })

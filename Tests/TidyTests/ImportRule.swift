@@ -34,11 +34,13 @@ struct ImportRule {
         "RepldControlAPI": Allowed(own: ["RepldPair"], foreign: ["Foundation", "FoundationEssentials"]),
         "RepldControlClient": Allowed(own: ["RepldControlAPI"], foreign: nil),
         "RepldDataPlane": Allowed(
-            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine"],
-            foreign: ["Foundation"]
+            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "CRepldLinux"],
+            foreign: ["Foundation", "Glibc"]
         ),
         "RepldUringDataPlane": Allowed(
-            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "RepldUring", "RepldDataPlane"],
+            own: [
+                "RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "RepldUring", "RepldDataPlane", "CRepldLinux",
+            ],
             foreign: nil
         ),
         "RepldControl": Allowed(
