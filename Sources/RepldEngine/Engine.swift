@@ -17,6 +17,8 @@ enum TokenKind: UInt8 {
     case log = 6
     /// A bitmap page of a pair; the leg is the pair, the slot's index the page's place.
     case page = 7
+    /// An examination of what an operation of a volume's machine has read; everything else as of that.
+    case examination = 8
     /// Front-end operations; the front end gives leg and slot their meaning.
     case accept = 16
     case receive = 17
@@ -234,7 +236,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             invariantFailed("a completion carries a token that the engine made")
         }
         switch kind {
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .examination:
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)

@@ -153,7 +153,7 @@ extension Engine where P: ~Copyable {
             sendCompleted(Int(slot.index), completion)
         case .query:
             queryCompleted(slot, completion)
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .examination:
             invariantFailed("completions of elements go to the machines")
         }
     }

@@ -34,6 +34,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         case verifyRechecks = "chunks written during a verify and looked at again"
         case verifyLocks = "chunks of a verify compared under a lock"
         case rottenSectors = "rotten sectors that a verify found and ResyncReplica repaired"
+        case examinations = "examinations away from the loop"
         case comparisonsAtRest = "comparisons of all copies at rest"
     }
 

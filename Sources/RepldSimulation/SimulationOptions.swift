@@ -37,6 +37,9 @@ package struct SimulationOptions: Sendable {
     package var pauseOneIn: UInt64
     package var verifyOneIn: UInt64
     package var rotOneIn: UInt64
+    /// Longest time of one examination of what a mover or a verify has read; 0 where it is over with the next turn.
+    package var examinationLimitNanoseconds: UInt64
+    package var examinerStuckOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -75,6 +78,8 @@ package struct SimulationOptions: Sendable {
         pauseOneIn = pick([0, 0, 40, 150])
         verifyOneIn = pick([0, 10, 50])
         rotOneIn = pick([0, 50, 200])
+        examinationLimitNanoseconds = pick([0, 100_000, 2_000_000, 50_000_000])
+        examinerStuckOneIn = pick([0, 0, 100])
     }
 
     /// Where things are in the metadata areas.
