@@ -70,6 +70,10 @@ struct ImmediatePlatform: ~Copyable, Platform {
         succeed(token, 0)
     }
 
+    mutating func examine(_ examination: DataExamination, token: Token) {
+        completed.append(Completion(token: token, count: examination.isMatch ? 1 : 0, failure: nil))
+    }
+
     mutating func startAccepting(_ listener: Never, token: Token) {}
     mutating func stopAccepting(token: Token) {}
     mutating func receive(_ socket: SocketID, into memory: UnsafeMutableRawBufferPointer, token: Token) {}

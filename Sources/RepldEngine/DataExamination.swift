@@ -1,7 +1,56 @@
 internal import RepldCore
 
-/// Looks at data that the mover or a verify has read.
-package enum DataExamination {
+/// A question about data that the mover or a verify has read.
+@safe
+package struct DataExamination: BitwiseCopyable {
+    package enum Kind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+        /// Whether every byte of the first buffer is zero; there is no second.
+        case isZero
+        case isEqual
+        case haveEqualDigests
+    }
+
+    package var kind: Kind
+    package var first: UnsafeRawBufferPointer
+    package var second: UnsafeRawBufferPointer
+
+    package init(_ kind: Kind, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) {
+        self.kind = kind
+        unsafe self.first = first
+        unsafe self.second = second
+    }
+
+    /// The answer, for which all of the data may be looked at.
+    package var isMatch: Bool {
+        switch kind {
+        case .isZero: unsafe Self.isZero(first)
+        case .isEqual: unsafe Self.isEqual(first, second)
+        case .haveEqualDigests: unsafe Self.haveEqualDigests(first, second)
+        }
+    }
+
+    /// As much as the loop looks at itself: less than handing it to another thread takes.
+    package static var glanceByteCount: Int { 4096 }
+
+    /// The answer, where it is known after the first few bytes; `nil` where the rest has to be looked at.
+    ///
+    /// Most data that is to be copied is not zero, and says so at once. Digests are of what is most often equal: no look at the
+    /// beginning saves the rest.
+    package var answerAtAGlance: Bool? {
+        if unsafe first.count <= Self.glanceByteCount { return isMatch }
+        let beginning = 0..<Self.glanceByteCount
+        switch kind {
+        case .haveEqualDigests: return nil
+        case .isZero: return unsafe Self.isZero(UnsafeRawBufferPointer(rebasing: first[beginning])) ? nil : false
+        case .isEqual:
+            let isSame = unsafe Self.isEqual(
+                UnsafeRawBufferPointer(rebasing: first[beginning]),
+                UnsafeRawBufferPointer(rebasing: second[beginning])
+            )
+            return isSame ? nil : false
+        }
+    }
+
     /// Whether every byte is zero; ends at the first 64 bytes that are not.
     package static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
         var offset = 0

@@ -93,7 +93,7 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private func bytes(_ buffer: BufferID, _ length: Int) -> UnsafeMutableRawBufferPointer {
+    func bytes(_ buffer: BufferID, _ length: Int) -> UnsafeMutableRawBufferPointer {
         unsafe UnsafeMutableRawBufferPointer(rebasing: pool.bytes(of: buffer)[..<length])
     }
 
@@ -148,49 +148,17 @@ extension Engine where P: ~Copyable {
         default:
             break
         }
-        let isMatch = failure == nil && examine(volume, slot)
+        var isMatch = false
+        if kind == .examination {
+            isMatch = completion.count != 0
+        } else if failure == nil {
+            guard let answer = examine(slot, place: place, volume: volume) else { return }
+            isMatch = answer
+        }
         let leg = volumes[volume].leg(atPlace: place)
         volumes[volume].machine.completed(slot, leg: leg, OperationOutcome(failure: failure, isMatch: isMatch))
         carryOut(volume)
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
-    }
-
-    /// What the mover wants to know about data that was read for it.
-    private func examine(_ volume: Int, _ slot: SlotID) -> Bool {
-        let operands = volumes[volume].machine.operands(of: slot)
-        let length = Int(operands.extent.length)
-        switch operands.examination {
-        case .none:
-            return false
-        case .isZero:
-            return unsafe DataExamination.isZero(UnsafeRawBufferPointer(bytes(operands.buffer, length)))
-        case .haveEqualDigests:
-            return unsafe DataExamination.haveEqualDigests(
-                UnsafeRawBufferPointer(bytes(operands.buffer, length)),
-                UnsafeRawBufferPointer(bytes(operands.secondBuffer, length))
-            )
-        case .isEqual:
-            return unsafe DataExamination.isEqual(
-                UnsafeRawBufferPointer(bytes(operands.buffer, length)),
-                UnsafeRawBufferPointer(bytes(operands.secondBuffer, length))
-            )
-        }
-    }
-
-    /// The next blocks in which what was read of the two elements differs.
-    private mutating func locateDifference(_ slot: SlotID, from offset: UInt64, volume: Int) {
-        let operands = volumes[volume].machine.operands(of: slot)
-        let length = Int(operands.extent.length)
-        let found = unsafe DataExamination.nextDifference(
-            UnsafeRawBufferPointer(bytes(operands.buffer, length)),
-            UnsafeRawBufferPointer(bytes(operands.secondBuffer, length)),
-            from: Int(offset - operands.extent.offset),
-            blockByteCount: Int(volumes[volume].geometry.logicalBlockByteCount)
-        )
-        let extent = found.map { run in
-            Extent(offset: operands.extent.offset + UInt64(run.lowerBound), length: UInt64(run.count))
-        }
-        volumes[volume].machine.differenceLocated(slot, extent)
     }
 
     // MARK: - Writing zeroes out

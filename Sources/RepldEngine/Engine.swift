@@ -21,6 +21,8 @@ enum TokenKind: UInt8 {
     case undoPage = 8
     /// A pair's undo area is emptied; the leg is the pair.
     case undoEmptied = 9
+    /// An examination of what an operation of a volume's machine has read; everything else as of that.
+    case examination = 10
     /// Front-end operations; the front end gives leg and slot their meaning.
     case accept = 16
     case receive = 17
@@ -238,7 +240,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             invariantFailed("a completion carries a token that the engine made")
         }
         switch kind {
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied,
+            .examination:
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)

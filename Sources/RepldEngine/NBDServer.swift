@@ -153,7 +153,8 @@ extension Engine where P: ~Copyable {
             sendCompleted(Int(slot.index), completion)
         case .query:
             queryCompleted(slot, completion)
-        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied:
+        case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied,
+            .examination:
             invariantFailed("completions of elements go to the machines")
         }
     }

@@ -168,6 +168,11 @@ package protocol Platform: ~Copyable {
         token: Token
     )
 
+    /// Answers a question about bulk data in memory, away from the loop; the count is 1 for a match, 0 otherwise.
+    ///
+    /// The memory stays as it is until the completion.
+    mutating func examine(_ examination: DataExamination, token: Token)
+
     /// Accepts connections until `stopAccepting`; each is one completion whose count is the new `SocketID.index`.
     /// A failure of one accept (no descriptors left) is a completion with a failure; accepting goes on.
     mutating func startAccepting(_ listener: ListenerHandle, token: Token)

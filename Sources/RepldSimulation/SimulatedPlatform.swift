@@ -8,15 +8,21 @@ package final class SimulatedWorld {
     package private(set) var now: UInt64 = 1
     package var random: RandomSource
     private var operations: [SimulatedOperation] = []
+    private var examinations: [SimulatedExamination] = []
     private var nextSequence: UInt64 = 0
     package var isWakePending = false
     /// Longest time of one disk operation, in nanoseconds.
     package var latencyLimitNanoseconds: UInt64 = 2_000_000
+    /// Longest time of one examination of data, in nanoseconds; 0 where they are over with the next turn.
+    package var examinationLimitNanoseconds: UInt64 = 0
+    /// Examinations are not over until this is false again: the thread that makes them gets no core.
+    package var isExaminerStuck = false
     package private(set) var operationCount: UInt64 = 0
+    package private(set) var examinationCount = 0
 
     package init(seed: UInt64) { random = RandomSource(seed: seed) }
 
-    package var hasOperationsInFlight: Bool { !operations.isEmpty }
+    package var hasOperationsInFlight: Bool { !operations.isEmpty || !examinations.isEmpty }
 
     func start(_ disk: SimulatedDisk, _ kind: SimulatedOperation.Kind, byteCount: Int, token: Token) {
         let operation = SimulatedOperation(
@@ -31,6 +37,13 @@ package final class SimulatedWorld {
         operations.append(operation)
     }
 
+    func start(_ examination: DataExamination, token: Token) {
+        let limit = examinationLimitNanoseconds
+        let dueAt = limit == 0 ? now : now + 1 + random.below(limit)
+        examinations.append(SimulatedExamination(examination, token: token, dueAt: dueAt, sequence: nextSequence))
+        nextSequence += 1
+    }
+
     /// Lets time pass to the next completion, at most to `deadline`.
     func advance(to deadline: UInt64, into completions: inout BoundedQueue<Completion>) {
         if isWakePending {
@@ -38,6 +51,22 @@ package final class SimulatedWorld {
             completions.append(Completion(token: .wake, count: 0, failure: nil))
             return
         }
+        let operation = nextOperation()
+        let examination = nextExamination()
+        let operationMoment = operation.map { (operations[$0].dueAt, operations[$0].sequence) } ?? (.max, .max)
+        let examinationMoment = examination.map { (examinations[$0].dueAt, examinations[$0].sequence) } ?? (.max, .max)
+        guard min(operationMoment.0, examinationMoment.0) <= deadline else {
+            now = max(now, deadline)
+            return
+        }
+        if let index = examination, examinationMoment < operationMoment {
+            completions.append(endExamination(index))
+        } else if let index = operation {
+            completions.append(endOperation(index))
+        }
+    }
+
+    private func nextOperation() -> Int? {
         var next: Int?
         for index in operations.indices where !operations[index].disk.faults.isStuck {
             guard let best = next else {
@@ -47,15 +76,30 @@ package final class SimulatedWorld {
             let left = (operations[index].dueAt, operations[index].sequence)
             if left < (operations[best].dueAt, operations[best].sequence) { next = index }
         }
-        guard let index = next, operations[index].dueAt <= deadline else {
-            now = max(now, deadline)
-            return
+        return next
+    }
+
+    private func nextExamination() -> Int? {
+        if isExaminerStuck { return nil }
+        return examinations.indices.min {
+            (examinations[$0].dueAt, examinations[$0].sequence) < (examinations[$1].dueAt, examinations[$1].sequence)
         }
+    }
+
+    private func endOperation(_ index: Int) -> Completion {
         let operation = operations.remove(at: index)
         now = max(now, operation.dueAt)
         operationCount += 1
         let failure = operation.disk.apply(operation, random: &random)
-        completions.append(Completion(token: operation.token, count: operation.byteCount, failure: failure))
+        return Completion(token: operation.token, count: operation.byteCount, failure: failure)
+    }
+
+    private func endExamination(_ index: Int) -> Completion {
+        let ended = examinations.remove(at: index)
+        now = max(now, ended.dueAt)
+        examinationCount += 1
+        invariant(ended.isUntouched, "memory stays as it is while it is examined")
+        return Completion(token: ended.token, count: ended.examination.isMatch ? 1 : 0, failure: nil)
     }
 
     /// The host dies: what is under way may have happened or not, and power goes from the disks.
@@ -71,6 +115,8 @@ package final class SimulatedWorld {
             }
         }
         operations.removeAll()
+        examinations.removeAll()
+        isExaminerStuck = false
         for disk in disks { disk.losePower(random: &random) }
         isWakePending = false
     }
@@ -175,6 +221,10 @@ package struct SimulatedPlatform: ~Copyable, Platform {
     ) {
         unsafe memory[0] = AllocationRun(end: extent.end, isHole: false)
         world.start(disk(element), .queryAllocation, byteCount: 1, token: token)
+    }
+
+    package mutating func examine(_ examination: DataExamination, token: Token) {
+        world.start(examination, token: token)
     }
 
     package mutating func startAccepting(_ listener: Never, token: Token) {}

@@ -20,6 +20,10 @@ extension Simulation {
     }
 
     private func injectTargetFaults() {
+        if world.random.chance(oneIn: options.examinerStuckOneIn) {
+            world.isExaminerStuck.toggle()
+            note("examinations stuck: \(world.isExaminerStuck)")
+        }
         if world.random.chance(oneIn: options.targetFailureOneIn) {
             let disk = other(pick())
             let isFailing = disk.faults.failure != nil
@@ -86,11 +90,14 @@ extension Simulation {
             disk.faults.failsOneIn = 0
             disk.faults.isStuck = false
         }
+        world.isExaminerStuck = false
     }
 
     /// Hosts wait for their own element as long as it takes: one that hangs answers again.
     func releaseHosts() {
         primary.faults.isStuck = false
+        // A copy holds its lock until what it has read is examined.
+        world.isExaminerStuck = false
         for index in pairs.indices where inFlight.contains(where: { $0?.pair == index }) {
             other(index).faults.isStuck = false
         }

@@ -83,6 +83,7 @@ package final class Simulation {
     package init(_ options: SimulationOptions, trace: ((String) -> Void)? = nil) {
         self.options = options
         world = SimulatedWorld(seed: options.seed)
+        world.examinationLimitNanoseconds = options.examinationLimitNanoseconds
         volumeDisk = SimulatedDisk(name: "disk 0", byteCount: options.volumeByteCount)
         volumeDisk.faults.lacksZeroing = options.sourceLacksZeroing
         history = WriteHistory(sectorCount: options.volumeByteCount / SimulatedDisk.sectorByteCount)
@@ -151,6 +152,7 @@ package final class Simulation {
         coverage[.pairsBroken] = log.brokenCount
         coverage[.readsServedByTarget] = log.servedByTargetCount
         coverage[.synchronizations] = log.synchronizedCount
+        coverage[.examinations] = world.examinationCount
     }
 
     private func takeStep() throws(SimulationFailure) {

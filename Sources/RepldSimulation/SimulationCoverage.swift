@@ -38,6 +38,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         case undosResumed = "restarts in the middle of such a copy"
         case undosLost = "restarts at which what was kept could not be relied on"
         case rollbacks = "copies taken back, with the target as it was before"
+        case examinations = "examinations away from the loop"
         case comparisonsAtRest = "comparisons of all copies at rest"
     }
 

@@ -40,6 +40,9 @@ package struct SimulationOptions: Sendable {
     package var keepsUndo: Bool
     package var undoFailureOneIn: UInt64
     package var undoStuckOneIn: UInt64
+    /// Longest time of one examination of what a mover or a verify has read; 0 where it is over with the next turn.
+    package var examinationLimitNanoseconds: UInt64
+    package var examinerStuckOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -81,6 +84,8 @@ package struct SimulationOptions: Sendable {
         keepsUndo = random.chance(oneIn: 2)
         undoFailureOneIn = pick([0, 0, 100])
         undoStuckOneIn = pick([0, 0, 200])
+        examinationLimitNanoseconds = pick([0, 100_000, 2_000_000, 50_000_000])
+        examinerStuckOneIn = pick([0, 0, 100])
     }
 
     /// Where things are in the metadata areas.

@@ -11,6 +11,8 @@ package enum OperationKind: UInt8, Sendable, BitwiseCopyable {
     /// The second half of a durable zero.
     case zeroFlush
     case query
+    /// An examination of data, which a worker does.
+    case examine
     case accept
     /// Accepting rests after a failure, so that a full descriptor table does not spin.
     case acceptPause
@@ -42,7 +44,7 @@ struct Operation: BitwiseCopyable {
     var place: UInt16
     var offset: UInt64 = 0
     var memory: UnsafeMutableRawPointer?
-    /// Bytes of the whole operation; for a query the capacity in runs is in `done`.
+    /// Bytes of the whole operation.
     var length: UInt64 = 0
     /// Bytes done by earlier turns.
     var done: UInt64 = 0

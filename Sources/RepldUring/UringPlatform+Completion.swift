@@ -61,14 +61,14 @@ extension UringPlatform {
             if taken == 0 || ready.isFull || !ring.hasOverflow { break }
             checkEnter(ring.collect())
         }
-        if queriesInFlight > 0 { reapAnswers() }
+        if jobsInFlight > 0 { reapAnswers() }
     }
 
     private mutating func reapAnswers() {
-        while !ready.isFull, let answer = worker.popAnswer() {
-            queriesInFlight -= 1
+        while !ready.isFull, let answer = queryWorker.popAnswer() ?? dataWorker.popAnswer() {
+            jobsInFlight -= 1
             if answer.errorNumber == 0 {
-                finish(answer.id, count: answer.runCount, failure: nil)
+                finish(answer.id, count: answer.count, failure: nil)
             } else {
                 finish(answer.id, count: 0, failure: ioFailure(ofErrorNumber: answer.errorNumber))
             }
@@ -95,7 +95,7 @@ extension UringPlatform {
         case .cancel:
             withdrawalsInFlight -= 1
             operations.release(id)
-        case .query: invariantFailed("an allocation query is answered by the worker")
+        case .query, .examine: invariantFailed("what a worker does is answered by it")
         }
     }
 
@@ -196,7 +196,7 @@ extension UringPlatform {
             sockets[place].inFlightCount -= 1
         case .receive:
             sockets[place].inFlightCount -= 1
-        case .accept, .acceptPause, .signal, .cancel:
+        case .examine, .accept, .acceptPause, .signal, .cancel:
             break
         }
         ready.append(Completion(token: operations[id].token, count: count, failure: failure))

@@ -69,26 +69,21 @@ extension UringPlatform {
         into memory: UnsafeMutableBufferPointer<AllocationRun>,
         token: Token
     ) {
-        guard let base = memory.baseAddress, memory.count > 0 else {
-            invariantFailed("an allocation query has room for at least one run")
-        }
+        invariant(memory.count > 0, "an allocation query has room for at least one run")
         invariant(!extent.isEmpty, "an allocation query asks about at least one block")
         var operation = Operation(token: token, kind: .query, place: element.index)
         operation.offset = extent.offset
         operation.length = extent.length
-        operation.done = UInt64(memory.count)
-        unsafe operation.memory = UnsafeMutableRawPointer(base)
         let id = startOnElement(operation, isForRing: false)
-        queriesInFlight += 1
-        unsafe worker.enqueue(
-            AllocationWorker.Query(
+        jobsInFlight += 1
+        unsafe queryWorker.enqueue(
+            AllocationQuery(
                 id: id,
                 descriptor: elements[Int(element.index)].descriptor,
                 start: extent.offset,
                 end: extent.end,
                 blockByteCount: elements[Int(element.index)].blockMask + 1,
-                runs: base,
-                runCapacity: memory.count
+                runs: memory
             )
         )
     }

@@ -6,7 +6,7 @@ import RepldEngine
 
 /// From an operation to an entry of the ring.
 extension UringPlatform {
-    /// Takes a slot for an operation and, unless the worker does it, hands it to the ring.
+    /// Takes a slot for an operation and, unless a worker does it, hands it to the ring.
     @inline(__always)
     mutating func start(_ operation: Operation, isForRing: Bool) -> SlotID {
         guard let id = operations.take(operation) else {
@@ -124,7 +124,7 @@ extension UringPlatform {
             unsafe io_uring_prep_read(entry, eventDescriptor, eventCount, 8, 0)
             isSignalInKernel = true
         case .cancel: unsafe io_uring_prep_cancel64(entry, operations[id].offset, 0)
-        case .query: invariantFailed("an allocation query goes to the worker")
+        case .query, .examine: invariantFailed("what a worker does goes to it")
         }
         unsafe entry.pointee.user_data = userData(of: id)
     }

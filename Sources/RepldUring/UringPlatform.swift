@@ -41,7 +41,7 @@ package struct UringPlatform: ~Copyable, Platform {
     var hasMultishotAccept: Bool
 
     package let waker: UringWaker
-    /// Rung by the waker and by the worker; a read of it is always in the ring.
+    /// Rung by the waker and by the workers; a read of it is always in the ring.
     let eventDescriptor: Int32
     let eventCount: UnsafeMutablePointer<UInt64>
     /// How long accepting rests after a failure.
@@ -51,9 +51,10 @@ package struct UringPlatform: ~Copyable, Platform {
     var signal: SlotID
     var isSignalInKernel = false
 
-    let worker: AllocationWorker
-    private let workerThread: LoopThread
-    var queriesInFlight = 0
+    let queryWorker: Worker<AllocationQuery>
+    let dataWorker: Worker<DataJob>
+    /// Operations that a worker has.
+    var jobsInFlight = 0
     /// Cancellations whose own end has not been seen; nobody waits for it.
     var withdrawalsInFlight = 0
 
@@ -80,15 +81,16 @@ package struct UringPlatform: ~Copyable, Platform {
             throw UringSetupError(step: "duplicating an eventfd", errorNumber: number)
         }
         let waker = UringWaker(owning: second)
-        let worker = AllocationWorker(capacity: options.operationCapacity, eventDescriptor: event)
-        let thread: LoopThread
+        let capacity = options.operationCapacity
+        let queryWorker: Worker<AllocationQuery>
+        let dataWorker: Worker<DataJob>
         do {
-            thread = try LoopThread(name: "repld-extents", stackByteCount: 512 << 10) { worker.run() }
+            queryWorker = try Worker(name: "repld-extents", capacity: capacity, eventDescriptor: event)
+            dataWorker = try Worker(name: "repld-data", capacity: capacity, eventDescriptor: event)
         } catch {
             _ = Glibc.close(event)
             throw error
         }
-        let capacity = options.operationCapacity
         let nobody = SlotID(index: 0, generation: 0)
         operations = OperationTable(capacity: capacity)
         ready = BoundedQueue(
@@ -117,8 +119,8 @@ package struct UringPlatform: ~Copyable, Platform {
         unsafe eventCount.initialize(to: 0)
         unsafe acceptPause = .allocate(capacity: 1)
         unsafe acceptPause.initialize(to: __kernel_timespec(tv_sec: 0, tv_nsec: 100_000_000))
-        self.worker = worker
-        workerThread = thread
+        self.queryWorker = queryWorker
+        self.dataWorker = dataWorker
         now = monotonicNow()
         randomSource = RandomSource(seed: UInt64.random(in: .min ... .max))
         script = BoundedQueue(capacity: 128, blank: ScriptedResult(kind: .signal, result: 0))
@@ -137,8 +139,8 @@ package struct UringPlatform: ~Copyable, Platform {
             "when a platform goes, nothing but the read of its waker is in flight"
         )
         withdrawSignal()
-        worker.stop()
-        workerThread.join()
+        queryWorker.end()
+        dataWorker.end()
         for index in 0..<sockets.count where sockets[index].isTaken { _ = Glibc.close(sockets[index].descriptor) }
         _ = Glibc.close(eventDescriptor)
         unsafe eventCount.deallocate()

@@ -71,6 +71,7 @@ final class NBDWorld {
         case flush(NBDTestDisk)
         case zero(NBDTestDisk, Extent, ZeroKind)
         case query(NBDTestDisk, Extent, UnsafeMutableBufferPointer<AllocationRun>)
+        case examine(DataExamination)
         case receive(NBDTestSocket, UnsafeMutableRawBufferPointer)
         case send(NBDTestSocket, UnsafeRawBufferPointer, UnsafeRawBufferPointer)
     }
@@ -103,6 +104,8 @@ final class NBDWorld {
             !disk.isStuck
         case .query(let disk, _, _):
             !disk.isStuck && !disk.holdsQueries
+        case .examine:
+            true
         case .receive(let socket, _):
             !socket.holdsReceive
                 && (socket.untaken > 0 || socket.hasEnded || socket.isLost || socket.isShutDown)
@@ -170,6 +173,8 @@ final class NBDWorld {
             return zero(disk, extent, kind)
         case .query(let disk, let extent, let memory):
             return query(disk, extent, memory)
+        case .examine(let examination):
+            return (examination.isMatch ? 1 : 0, nil)
         case .receive(let socket, let memory):
             return receive(socket, memory)
         case .send(let socket, let first, let second):
@@ -262,7 +267,7 @@ struct NBDTestPlatform: ~Copyable, Platform {
             case .read(let other, _, _), .write(let other, _, _, _), .flush(let other), .zero(let other, _, _),
                 .query(let other, _, _):
                 invariant(other !== disk, "an element is closed with nothing in flight")
-            case .receive, .send:
+            case .receive, .send, .examine:
                 break
             }
         }
@@ -310,6 +315,8 @@ struct NBDTestPlatform: ~Copyable, Platform {
     ) {
         start(.query(disk(element), extent, memory), token)
     }
+
+    mutating func examine(_ examination: DataExamination, token: Token) { start(.examine(examination), token) }
 
     mutating func startAccepting(_ listener: Int, token: Token) {
         invariant(world.acceptToken == nil, "the world has one listener")
@@ -359,7 +366,7 @@ struct NBDTestPlatform: ~Copyable, Platform {
             switch operation {
             case .receive(let other, _), .send(let other, _, _):
                 invariant(other !== socket, "a socket is closed with nothing in flight")
-            case .read, .write, .flush, .zero, .query:
+            case .read, .write, .flush, .zero, .query, .examine:
                 break
             }
         }
