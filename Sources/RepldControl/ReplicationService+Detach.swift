@@ -101,7 +101,7 @@ extension ReplicationService {
     private func forget(_ entry: PairEntry) {
         pairs[entry.id] = nil
         do {
-            try DurableFile.remove(state.metadataPath(of: entry.id))
+            try state.removeFiles(of: entry.id)
         } catch {
             logger.warning(
                 "metadata of a detached pair is left over",

@@ -71,6 +71,7 @@ extension ReplicationService {
         members.map { pair in
             MetadataArea(
                 path: state.metadataPath(of: pair.id).string,
+                undoPath: state.undoPath(of: pair.id).string,
                 granuleByteCount: pair.settings.granuleByteCount
             )
         }
@@ -137,7 +138,12 @@ extension ReplicationService {
             return ControlError(.invalidRequest, "\(what): \(refusal.words)")
         case .pair(let id, let obstacle):
             let name = registry.content.pair(id)?.name ?? "\(id)"
-            return ControlError(.notInThisState, "\(what): pair '\(name)': \(obstacle.words)")
+            var error = ControlError(.notInThisState, "\(what): pair '\(name)': \(obstacle.words)")
+            if obstacle == .undoKept {
+                error.status.suggestion =
+                    "wait until it is Synchronized; ResyncReplica lets a copy go on that was interrupted"
+            }
+            return error
         case .closing:
             return ControlError(.notInThisState, "\(what): \(refusal.words)")
         }

@@ -156,6 +156,7 @@ package final class UringDataPlane: DataPlane {
         )
         let maps = try await prepareMetadata(pair.metadataPath, record, layout, isNew: isNew)
         let metadata = try await open(pair.metadataPath, isReadOnly: false)
+        let undo = try await prepareUndo(pair, record, blockByteCount: served.blockByteCount)
         let spec = PairSpec<UringPlatform>(
             volume: pair.volume,
             pair: pair.id,
@@ -165,7 +166,9 @@ package final class UringDataPlane: DataPlane {
             record: record,
             maps: maps,
             isNew: isNew,
-            settings: pair.settings
+            settings: pair.settings,
+            undoArea: undo.element.map { ElementSpec(handle: $0, geometry: $0.geometry, name: pair.undoPath) },
+            undo: undo.undo
         )
         try await ask("pair '\(pair.name)'") { .addPair(spec, answer: $0) }
     }
@@ -177,9 +180,12 @@ package final class UringDataPlane: DataPlane {
     package func operate(
         _ id: PairID,
         _ operation: ReplicationOperation,
-        isForced: Bool
+        isForced: Bool,
+        keepsUndo: Bool
     ) async throws(DataPlaneError) -> OperationStart {
-        try await ask("pair \(id)") { .operate(id, operation, isForced: isForced, answer: $0) }
+        try await ask("pair \(id)") {
+            .operate(id, operation, isForced: isForced, keepsUndo: keepsUndo, answer: $0)
+        }
     }
 
     package func holdPlace(_ id: PairID, isHeld: Bool) async throws(DataPlaneError) -> Bool {
@@ -215,22 +221,15 @@ package final class UringDataPlane: DataPlane {
             .checkGrowth(id, byteCount, answer: $0)
         }
         guard growth.toByteCount > growth.fromByteCount else { return growth }
-        let result: Result<Void, DataPlaneError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(DataPlaneError) in
-                        for area in areas {
-                            let layout = MetadataLayout(
-                                volumeByteCount: growth.toByteCount,
-                                granuleByteCount: UInt64(area.granuleByteCount)
-                            )
-                            try MetadataFile.enlarge(area.path, at: 0, layout)
-                        }
-                    }
-                )
+        try await onWorker { () throws(DataPlaneError) in
+            for area in areas {
+                let granule = UInt64(area.granuleByteCount)
+                let layout = MetadataLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
+                try MetadataFile.enlarge(area.path, at: 0, layout)
+                let undo = UndoLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
+                try UndoFile.enlarge(area.undoPath, undo)
             }
         }
-        try result.get()
         return growth
     }
 
@@ -294,6 +293,8 @@ package final class UringDataPlane: DataPlane {
                 record.volumeByteCount = volumeByteCount
                 record.isClosedCleanly = false
                 record.mapTrust = .none
+                // Its area is laid out for another size.
+                record.hasUndo = false
             }
             return (record, false)
         case .blank:
@@ -322,16 +323,9 @@ package final class UringDataPlane: DataPlane {
         _ layout: MetadataLayout,
         isNew: Bool
     ) async throws(DataPlaneError) -> RecoveredMaps {
-        let result: Result<RecoveredMaps, DataPlaneError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(DataPlaneError) in
-                        try MetadataFile.prepare(path, at: 0, record, layout, isNew: isNew)
-                    }
-                )
-            }
+        let maps = try await onWorker { () throws(DataPlaneError) in
+            try MetadataFile.prepare(path, at: 0, record, layout, isNew: isNew)
         }
-        let maps = try result.get()
         if let distrust = maps.distrust {
             logger.warning(
                 "everything is compared: what the metadata says of a pair's differences cannot be relied on",
@@ -345,6 +339,37 @@ package final class UringDataPlane: DataPlane {
             )
         }
         return maps
+    }
+
+    /// The same for an undo area.
+    private func prepareUndo(
+        _ pair: PairOpening,
+        _ record: PairRecord,
+        blockByteCount: UInt32
+    ) async throws(DataPlaneError) -> UndoFile {
+        let file = try await onWorker { () throws(DataPlaneError) in
+            try UndoFile.prepare(
+                pair.undoPath,
+                record,
+                granuleByteCount: UInt64(pair.settings.granuleByteCount),
+                isKept: pair.settings.keepsUndo,
+                blockByteCount: blockByteCount
+            )
+        }
+        if let remark = file.remark {
+            logger.warning("\(remark)", metadata: ["pair": "\(pair.name)", "file": "\(pair.undoPath)"])
+        }
+        return file
+    }
+
+    /// Does work on a thread that may wait for a slow device.
+    private func onWorker<Answer: Sendable>(
+        _ work: @escaping @Sendable () throws(DataPlaneError) -> Answer
+    ) async throws(DataPlaneError) -> Answer {
+        let result: Result<Answer, DataPlaneError> = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async { continuation.resume(returning: Result(catching: work)) }
+        }
+        return try result.get()
     }
 
     /// Opens an element on a thread that may wait for a slow device.

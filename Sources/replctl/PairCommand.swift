@@ -25,6 +25,11 @@ struct PairCommand: AsyncParsableCommand {
         @Option(help: "Name of the pair; by default the volume's with '-mirror'.") var name: String?
         @Flag(help: "Make the target: a sparse file as large as the volume.") var create = false
         @Option(help: "Granule in which differences are remembered: 4KiB to 1MiB.") var granule: String?
+        @Flag(
+            inversion: .prefixedNo,
+            help: "Keep what a copy overwrites on a target that is a usable image, so that it can be taken back."
+        )
+        var undo: Bool?
         @OptionGroup var resync: ResyncOptions
         @Flag(help: "Let the first copy wait until 'replctl pair resync --resume'.") var paused = false
         @Flag(inversion: .prefixedNo, help: "Start the first copy at once.") var activate = true
@@ -35,6 +40,7 @@ struct PairCommand: AsyncParsableCommand {
             var request = PairCreateRequest(sourceVolume: source, targetPath: Arguments.absolute(target), name: name)
             request.createsTarget = create
             request.activates = activate
+            request.keepsUndo = undo
             if let granule {
                 let count = try Arguments.size(granule, "--granule")
                 guard let count = UInt32(exactly: count) else {

@@ -83,6 +83,7 @@ enum Text {
                 ("Verify", "\(ByteCount.format(marked)) differing bytes found by verify; ResyncReplica repairs them")
             )
         }
+        if let kept = undo(pair) { rows.append(("Undo", kept)) }
         if let copy = pair.copy {
             rows.append(
                 (
@@ -99,8 +100,9 @@ enum Text {
         if let job = pair.job { rows.append(("Job", "\(job.id): \(job.operation.name), \(job.state.name)")) }
         let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
         let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
+        let kept = pair.settings.keepsUndo ? "" : ", no undo"
         rows.append(
-            ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)")
+            ("Settings", "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)\(kept)")
         )
         rows += resync(pair)
         rows.append(
@@ -115,6 +117,15 @@ enum Text {
         for (name, date) in times { if let date { rows.append((name, time(date))) } }
         rows.append(("Revision", String(pair.revision)))
         return fields(rows)
+    }
+
+    /// What can be taken back, or why nothing can.
+    private static func undo(_ pair: PairReply) -> String? {
+        if let count = pair.undoByteCount {
+            return "\(ByteCount.format(count)) kept; Failover takes the copy back, to the image that the target held"
+        }
+        guard pair.settings.keepsUndo, pair.hasUndoArea == false else { return nil }
+        return "the undo area cannot be used, and the log says why; what a copy overwrites cannot be taken back"
     }
 
     /// One line of `pair watch`; with a bar where it is redrawn.
