@@ -44,7 +44,7 @@ package struct Configuration: Hashable, Sendable {
     package var nbdListen: [HostPort] = []
     package var logLevel = Logger.Level.info
     package var logFormat = LogFormat.text
-    package var pairDefaults = PairSettings()
+    package var pairDefaults = PairSettings(keepsUndo: true)
 
     package init() {}
 
@@ -86,7 +86,7 @@ package struct Configuration: Hashable, Sendable {
             if let value = try log.scalar("level") { configuration.logLevel = try value.word(among: Logger.Level.self) }
             if let value = try log.scalar("format") { configuration.logFormat = try value.word(among: LogFormat.self) }
         }
-        if let pairs = try root.section("pair-defaults", keys: ["granule", "target-timeout", "copy-depth"]) {
+        if let pairs = try root.section("pair-defaults", keys: ["granule", "target-timeout", "copy-depth", "undo"]) {
             try configuration.readPairDefaults(pairs)
         }
         return configuration
@@ -113,6 +113,9 @@ package struct Configuration: Hashable, Sendable {
                 else { return nil }
                 return UInt64(duration / .nanoseconds(1))
             }
+        }
+        if let value = try section.scalar("undo") {
+            pairDefaults.keepsUndo = try value.read("true or false") { Bool($0) }
         }
         if let value = try section.scalar("copy-depth") {
             pairDefaults.copyDepth = try value.read("a whole number from 1 to 64") { text in

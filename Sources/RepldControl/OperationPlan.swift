@@ -3,7 +3,13 @@ package import RepldPair
 
 /// What an operation would do to a pair: a pure function of its facts, from the table that decides in earnest.
 package enum OperationPlan {
-    package static func plan(_ operation: ReplicationOperation, _ facts: PairFacts, _ pair: PairWords) -> PlanReply {
+    /// `keepsUndo` where a copy would keep what it overwrites on a usable target.
+    package static func plan(
+        _ operation: ReplicationOperation,
+        _ facts: PairFacts,
+        _ pair: PairWords,
+        keepsUndo: Bool = false
+    ) -> PlanReply {
         let verdict = OperationTable.verdict(operation, facts, isForced: false)
         var plan = PlanReply(
             operation: Enumerated(operation),
@@ -39,7 +45,22 @@ package enum OperationPlan {
             ]
         }
         plan.overwritten.removeAll { $0.byteCount == 0 }
+        let undoByteCount = keepsUndo ? undoByteCount(operation, facts) : 0
+        if undoByteCount > 0 { plan.undoByteCount = undoByteCount }
+        if operation == .failover, facts.hasUndo { plan.takenBackByteCount = facts.undoByteCount }
         return plan
+    }
+
+    /// How many bytes a copy may have to keep in the undo area besides what is there; what hosts write meanwhile adds to it.
+    static func undoByteCount(_ operation: ReplicationOperation, _ facts: PairFacts) -> UInt64 {
+        let begins: Bool =
+            switch operation {
+            case .activate, .resume, .resyncReplica: true
+            default: false
+            }
+        // A Synchronized pair whose differences are repaired stays the image that it is.
+        guard begins, facts.copyState != .synchronized, facts.isTargetConsistent || facts.hasUndo else { return 0 }
+        return facts.differingByteCount
     }
 
     static func word(for verdict: OperationVerdict) -> PlanVerdict {

@@ -174,7 +174,7 @@ package enum OperationWords {
             return Stake(
                 words: """
                     the target \(pair.targetPath) lacks up to \(bytes(count)) that hosts were told are written; they stay \
-                    on the source \(pair.sourcePath) alone, and are lost when it is overwritten
+                    on the source \(pair.sourcePath) alone, and are lost when it is overwritten\(takenBack(facts))
                     """,
                 byteCount: count
             )
@@ -208,6 +208,11 @@ package enum OperationWords {
                 byteCount: nil
             )
         }
+    }
+
+    private static func takenBack(_ facts: PairFacts) -> String {
+        guard facts.hasUndo else { return "" }
+        return "; the copy that was interrupted is taken back first, to the image that the target held before it"
     }
 
     private static func foundDifferent(_ count: UInt64, _ pair: PairWords) -> Stake {

@@ -62,6 +62,8 @@ extension PairMetadata {
             record.isClosedCleanly = false
             record.mapTrust = .none
             record.isTargetConsistent = false
+            // What is kept is what another target held.
+            record.hasUndo = false
             if record.copyState == CopyState.synchronized.rawValue {
                 record.copyState = CopyState.unsynchronized.rawValue
             }

@@ -96,7 +96,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case mode, times, mark, internalMetadata
+        case keepsUndo, mode, times, mark, internalMetadata
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -122,6 +122,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
             copyDepth: try container.decode(UInt8.self, forKey: .copyDepth),
             copyChunkByteCount: try container.decode(UInt32.self, forKey: .copyChunkByteCount)
         )
+        settings.keepsUndo = try container.decodeIfPresent(Bool.self, forKey: .keepsUndo) ?? true
         settings.copy = try Self.copySettings(in: container)
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
@@ -153,6 +154,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(settings.targetTimeoutNanoseconds, forKey: .targetTimeoutNanoseconds)
         try container.encode(settings.copyDepth, forKey: .copyDepth)
         try container.encode(settings.copyChunkByteCount, forKey: .copyChunkByteCount)
+        try container.encode(settings.keepsUndo, forKey: .keepsUndo)
         try container.encode(settings.copy.isPaused, forKey: .resyncIsPaused)
         try container.encode(settings.copy.capByteRate, forKey: .resyncCapByteRate)
         try container.encodeIfPresent(settings.copy.floorByteRate, forKey: .resyncFloorByteRate)

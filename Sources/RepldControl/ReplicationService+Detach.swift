@@ -107,7 +107,7 @@ extension ReplicationService {
         pairs[entry.id] = nil
         if mayBeInUse && entry.internalMetadata != nil { return }
         do {
-            try state.removeMetadata(of: entry)
+            try state.removeFiles(of: entry)
         } catch {
             logger.warning(
                 "metadata of a detached pair is left over",

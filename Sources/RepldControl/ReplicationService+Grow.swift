@@ -82,6 +82,7 @@ extension ReplicationService {
         members.map { pair in
             MetadataArea(
                 path: state.metadataPlace(of: pair).path,
+                undoPath: state.undoPath(of: pair.id).string,
                 granuleByteCount: pair.settings.granuleByteCount
             )
         }
@@ -148,7 +149,12 @@ extension ReplicationService {
             return ControlError(.invalidRequest, "\(what): \(refusal.words)")
         case .pair(let id, let obstacle):
             let name = registry.content.pair(id)?.name ?? "\(id)"
-            return ControlError(.notInThisState, "\(what): pair '\(name)': \(obstacle.words)")
+            var error = ControlError(.notInThisState, "\(what): pair '\(name)': \(obstacle.words)")
+            if obstacle == .undoKept {
+                error.status.suggestion =
+                    "wait until it is Synchronized; ResyncReplica lets a copy go on that was interrupted"
+            }
+            return error
         case .closing:
             return ControlError(.notInThisState, "\(what): \(refusal.words)")
         }

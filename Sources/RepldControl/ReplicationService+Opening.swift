@@ -140,6 +140,7 @@ extension ReplicationService {
             volume: VolumeID(rawValue: entry.volumeNumber),
             targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
             metadata: place,
+            undoPath: state.undoPath(of: entry.id).string,
             settings: entry.settings,
             isNew: isNew
         )

@@ -40,7 +40,7 @@ extension ReplicationService {
         let entry = try pairEntry(named: name)
         let now = try await situation(of: entry)
         let items = OperationTable.rules.filter { $0.support == .mirror }.map { rule in
-            let plan = OperationPlan.plan(rule.operation, now.facts, now.words)
+            let plan = OperationPlan.plan(rule.operation, now.facts, now.words, keepsUndo: now.hasUndoArea)
             return PairOperationsReply.Item(
                 operation: plan.operation,
                 summary: rule.summary,
@@ -63,7 +63,8 @@ extension ReplicationService {
         if request.plan ?? false {
             let now = try await situation(of: entry)
             try check(request.expectedRevision, of: entry, now)
-            let plan = OperationPlan.plan(operation, now.facts, now.words)
+            let keepsUndo = now.hasUndoArea && request.keepsUndo ?? true
+            let plan = OperationPlan.plan(operation, now.facts, now.words, keepsUndo: keepsUndo)
             return MethodReply(returnCode: .success, plan: plan)
         }
         let subject = "pair \(entry.name)"
@@ -83,7 +84,8 @@ extension ReplicationService {
         defer { if let volumeSubject { end(on: volumeSubject) } }
         if volumeSubject != nil { before = try await situation(of: entry) }
         try check(request.expectedRevision, of: entry, before)
-        return try await carryOut(operation, on: entry, of: volume, before, isForced: isForced, caller)
+        let consent = Consent(isForced: isForced, keepsUndo: request.keepsUndo)
+        return try await carryOut(operation, on: entry, of: volume, before, consent, caller)
     }
 
     /// What is left when everything that could change meanwhile is claimed.
@@ -92,9 +94,10 @@ extension ReplicationService {
         on entry: PairEntry,
         of volume: VolumeEntry,
         _ before: PairSituation,
-        isForced: Bool,
+        _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
+        let isForced = consent.isForced
         if operation == .detach, !before.isAttached, let doubt = doubt(about: entry) {
             return try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
         }
@@ -108,8 +111,8 @@ extension ReplicationService {
         case .resetToAsync:
             return try setMode(.asynchronous, of: entry)
         default:
-            if !before.isAttached { return try await attach(entry, of: volume, before: operation, isForced, caller) }
-            return try await hand(operation, to: entry, before, isForced: isForced, caller)
+            if !before.isAttached { return try await attach(entry, of: volume, before: operation, consent, caller) }
+            return try await hand(operation, to: entry, before, consent, caller)
         }
     }
 
@@ -161,13 +164,13 @@ extension ReplicationService {
         _ entry: PairEntry,
         of volume: VolumeEntry,
         before operation: ReplicationOperation,
-        _ isForced: Bool,
+        _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
         try await attachLate(entry, of: volume)
         let now = try await situation(of: entry)
-        guard try holds(operation, entry, now, isForced: isForced) else {
-            return try await hand(operation, to: entry, now, isForced: isForced, caller)
+        guard try holds(operation, entry, now, isForced: consent.isForced) else {
+            return try await hand(operation, to: entry, now, consent, caller)
         }
         // To attach it has let a copy go on that was due; that is what was asked for.
         guard let copy = now.facts.operation else { return MethodReply(returnCode: .success) }
@@ -182,24 +185,33 @@ extension ReplicationService {
         _ operation: ReplicationOperation,
         to entry: PairEntry,
         _ before: PairSituation,
-        isForced: Bool,
+        _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
+        try checkUndo(operation, entry, before, consent.keepsUndo)
         var job: JobEntry?
         if OperationTable.rule(of: operation).startsJob {
-            let verdict = OperationTable.verdict(operation, before.facts, isForced: isForced)
+            let verdict = OperationTable.verdict(operation, before.facts, isForced: consent.isForced)
             guard case .accepted(let result) = verdict else { return MethodReply(returnCode: .success) }
             job = try makeJob(operation, on: entry, before, to: result, caller)
         }
         let start: OperationStart
         do {
-            start = try await plane.operate(entry.id, operation, isForced: isForced)
+            start = try await plane.operate(
+                entry.id,
+                operation,
+                isForced: consent.isForced,
+                keepsUndo: consent.keepsUndo ?? true
+            )
         } catch {
             let refusal = refusal(error, operation, entry, before.words)
             if let job { end(job, .exception, code: refusal.code.returnCode, refusal.description) }
             throw refusal
         }
-        if start != .held { noteChange("\(operation.name) accepted", of: entry) }
+        let isUndoRefused = consent.keepsUndo == false && entry.settings.keepsUndo
+        if start != .held {
+            noteChange("\(operation.name) accepted\(isUndoRefused ? ", without an undo" : "")", of: entry)
+        }
         guard let job else { return MethodReply(returnCode: .success) }
         guard start == .started else {
             end(job, .completed)
@@ -289,4 +301,12 @@ extension ReplicationService {
             suggestion: Suggestion.nearest(to: text.description, among: known).map { "did you mean \($0)?" }
         )
     }
+}
+
+/// What whoever asks for an operation accepts, and wants.
+struct Consent: Hashable, Sendable {
+    /// What could be lost may be.
+    var isForced = false
+    /// Whether a copy keeps what it overwrites on a usable target; without it, as the pair is set up.
+    var keepsUndo: Bool?
 }

@@ -94,7 +94,7 @@ extension ReplicationService {
         do {
             try await plane.addPair(opening(of: entry, isNew: aspect == nil))
         } catch {
-            try? state.removeMetadata(of: entry)
+            try? state.removeFiles(of: entry)
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")
         }
         do {
@@ -111,7 +111,7 @@ extension ReplicationService {
             }
         } catch {
             try? await plane.detachPair(entry.id)
-            try? state.removeMetadata(of: entry)
+            try? state.removeFiles(of: entry)
             throw error
         }
         pairs[entry.id] = PairRuntime(revision: 1)
@@ -187,7 +187,7 @@ extension ReplicationService {
         do {
             let made = try await situation(of: entry)
             if try holds(.activate, entry, made, isForced: false) { return }
-            _ = try await hand(.activate, to: entry, made, isForced: false, caller)
+            _ = try await hand(.activate, to: entry, made, Consent(), caller)
         } catch {
             var error = error
             error.status.message = "pair '\(entry.name)' was made, but its first copy did not start: \(error.message)"
@@ -228,6 +228,7 @@ extension ReplicationService {
             }
             wanted.targetTimeoutNanoseconds = UInt64(seconds * 1_000_000_000)
         }
+        if let keepsUndo = request.keepsUndo { wanted.keepsUndo = keepsUndo }
         if let resync = request.resync { wanted.copy = try Self.copySettings(wanted.copy, changedBy: resync) }
         if let fault = PairSettingsRule.fault(of: wanted) { throw ControlError(.invalidSettings, fault) }
         return wanted

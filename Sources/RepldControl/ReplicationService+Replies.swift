@@ -91,6 +91,7 @@ extension ReplicationService {
             words: words,
             blockByteCount: served?.blockByteCount,
             isAttached: found != nil,
+            hasUndoArea: found?.keepsUndo ?? false,
             isSecondSource: found?.isSecondSource ?? record?.isSecondSource ?? false,
             isSecondPrimary: found?.isSecondPrimary ?? record?.isSecondPrimary ?? false
         )
@@ -175,6 +176,7 @@ extension ReplicationService {
                 granuleByteCount: entry.settings.granuleByteCount,
                 targetTimeoutSeconds: Double(entry.settings.targetTimeoutNanoseconds) / 1e9,
                 copyDepth: entry.settings.copyDepth,
+                keepsUndo: entry.settings.keepsUndo,
                 resync: Self.reply(for: entry.settings.copy)
             ),
             createdAt: entry.createdAt
@@ -214,6 +216,8 @@ extension ReplicationService {
         reply.dirtyByteCount = min(pair.dirtyByteCount, volumeByteCount)
         let markedByteCount = pair.facts.verifyMarkedByteCount
         reply.verifyMarkedByteCount = markedByteCount > 0 ? markedByteCount : nil
+        if pair.facts.hasUndo { reply.undoByteCount = min(pair.facts.undoByteCount, volumeByteCount) }
+        reply.hasUndoArea = pair.keepsUndo
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
         reply.copy = copyProgress(of: pair)
         reply.resync = pair.copyControl.map { self.reply(for: $0) }
@@ -267,6 +271,8 @@ struct PairSituation: Hashable, Sendable {
     var words: PairWords
     var blockByteCount: UInt32?
     var isAttached: Bool
+    /// What a copy overwrites on a usable target is kept, unless the operation says otherwise.
+    var hasUndoArea: Bool
     var isSecondSource: Bool
     /// Hosts are served by the second element.
     var isSecondPrimary: Bool

@@ -38,7 +38,7 @@ package actor ReplicationService {
         package var version: String
 
         package init(
-            pairDefaults: PairSettings = PairSettings(),
+            pairDefaults: PairSettings = PairSettings(keepsUndo: true),
             frontEnds: [FrontEndAddress] = [],
             controlSocket: String = "",
             version: String = ""

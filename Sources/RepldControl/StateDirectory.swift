@@ -12,6 +12,7 @@ package import SystemPackage
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
 ///     pairs/PAIR-ID.meta    a pair's metadata area, where that is not in an element
+///     pairs/PAIR-ID.undo    what a copy has overwritten on the pair's target, a sparse file
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
     private let lock: FileDescriptor
@@ -48,6 +49,24 @@ package struct StateDirectory: ~Copyable, Sendable {
         return MetadataPlace(file: path.appending("pairs").appending("\(pair.id).meta").string)
     }
 
+    /// Where a pair keeps what its copies overwrite.
+    package func undoPath(of pair: PairID) -> FilePath {
+        path.appending("pairs").appending("\(pair).undo")
+    }
+
+    /// Bytes that may still be written to its file system; `nil` when that does not say.
+    package var freeByteCount: UInt64? {
+        var facts = statvfs()
+        guard unsafe statvfs(path.string, &facts) == 0 else { return nil }
+        return UInt64(facts.f_bavail) * UInt64(facts.f_frsize)
+    }
+
+    /// Removes, durably, the metadata of a pair that is no more, and its undo area.
+    package func removeFiles(of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.remove(pair.id, from: $0) }
+        try changeMetadata(of: pair) { _ in try DurableFile.remove(undoPath(of: pair.id)) }
+    }
+
     /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
     package func forgetTarget(of pair: PairEntry) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.forgetTarget(of: pair.id, at: $0) }
@@ -63,17 +82,12 @@ package struct StateDirectory: ~Copyable, Sendable {
         try changeMetadata(of: pair) { try PairMetadata.begin(record, in: $0) }
     }
 
-    /// Removes the metadata of a pair that is no more.
-    package func removeMetadata(of pair: PairEntry) throws(ControlError) {
-        try changeMetadata(of: pair) { try PairMetadata.remove(pair.id, from: $0) }
-    }
-
-    /// Metadata files, whole or half written, of none of these pairs.
+    /// Metadata files, whole or half written, and undo areas, of none of these pairs.
     package func strayMetadata(besides pairs: [PairID]) -> [FilePath] {
-        let known = Set(pairs.map { "\($0).meta" })
+        let known = Set(pairs.flatMap { ["\($0).meta", "\($0).undo"] })
         let names = (try? FileManager.default.contentsOfDirectory(atPath: path.appending("pairs").string)) ?? []
         return names.sorted()
-            .filter { ($0.hasSuffix(".meta") || $0.hasSuffix(".meta.tmp")) && !known.contains($0) }
+            .filter { name in [".meta", ".meta.tmp", ".undo"].contains { name.hasSuffix($0) } && !known.contains(name) }
             .map { path.appending("pairs").appending($0) }
     }
 

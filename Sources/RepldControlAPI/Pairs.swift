@@ -37,6 +37,8 @@ package struct PairCreateRequest: StrictRequest, Hashable {
     package var granuleByteCount: UInt32?
     package var targetTimeoutSeconds: Double?
     package var copyDepth: UInt8?
+    /// Whether copies keep what they overwrite on a target that is a usable image.
+    package var keepsUndo: Bool?
     /// How the copies are to get along with hosts and with each other.
     package var resync: ResyncRequest?
     /// By default external.
@@ -46,7 +48,7 @@ package struct PairCreateRequest: StrictRequest, Hashable {
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
         case sourceVolume, targetPath, name, createsTarget, activates
-        case granuleByteCount, targetTimeoutSeconds, copyDepth, resync, metadata, overwritesMetadata
+        case granuleByteCount, targetTimeoutSeconds, copyDepth, keepsUndo, resync, metadata, overwritesMetadata
     }
 
     package init(
@@ -58,6 +60,7 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         granuleByteCount: UInt32? = nil,
         targetTimeoutSeconds: Double? = nil,
         copyDepth: UInt8? = nil,
+        keepsUndo: Bool? = nil,
         resync: ResyncRequest? = nil,
         metadata: MetadataKind? = nil,
         overwritesMetadata: Bool? = nil
@@ -70,6 +73,7 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutSeconds = targetTimeoutSeconds
         self.copyDepth = copyDepth
+        self.keepsUndo = keepsUndo
         self.resync = resync
         self.metadata = metadata
         self.overwritesMetadata = overwritesMetadata
@@ -114,6 +118,10 @@ package struct PairReply: Codable, Hashable, Sendable {
     package var dirtyByteCount: UInt64?
     /// Of those, bytes that a verify has found different; absent where there are none.
     package var verifyMarkedByteCount: UInt64?
+    /// Bytes that a copy has overwritten and Failover would bring back; absent where no copy can be taken back.
+    package var undoByteCount: UInt64?
+    /// Whether a copy can keep what it overwrites; absent while the pair is not attached.
+    package var hasUndoArea: Bool?
     /// Bytes known to be equal, of 100; never 100 while anything differs.
     package var percentSynced: Int?
     package var copy: CopyProgress?
@@ -216,17 +224,20 @@ package struct PairSettingsReply: Codable, Hashable, Sendable {
     package var granuleByteCount: UInt32
     package var targetTimeoutSeconds: Double
     package var copyDepth: UInt8
+    package var keepsUndo: Bool
     package var resync: ResyncSettingsReply?
 
     package init(
         granuleByteCount: UInt32,
         targetTimeoutSeconds: Double,
         copyDepth: UInt8,
+        keepsUndo: Bool,
         resync: ResyncSettingsReply? = nil
     ) {
         self.granuleByteCount = granuleByteCount
         self.targetTimeoutSeconds = targetTimeoutSeconds
         self.copyDepth = copyDepth
+        self.keepsUndo = keepsUndo
         self.resync = resync
     }
 }

@@ -24,6 +24,10 @@ package struct PlanReply: Codable, Hashable, Sendable {
     package var byteCountToCopy: UInt64
     /// What would be overwritten, and where; empty when nothing is.
     package var overwritten: [Overwritten]
+    /// At most so many bytes of what the target holds would be kept, and what hosts overwrite meanwhile; absent where nothing is.
+    package var undoByteCount: UInt64?
+    /// So many bytes of the target would first be brought back to what they were before the copy that was interrupted.
+    package var takenBackByteCount: UInt64?
     package var clientsDisconnected: Int
     /// Source and target would be other elements.
     package var updatesSynchronizedPath: Bool

@@ -12,9 +12,11 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
     package var expectedRevision: UInt64?
     /// Says what the operation would do, and does nothing.
     package var plan: Bool?
+    /// Whether a copy keeps what it overwrites on a usable target; without it, as the pair is set up.
+    package var keepsUndo: Bool?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case operation, force, waitForCopyState, timeoutSeconds, expectedRevision, plan
+        case operation, force, waitForCopyState, timeoutSeconds, expectedRevision, plan, keepsUndo
     }
 
     package init(
@@ -23,7 +25,8 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
         waitForCopyState: NumberOrName? = nil,
         timeoutSeconds: Double? = nil,
         expectedRevision: UInt64? = nil,
-        plan: Bool? = nil
+        plan: Bool? = nil,
+        keepsUndo: Bool? = nil
     ) {
         self.operation = operation
         self.force = force
@@ -31,6 +34,7 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
         self.timeoutSeconds = timeoutSeconds
         self.expectedRevision = expectedRevision
         self.plan = plan
+        self.keepsUndo = keepsUndo
     }
 }
 

@@ -41,6 +41,8 @@ package struct PairOpening: Hashable, Sendable {
     /// The element of the two that does not serve hosts: an absolute path of a file or block device.
     package var targetPath: String
     package var metadata: MetadataPlace
+    /// The file of the undo area; made where the settings ask for one and it is missing.
+    package var undoPath: String
     package var settings: PairSettings
     /// Whether the pair is being made; otherwise its metadata says where it stood.
     package var isNew: Bool
@@ -51,6 +53,7 @@ package struct PairOpening: Hashable, Sendable {
         volume: VolumeID,
         targetPath: String,
         metadata: MetadataPlace,
+        undoPath: String,
         settings: PairSettings,
         isNew: Bool
     ) {
@@ -59,18 +62,21 @@ package struct PairOpening: Hashable, Sendable {
         self.volume = volume
         self.targetPath = targetPath
         self.metadata = metadata
+        self.undoPath = undoPath
         self.settings = settings
         self.isNew = isNew
     }
 }
 
-/// The metadata area of a pair that has a file of its own, as far as its size goes.
+/// The metadata area of a pair that has a file of its own, and its undo area, as far as their size goes.
 package struct MetadataArea: Hashable, Sendable {
     package var path: String
+    package var undoPath: String
     package var granuleByteCount: UInt32
 
-    package init(path: String, granuleByteCount: UInt32) {
+    package init(path: String, undoPath: String, granuleByteCount: UInt32) {
         self.path = path
+        self.undoPath = undoPath
         self.granuleByteCount = granuleByteCount
     }
 }
@@ -148,11 +154,13 @@ package protocol DataPlane: Sendable {
     func detachPair(_ id: PairID) async throws(DataPlaneError)
     /// Begins an operation of the table, or refuses it with the table's words.
     ///
-    /// Not for Detach, Dissolve, ResetToSync and ResetToAsync: those are the control plane's.
+    /// A copy that it begins keeps in the undo area what it overwrites on a usable target, unless `keepsUndo` is false. Not for
+    /// Detach, Dissolve, ResetToSync and ResetToAsync: those are the control plane's.
     func operate(
         _ id: PairID,
         _ operation: ReplicationOperation,
-        isForced: Bool
+        isForced: Bool,
+        keepsUndo: Bool
     ) async throws(DataPlaneError) -> OperationStart
     /// Keeps the places of the pair's elements as they are, so that it can be written down which one serves before the pair
     /// is detached, or lets them move again.
@@ -174,8 +182,8 @@ package protocol DataPlane: Sendable {
     /// Gives up the verify that runs; `verifyEnded` follows.
     func cancelVerify(_ id: PairID) async throws(DataPlaneError)
 
-    /// Whether a volume can take a size, by default that of its smallest element, and makes room for it in the metadata areas
-    /// of its pairs.
+    /// Whether a volume can take a size, by default that of its smallest element, and makes room for it in the metadata and
+    /// undo areas of its pairs.
     ///
     /// Nothing else changes, and what changes does no harm if the volume does not grow.
     func prepareGrowth(
@@ -194,4 +202,15 @@ package protocol DataPlane: Sendable {
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress
     /// Drains, flushes, records every pair as cleanly closed and ends. May be called again.
     func stop() async
+}
+
+extension DataPlane {
+    /// The same, with an undo where the pair's settings ask for one.
+    package func operate(
+        _ id: PairID,
+        _ operation: ReplicationOperation,
+        isForced: Bool
+    ) async throws(DataPlaneError) -> OperationStart {
+        try await operate(id, operation, isForced: isForced, keepsUndo: true)
+    }
 }

@@ -154,42 +154,31 @@ extension Engine where P: ~Copyable {
         if let refusal = refusal(ofUndoArea: spec.undoArea?.geometry, spec, forVolume: volume) {
             return .failure(refusal)
         }
-        guard let targetElement = platform.attach(spec.target.handle) else { return .failure(.tableFull("elements")) }
-        guard let metadataElement = platform.attach(spec.metadata.handle) else {
-            platform.detach(targetElement)
-            return .failure(.tableFull("elements"))
-        }
         // An element of an earlier pair may still be about to be closed.
         for pair in 0..<VolumeMachine.pairLimit
         where volumes[volume].detachingPairs[pair] != nil && volumes[volume].machine.withPair(pair, { _ in }) == nil {
-            platform.detach(targetElement)
-            platform.detach(metadataElement)
             return .failure(.tableFull("pairs that are being detached"))
         }
-        let undoElement = spec.undoArea.flatMap { platform.attach($0.handle) }
-        if spec.undoArea != nil, undoElement == nil {
-            platform.detach(targetElement)
-            platform.detach(metadataElement)
-            return .failure(.tableFull("elements"))
-        }
+        guard let elements = attachElements(of: spec) else { return .failure(.tableFull("elements")) }
         var settings = spec.settings
-        settings.keepsUndo = undoElement != nil && settings.keepsUndo
+        settings.keepsUndo = elements.undo != nil && settings.keepsUndo
         let place = volumes[volume].machine.addPair(
             spec.record,
             spec.maps,
             isNew: spec.isNew,
             settings: settings,
-            undo: undoElement == nil ? nil : spec.undo
+            undo: elements.undo == nil ? nil : spec.undo
         )
         guard let place else {
-            platform.detach(targetElement)
-            platform.detach(metadataElement)
-            if let undoElement { platform.detach(undoElement) }
+            detach(elements)
             return .failure(.tableFull("pairs of one volume"))
         }
-        if let undoElement { attachUndo(undoElement, spec.settings, pair: place, volume: volume) }
-        volumes[volume].setElement(targetElement, leg: UInt8(place + 1))
-        volumes[volume].metadata[place] = metadataElement
+        if let undo = elements.undo {
+            volumes[volume].setElement(undo, leg: HostedVolume.undoPlace(ofPair: place))
+            setUndoHead(ofPair: place, volume: volume)
+        }
+        volumes[volume].setElement(elements.target, leg: UInt8(place + 1))
+        volumes[volume].metadata[place] = elements.metadata
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
         volumes[volume].pairNames[place] = spec.name
         volumes[volume].lastPairNumber += 1
@@ -198,13 +187,38 @@ extension Engine where P: ~Copyable {
         return .success(())
     }
 
-    private mutating func attachUndo(_ element: ElementID, _ settings: PairSettings, pair: Int, volume: Int) {
-        let layout = UndoLayout(
-            volumeByteCount: volumes[volume].geometry.byteCount,
-            granuleByteCount: UInt64(settings.granuleByteCount)
-        )
-        volumes[volume].setElement(element, leg: HostedVolume.undoPlace(ofPair: pair))
-        volumes[volume].undoHeads[pair] = layout.headByteCount
+    /// Attaches the elements of a pair, all of them or none.
+    private mutating func attachElements(of spec: PairSpec<P>) -> PairElements? {
+        guard let target = platform.attach(spec.target.handle) else { return nil }
+        guard let metadata = platform.attach(spec.metadata.handle) else {
+            platform.detach(target)
+            return nil
+        }
+        var elements = PairElements(target: target, metadata: metadata)
+        guard let area = spec.undoArea else { return elements }
+        elements.undo = platform.attach(area.handle)
+        if elements.undo != nil { return elements }
+        detach(elements)
+        return nil
+    }
+
+    private mutating func detach(_ elements: PairElements) {
+        platform.detach(elements.target)
+        platform.detach(elements.metadata)
+        if let undo = elements.undo { platform.detach(undo) }
+    }
+
+    /// Takes down where the volume's first byte is in a pair's undo area.
+    mutating func setUndoHead(ofPair pair: Int, volume: Int) {
+        volumes[volume].undoHeads[pair] = undoLayout(ofPair: pair, volume: volume).headByteCount
+    }
+
+    /// How the undo area of a pair is laid out.
+    func undoLayout(ofPair pair: Int, volume: Int) -> UndoLayout {
+        guard let granule = volumes[volume].machine.withPair(pair, { $0.settings.granuleByteCount }) else {
+            invariantFailed("an undo area belongs to a pair")
+        }
+        return UndoLayout(volumeByteCount: volumes[volume].machine.byteCount, granuleByteCount: UInt64(granule))
     }
 
     /// Why an element cannot be the undo area of a pair.
@@ -388,10 +402,18 @@ extension Engine where P: ~Copyable {
                     copyEqualByteCount: pair.copyEqualByteCount
                 )
             }
+            pairStatus?.keepsUndo = volumes[index].machine.withPair(pair) { $0.settings.keepsUndo } ?? false
             pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
             pairStatus?.verify = volumes[index].machine.runningVerifyCounts(pair)
             if let pairStatus { status.pairs.append(pairStatus) }
         }
         return status
     }
+}
+
+/// The elements of a pair that is about to be added.
+private struct PairElements: BitwiseCopyable {
+    var target: ElementID
+    var metadata: ElementID
+    var undo: ElementID?
 }

@@ -69,7 +69,7 @@ extension Engine where P: ~Copyable {
         return nil
     }
 
-    /// Whether a pair's metadata area has no room for the pages of a volume of this size.
+    /// Whether a pair's metadata or undo area has no room for a volume of this size.
     private func areaRefusal(_ volume: Int, _ byteCount: UInt64) -> EngineRefusal? {
         for pair in 0..<VolumeMachine.pairLimit {
             guard let settings = volumes[volume].machine.withPair(pair, { $0.settings }) else { continue }
@@ -82,6 +82,12 @@ extension Engine where P: ~Copyable {
             let room = found - min(volumes[volume].metadataOffsets[pair], found)
             guard room >= layout.areaByteCount else {
                 return .metadataTooSmall(byteCount: room, needed: layout.areaByteCount)
+            }
+            guard volumes[volume].hasUndoArea(pair) else { continue }
+            let area = platform.byteCount(of: volumes[volume].element(atPlace: HostedVolume.undoPlace(ofPair: pair)))
+            let undo = UndoLayout(volumeByteCount: byteCount, granuleByteCount: UInt64(settings.granuleByteCount))
+            guard area >= undo.areaByteCount else {
+                return .undoAreaUnusable(byteCount: area, needed: undo.areaByteCount)
             }
         }
         return nil
@@ -99,6 +105,9 @@ extension Engine where P: ~Copyable {
         guard growAnswers[id] == nil else { return answer(.failure(.stopping)) }
         growAnswers[id] = answer
         volumes[volume].machine.grow(to: wanted)
+        for pair in 0..<VolumeMachine.pairLimit where volumes[volume].hasUndoArea(pair) {
+            setUndoHead(ofPair: pair, volume: volume)
+        }
         carryOut(volume)
     }
 

@@ -44,10 +44,7 @@ extension Engine where P: ~Copyable {
 
     /// Gives the room of an undo area back; where the file system cannot, it stays as it is.
     mutating func emptyUndo(pair: Int, volume: Int) {
-        let layout = UndoLayout(
-            volumeByteCount: volumes[volume].geometry.byteCount,
-            granuleByteCount: volumes[volume].machine.withPair(pair) { UInt64($0.settings.granuleByteCount) } ?? 65536
-        )
+        let layout = undoLayout(ofPair: pair, volume: volume)
         platform.zero(
             volumes[volume].element(atPlace: HostedVolume.undoPlace(ofPair: pair)),
             Extent(offset: 0, length: layout.areaByteCount),

@@ -249,6 +249,8 @@ package struct PairStatus: Sendable {
     package var copyWrittenByteCount: UInt64
     package var copyZeroByteCount: UInt64
     package var copyEqualByteCount: UInt64
+    /// It has an undo area, and keeps there what a copy overwrites on a usable target.
+    package var keepsUndo = false
     /// What holds the mover back, and what it costs hosts; `nil` while it has nothing to do.
     package var copyControl: CopyControlStatus?
     /// How far the verify has come that runs; `nil` when none does.

@@ -119,6 +119,8 @@ struct HostedVolume: ~Copyable {
         return place < firstUndo ? 0 : undoHeads[Int(place - firstUndo)]
     }
 
+    func hasUndoArea(_ pair: Int) -> Bool { elements[Int(Self.undoPlace(ofPair: pair))] != nil }
+
     func element(leg: UInt8) -> ElementID { element(atPlace: place(ofLeg: leg)) }
 
     func element(atPlace place: UInt8) -> ElementID {

@@ -102,7 +102,10 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
             "the \(to) failed a read at byte \(extent.offset): \(failure.words)"
         case .targetFlushFailed(let failure): "the \(to) failed a flush: \(failure.words)"
         case .undoFailed(let failure):
-            "the undo area could not be written (\(failure.words)), and nothing was overwritten without it"
+            """
+            the undo area could not be written (\(failure.words)), and nothing was overwritten without it: mend that or make \
+            room, and ResyncReplica goes on; or ResyncReplica without an undo (--no-undo), or Failover, which takes the copy back
+            """
         case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

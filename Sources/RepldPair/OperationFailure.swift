@@ -29,9 +29,15 @@ package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
         case .drainTimedOut: "what was in flight did not end within the time limit; nothing was changed"
         case .flushFailed(let failure): "a flush failed (\(failure.words)); nothing was changed"
         case .undoFailed(let failure):
-            "the undo area could not be written: \(failure.words); nothing was overwritten"
+            """
+            the undo area could not be written: \(failure.words); nothing was overwritten: mend that or make room, or copy \
+            without an undo (--no-undo)
+            """
         case .rollbackFailed(let failure):
-            "the target could not be brought back to what it held: \(failure.words); it can be tried again"
+            """
+            the target could not be brought back to what it held: \(failure.words); nothing is lost: mend that, and ask for \
+            Failover again
+            """
         case .recordFailed(let failure): "the pair's metadata could not be written: \(failure.words)"
         }
     }

@@ -259,6 +259,7 @@ extension Pair {
         targetChanged.grow(to: byteCount)
         unflushed.grow(to: byteCount)
         flushing.grow(to: byteCount)
+        undo.grow(to: byteCount)
         store.grow(volumeByteCount: byteCount, granuleByteCount: dirty.granuleByteCount)
         markDirty(Extent(offset: former, length: byteCount - former))
         distrustMaps()

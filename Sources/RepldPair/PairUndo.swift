@@ -142,6 +142,16 @@ struct PairUndo: ~Copyable {
 
     private static func extent(ofPage page: UInt64) -> Extent { Extent(offset: page * 4096, length: 4096) }
 
+    /// The volume has more bytes, and the area more room.
+    mutating func grow(to byteCount: UInt64) {
+        invariant(stage == .none, "an area that is in use keeps its layout")
+        // A place without an area has no maps.
+        guard saved.volumeByteCount > 0 else { return }
+        let layout = MetadataLayout(volumeByteCount: byteCount, granuleByteCount: saved.granuleByteCount)
+        saved.grow(to: byteCount)
+        stale.grow(to: layout.pageCount * 4096)
+    }
+
     /// There is nothing to take back any more.
     mutating func drop() {
         if stage == .present { wantsEmptying = true }

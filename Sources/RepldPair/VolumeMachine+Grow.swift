@@ -24,6 +24,8 @@ package enum GrowthRefusal: Hashable, Sendable {
         case growing
         /// Its metadata lies behind the volume.
         case metadataBehind
+        /// What a copy has overwritten can be taken back, in an area that is laid out for the size that the volume has.
+        case undoKept
     }
 
     package var words: String {
@@ -50,6 +52,7 @@ extension GrowthRefusal.PairObstacle {
         case .metadataFails: "its metadata cannot be written"
         case .metadataBehind: "its metadata is in the way, behind the volume"
         case .growing: "its records of the growth before this one are not durable yet"
+        case .undoKept: "a copy that could be taken back has not come to its end"
         }
     }
 }
@@ -84,7 +87,8 @@ extension VolumeMachine {
         if gate.isClosed { return .draining }
         let isStuck = pairs[index].isRecordStuck || pairs[index].store.isLogImpossible
         if isStuck || pairs[index].hasRecordFailed || pairs[index].store.hasPageFailed { return .metadataFails }
-        return isGrowing ? .growing : nil
+        if isGrowing { return .growing }
+        return pairs[index].undo.stage == .none ? nil : .undoKept
     }
 
     /// Takes a new size; `grown` follows when it is durable.

@@ -1,4 +1,3 @@
-internal import Dispatch
 internal import Logging
 internal import RepldCore
 internal import RepldDataPlane
@@ -121,6 +120,8 @@ extension UringDataPlane {
                 record.volumeByteCount = volumeByteCount
                 record.isClosedCleanly = false
                 record.mapTrust = .none
+                // Its undo area is laid out for another size.
+                record.hasUndo = false
             }
             return (record, false)
         case .blank:
@@ -149,16 +150,9 @@ extension UringDataPlane {
         _ layout: MetadataLayout,
         isNew: Bool
     ) async throws(DataPlaneError) -> RecoveredMaps {
-        let result: Result<RecoveredMaps, DataPlaneError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(DataPlaneError) in
-                        try MetadataFile.prepare(place, record, layout, isNew: isNew)
-                    }
-                )
-            }
+        let maps = try await onWorker { () throws(DataPlaneError) in
+            try MetadataFile.prepare(place, record, layout, isNew: isNew)
         }
-        let maps = try result.get()
         if let distrust = maps.distrust {
             logger.warning(
                 "everything is compared: what the metadata says of a pair's differences cannot be relied on",

@@ -156,6 +156,7 @@ package final class UringDataPlane: DataPlane {
             granuleByteCount: UInt64(pair.settings.granuleByteCount)
         )
         let (metadata, maps) = try await openMetadata(pair, record, layout, isNew: isNew)
+        let undo = try await prepareUndo(pair, record, blockByteCount: served.blockByteCount)
         var spec = PairSpec<UringPlatform>(
             volume: pair.volume,
             pair: pair.id,
@@ -165,7 +166,9 @@ package final class UringDataPlane: DataPlane {
             record: record,
             maps: maps,
             isNew: isNew,
-            settings: pair.settings
+            settings: pair.settings,
+            undoArea: undo.element.map { ElementSpec(handle: $0, geometry: $0.geometry, name: pair.undoPath) },
+            undo: undo.undo
         )
         spec.metadataOffset = pair.metadata.offset
         try await ask("pair '\(pair.name)'") { [spec] in .addPair(spec, answer: $0) }
@@ -178,9 +181,12 @@ package final class UringDataPlane: DataPlane {
     package func operate(
         _ id: PairID,
         _ operation: ReplicationOperation,
-        isForced: Bool
+        isForced: Bool,
+        keepsUndo: Bool
     ) async throws(DataPlaneError) -> OperationStart {
-        try await ask("pair \(id)") { .operate(id, operation, isForced: isForced, answer: $0) }
+        try await ask("pair \(id)") {
+            .operate(id, operation, isForced: isForced, keepsUndo: keepsUndo, answer: $0)
+        }
     }
 
     package func holdPlace(_ id: PairID, isHeld: Bool) async throws(DataPlaneError) -> Bool {
@@ -216,22 +222,15 @@ package final class UringDataPlane: DataPlane {
             .checkGrowth(id, byteCount, answer: $0)
         }
         guard growth.toByteCount > growth.fromByteCount else { return growth }
-        let result: Result<Void, DataPlaneError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(DataPlaneError) in
-                        for area in areas {
-                            let layout = MetadataLayout(
-                                volumeByteCount: growth.toByteCount,
-                                granuleByteCount: UInt64(area.granuleByteCount)
-                            )
-                            try MetadataFile.enlarge(area.path, layout)
-                        }
-                    }
-                )
+        try await onWorker { () throws(DataPlaneError) in
+            for area in areas {
+                let granule = UInt64(area.granuleByteCount)
+                let layout = MetadataLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
+                try MetadataFile.enlarge(area.path, layout)
+                let undo = UndoLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
+                try UndoFile.enlarge(area.undoPath, undo)
             }
         }
-        try result.get()
         return growth
     }
 
@@ -259,6 +258,37 @@ package final class UringDataPlane: DataPlane {
     package func stop() async {
         _ = mailbox.send(.stop {})
         await end.wait()
+    }
+
+    /// Makes a pair's undo area ready, and reads what it says.
+    private func prepareUndo(
+        _ pair: PairOpening,
+        _ record: PairRecord,
+        blockByteCount: UInt32
+    ) async throws(DataPlaneError) -> UndoFile {
+        let file = try await onWorker { () throws(DataPlaneError) in
+            try UndoFile.prepare(
+                pair.undoPath,
+                record,
+                granuleByteCount: UInt64(pair.settings.granuleByteCount),
+                isKept: pair.settings.keepsUndo,
+                blockByteCount: blockByteCount
+            )
+        }
+        if let remark = file.remark {
+            logger.warning("\(remark)", metadata: ["pair": "\(pair.name)", "file": "\(pair.undoPath)"])
+        }
+        return file
+    }
+
+    /// Does work on a thread that may wait for a slow device.
+    func onWorker<Answer: Sendable>(
+        _ work: @escaping @Sendable () throws(DataPlaneError) -> Answer
+    ) async throws(DataPlaneError) -> Answer {
+        let result: Result<Answer, DataPlaneError> = await withCheckedContinuation { continuation in
+            DispatchQueue.global().async { continuation.resume(returning: Result(catching: work)) }
+        }
+        return try result.get()
     }
 
     /// Opens an element on a thread that may wait for a slow device.

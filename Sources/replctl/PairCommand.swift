@@ -38,6 +38,11 @@ struct PairCommand: AsyncParsableCommand {
         var metadata: MetadataKind = .external
         @Flag(help: "Let internal metadata take the place of that of a pair that the daemon does not know.")
         var overwriteMetadata = false
+        @Flag(
+            inversion: .prefixedNo,
+            help: "Keep what a copy overwrites on a target that is a usable image, so that it can be taken back."
+        )
+        var undo: Bool?
         @OptionGroup var resync: ResyncOptions
         @Flag(help: "Let the first copy wait until 'replctl pair resync --resume'.") var paused = false
         @Flag(inversion: .prefixedNo, help: "Start the first copy at once.") var activate = true
@@ -50,6 +55,7 @@ struct PairCommand: AsyncParsableCommand {
             request.activates = activate
             if metadata == .internal { request.metadata = .internal }
             if overwriteMetadata { request.overwritesMetadata = true }
+            request.keepsUndo = undo
             if let granule {
                 let count = try Arguments.size(granule, "--granule")
                 guard let count = UInt32(exactly: count) else {

@@ -24,6 +24,11 @@ struct SetCommand: AsyncParsableCommand {
     var operation: String
     @Flag(help: "Accept what could be lost; the refusal without it says what.") var force = false
     @Flag(help: "Say what would happen, and do nothing.") var plan = false
+    @Flag(
+        help:
+            "Let the copy overwrite the target without keeping what it holds: faster, and no way back until it has ended."
+    )
+    var noUndo = false
     @Option(help: "Wait until the pair has this copy state.", completion: .list(Self.states))
     var wait: String?
     @Option(help: "Wait at most this long, such as 10m.") var timeout: String?
@@ -55,6 +60,7 @@ struct SetCommand: AsyncParsableCommand {
             force: force
         )
         request.plan = plan ? true : nil
+        request.keepsUndo = noUndo ? false : nil
         request.expectedRevision = revision
         request.waitForCopyState = wait.map { .name($0) }
         request.timeoutSeconds = try timeout.map { try Arguments.seconds($0, "--timeout") }

@@ -73,6 +73,15 @@ extension Text {
                 "at most \(ByteCount.format($0.byteCount)) of the \($0.role) \($0.path)"
             }
             rows.append(("Overwritten", overwritten.isEmpty ? "nothing" : overwritten.joined(separator: "\n")))
+            if let count = plan.undoByteCount {
+                let words =
+                    "at most \(ByteCount.format(count)) of what the target holds are kept until the copy has ended"
+                rows.append(("Undo", "\(words), and what hosts overwrite meanwhile"))
+            }
+            if let count = plan.takenBackByteCount {
+                let words = "the copy that was interrupted, \(ByteCount.format(count)) of it"
+                rows.append(("Taken back", "\(words): first the target becomes what it was before"))
+            }
             rows.append(
                 ("Clients", plan.clientsDisconnected == 0 ? "stay" : "\(plan.clientsDisconnected) disconnected")
             )

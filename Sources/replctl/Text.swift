@@ -91,6 +91,7 @@ enum Text {
                 ("Verify", "\(ByteCount.format(marked)) differing bytes found by verify; ResyncReplica repairs them")
             )
         }
+        if let kept = undo(pair) { rows.append(("Undo", kept)) }
         if let copy = pair.copy {
             rows.append(
                 (
@@ -123,10 +124,21 @@ enum Text {
     private static func settings(_ pair: PairReply) -> [(String, String)] {
         let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
         let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
-        let words = "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)"
+        let words =
+            "granule \(granule), target timeout \(timeout), copy depth \(pair.settings.copyDepth)"
+            + (pair.settings.keepsUndo ? "" : ", no undo")
         guard let place = pair.metadata else { return [("Settings", words)] }
         let offset = place.kind == .internal ? ", internal, at offset \(place.offset)" : ""
         return [("Settings", words), ("Metadata", place.path + offset)]
+    }
+
+    /// What can be taken back, or why nothing can.
+    private static func undo(_ pair: PairReply) -> String? {
+        if let count = pair.undoByteCount {
+            return "\(ByteCount.format(count)) kept; Failover takes the copy back, to the image that the target held"
+        }
+        guard pair.settings.keepsUndo, pair.hasUndoArea == false else { return nil }
+        return "the undo area cannot be used, and the log says why; what a copy overwrites cannot be taken back"
     }
 
     /// One line of `pair watch`; with a bar where it is redrawn.

@@ -21,6 +21,7 @@ import Testing
               granule: 128KiB
               target-timeout: 5m
               copy-depth: 8
+              undo: false
             """
         let found = try Configuration.parse(text, file: "repld.yaml")
         var expected = Configuration()

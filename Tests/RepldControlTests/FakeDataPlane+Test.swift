@@ -73,6 +73,11 @@ extension FakeDataPlane {
         }
     }
 
+    /// The only pair's undo area cannot be opened.
+    func loseUndoArea() {
+        state.withLock { state in for id in state.pairs.keys { state.pairs[id]?.status.keepsUndo = false } }
+    }
+
     /// Says where the only pair differs by what a side changed.
     func setChanges(_ runs: [Extent], by side: ChangedSide = .both) {
         state.withLock { state in
@@ -303,7 +308,7 @@ extension FakeDataPlane {
 extension PairStatus {
     /// A pair that has just been made.
     static func initialized(_ pair: PairOpening, byteCount: UInt64) -> PairStatus {
-        PairStatus(
+        var status = PairStatus(
             id: pair.id,
             name: pair.name,
             copyState: .initialized,
@@ -320,6 +325,8 @@ extension PairStatus {
             copyZeroByteCount: 0,
             copyEqualByteCount: 0
         )
+        status.keepsUndo = pair.settings.keepsUndo
+        return status
     }
 
     /// Takes what a record says: a pair that was Synchronized and not closed cleanly is copied again, and what was being

@@ -13,7 +13,8 @@ final class FakeDataPlane: DataPlane {
     /// One call, as the test sees it.
     enum Call: Hashable, Sendable {
         case addVolume(String), removeVolume, addPair(String, isNew: Bool), detachPair, stop
-        case operate(ReplicationOperation), cancelOperation, holdPlace(Bool), configureCopy(CopySettings)
+        case operate(ReplicationOperation), operateWithoutUndo(ReplicationOperation), cancelOperation
+        case holdPlace(Bool), configureCopy(CopySettings)
         case verify(Extent), cancelVerify
         case listen(FrontEndAddress)
         case changes(ChangesQuery)
@@ -118,9 +119,10 @@ final class FakeDataPlane: DataPlane {
     func operate(
         _ id: PairID,
         _ operation: ReplicationOperation,
-        isForced: Bool
+        isForced: Bool,
+        keepsUndo: Bool
     ) async throws(DataPlaneError) -> OperationStart {
-        note(.operate(operation))
+        note(keepsUndo ? .operate(operation) : .operateWithoutUndo(operation))
         await waitWhileHeld()
         let (result, events) = state.withLock { begin(operation, of: id, isForced: isForced, &$0) }
         for event in events { continuation.yield(event) }

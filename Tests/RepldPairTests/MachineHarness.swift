@@ -74,14 +74,7 @@ final class MachineHarness {
                 }
                 if writesLogs { machine.logWritten(pair: pair, nil) }
             case .writePage(let pair, let place):
-                pageWrites.append((pair, place))
-                let block = MetadataAreaModel.block { machine.encodePage(pair: pair, place: place, into: &$0) }
-                if delaysPages {
-                    delayedPages.append((place, block))
-                } else {
-                    if pair == 0 { area.write(block) }
-                    if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
-                }
+                beginPage(place, pair: pair)
             case .writeUndoPage(let pair, let place):
                 undoPages.append((pair, place))
                 if writesUndoPages { machine.undoPageWritten(pair: pair, place: place, nil) }
@@ -102,6 +95,14 @@ final class MachineHarness {
             }
         }
         machine.checkInvariants()
+    }
+
+    private func beginPage(_ place: Int, pair: Int) {
+        pageWrites.append((pair, place))
+        let block = MetadataAreaModel.block { machine.encodePage(pair: pair, place: place, into: &$0) }
+        if delaysPages { return delayedPages.append((place, block)) }
+        if pair == 0 { area.write(block) }
+        if writesLogs { machine.pageWritten(pair: pair, place: place, nil) }
     }
 
     /// A delayed page reaches the area, the `nth` of those on their way.

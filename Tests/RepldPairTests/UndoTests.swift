@@ -170,4 +170,52 @@ import Testing
         #expect(!harness.performed.contains { $0.leg > 1 })
         #expect(harness.undoPages.isEmpty)
     }
+
+    @Test func volumeDoesNotGrowWhileACopyCanBeTakenBack() {
+        let wanted = 2 * MachineHarness.volumeByteCount
+        let harness = suspended()
+        #expect(harness.machine.growthRefusal(to: wanted) == nil)
+        harness.writesUndoPages = false
+        harness.ask(.resume)
+        let id = harness.machine.withPair(0) { $0.id } ?? PairID(high: 0, low: 0)
+        #expect(harness.machine.growthRefusal(to: wanted) == .pair(id, .undoKept), "its blank pages are on their way")
+        harness.writesUndoPages = true
+        harness.machine.undoPageWritten(pair: 0, place: harness.undoPages[0].place, nil)
+        harness.settle()
+        #expect(harness.facts.hasUndo)
+        #expect(harness.machine.growthRefusal(to: wanted) == .pair(id, .undoKept))
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+        #expect(harness.machine.growthRefusal(to: wanted) == nil)
+    }
+
+    @Test func undoOfALargerVolumeKeepsItsNewBytesAsWell() {
+        let former = MachineHarness.volumeByteCount
+        let harness = suspended()
+        harness.ask(.resume)
+        harness.completeAll()
+        harness.machine.grow(to: 2 * former)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+        harness.ask(.suspend)
+        _ = harness.request(.write, 3, at: 2 * former - 4096)
+        harness.completeAll()
+        harness.performed = []
+        harness.ask(.resume)
+        #expect(harness.records.last?.record.hasUndo == true)
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+        let kept = harness.performed.filter { $0.kind == .save }.map(\.extent)
+        #expect(kept == [Extent(offset: 2 * former - 4096, length: 4096)])
+    }
+
+    @Test func pairWithoutAnAreaGrowsAsEver() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair()
+        harness.machine.grow(to: 2 * MachineHarness.volumeByteCount)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
 }

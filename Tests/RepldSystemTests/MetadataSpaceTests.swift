@@ -30,7 +30,7 @@ extension SystemTests {
             try Torture.run("state directory full while the pair runs") { bed, torture in
                 let target = try bed.faultyDevice("target", byteCount: 32 * mebibyte)
                 let (mirror, writes, space) = try pair(bed, target: target.device.path)
-                try mirror.create()
+                try mirror.create(keepsUndo: false)
                 let writer = try writes.start(4000, seed: torture.nextSeed())
                 try mirror.waitForWrites(100)
                 try space.fill()
@@ -53,7 +53,7 @@ extension SystemTests {
         func restart(isKilled: Bool) throws {
             try Torture.run("start with a full state directory") { bed, torture in
                 let (mirror, writes, space) = try pair(bed)
-                try mirror.create()
+                try mirror.create(keepsUndo: false)
                 try space.fill()
                 try writes.write(500, seed: torture.nextSeed())
                 if isKilled {
@@ -84,7 +84,7 @@ extension SystemTests {
         func operation(name: String) throws {
             try Torture.run("\(name) with a full state directory") { bed, torture in
                 let (mirror, writes, space) = try pair(bed)
-                try mirror.create()
+                try mirror.create(keepsUndo: false)
                 let writer = try writes.start(3000, seed: torture.nextSeed())
                 try mirror.waitForWrites(100)
                 try space.fill()
@@ -121,7 +121,7 @@ extension SystemTests {
                 try space.makeRoom()
                 let left = try FileManager.default.contentsOfDirectory(atPath: mirror.daemon.stateDirectory + "/pairs")
                 #expect(left == [], "nothing is left behind")
-                try mirror.create()
+                try mirror.create(keepsUndo: false)
                 try mirror.expectWhole(writes, "synchronized")
             }
         }

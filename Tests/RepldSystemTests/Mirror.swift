@@ -50,18 +50,10 @@ struct Mirror {
     func isTargetExported() throws -> Bool { try bed.run("nbdinfo", ["--size", targetURI]).isSuccess }
 
     /// Pairs the two elements and waits until they are equal.
-    func create() throws {
-        try daemon.controls(
-            "pair",
-            "create",
-            "--source",
-            Self.volume,
-            "--target",
-            target,
-            "--name",
-            Self.pair,
-            "--wait"
-        )
+    func create(keepsUndo: Bool = true) throws {
+        let names = ["--source", Self.volume, "--target", target, "--name", Self.pair]
+        let outcome = try daemon.control(["pair", "create", "--wait"] + names + (keepsUndo ? [] : ["--no-undo"]))
+        #expect(outcome.isSuccess, "\(outcome)")
         #expect(try daemon.pair(Self.pair).copyState == Reply.Enumerated(number: 4, name: "Synchronized"))
     }
 

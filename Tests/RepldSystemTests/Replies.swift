@@ -26,6 +26,7 @@ enum Reply {
         var progressStatus: Enumerated
         var reason: String?
         var dirtyByteCount: UInt64?
+        var undoByteCount: UInt64?
         var copy: Copy?
         var resync: Resync?
         var settings: Settings
