@@ -20,11 +20,21 @@ extension PairMetadata {
 
     /// Takes back that the pair was closed cleanly, and that its bitmaps can be relied on: from here on every byte may differ.
     ///
-    /// The copy state stays. A file that holds no record does not say "clean" and is left alone.
+    /// A target that is a usable image is left behind as one: a copy makes it a mixture of two points in time, which only an
+    /// operation may begin, because that says so durably before. A file that holds no record does not say "clean" and is left
+    /// alone.
     package static func forgetCleanClose(_ path: FilePath) throws {
         try change(path) { record in
             record.isClosedCleanly = false
             record.mapTrust = .none
+            let state = CopyState(rawValue: record.copyState)
+            if state == .synchronized || state == .unsynchronized && record.isTargetConsistent {
+                record.copyState = CopyState.suspended.rawValue
+                record.operation = ReplicationOperation.resume.rawValue
+                record.isTargetConsistent = true
+            } else if state == .unsynchronized, record.operation == 0 {
+                record.operation = ReplicationOperation.resyncReplica.rawValue
+            }
         }
     }
 
@@ -40,14 +50,23 @@ extension PairMetadata {
         }
     }
 
+    /// Whether the pair's target was left behind, and is copied to again as soon as it is there.
+    package static func isLeftBehind(_ record: PairRecord) -> Bool {
+        record.copyState == CopyState.suspended.rawValue
+            && record.operation == ReplicationOperation.resume.rawValue
+    }
+
     private static func change(_ path: FilePath, _ change: (inout PairRecord) -> Void) throws {
         switch read(path.string) {
         case .found(let record), .older(let record, _):
             var changed = record
             change(&changed)
             guard changed != record else { return }
-            changed.sequence += 1
-            try write(changed, to: path)
+            // Into both blocks: one that is damaged must not bring back what was taken back.
+            for _ in 0..<2 {
+                changed.sequence += 1
+                try write(changed, to: path)
+            }
         case .blank, .lost:
             return
         }

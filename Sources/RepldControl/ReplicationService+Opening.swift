@@ -89,7 +89,7 @@ extension ReplicationService {
         let members = registry.content.pairs(of: entry)
         for pair in members.filter({ $0.id == server }) + members.filter({ $0.id != server }) {
             do {
-                try await attach(pair)
+                if try await attach(pair) { await resume(pair) }
             } catch {
                 if pair.id == server {
                     let reason = """
@@ -107,14 +107,33 @@ extension ReplicationService {
     }
 
     /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
-    func attach(_ entry: PairEntry) async throws(ControlError) {
+    ///
+    /// Answers whether its volume was served without it, so that it waits for Resume.
+    func attach(_ entry: PairEntry) async throws(ControlError) -> Bool {
         try forgetReplacedTarget(of: entry)
+        let record = PairMetadata.read(state.metadataPath(of: entry.id).string).record
         do {
             try await plane.addPair(opening(of: entry, isNew: false))
         } catch {
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
         pairs[entry.id]?.failure = nil
+        return record.map { PairMetadata.isLeftBehind($0) } ?? false
+    }
+
+    /// Lets a pair catch up whose volume was served without it.
+    private func resume(_ entry: PairEntry) async {
+        do {
+            _ = try await plane.operate(entry.id, .resume, isForced: false)
+        } catch {
+            record(
+                "pair-not-resumed",
+                volume: registry.content.volume(entry.volumeNumber)?.name,
+                pair: entry.name,
+                message: "it stays Suspended until 'replctl set \(entry.name) Resume': \(error)",
+                level: .error
+            )
+        }
     }
 
     /// The volume on its own element, with the size that hosts know.
@@ -156,6 +175,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> Bool {
         do {
             try state.forgetCleanClose(of: pair.id)
+            pairs[pair.id]?.recovery = PairMetadata.read(state.metadataPath(of: pair.id).string)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
             return true

@@ -162,8 +162,10 @@ extension ReplicationService {
         _ isForced: Bool,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
-        try await attachLate(entry, of: volume)
+        let wasLeftBehind = try await attachLate(entry, of: volume)
         let now = try await situation(of: entry)
+        // The pair was shown as Broken, from where that is the way to be copied to again.
+        let operation = wasLeftBehind && operation == .resyncReplica ? .resume : operation
         guard try holds(operation, entry, now, isForced: isForced) else {
             return try await hand(operation, to: entry, now, isForced: isForced, caller)
         }
@@ -208,7 +210,9 @@ extension ReplicationService {
     }
 
     /// Attaches a pair that could not be attached when its volume was opened.
-    private func attachLate(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) {
+    ///
+    /// Answers whether it waits for Resume.
+    private func attachLate(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) -> Bool {
         if let reason = volumes[volume.number]?.failure {
             throw ControlError(
                 .volumeNotServed,
@@ -216,8 +220,9 @@ extension ReplicationService {
                 suggestion: "mend that, then 'replctl volume retry \(volume.name)'"
             )
         }
-        try await attach(entry)
+        let waitsForResume = try await attach(entry)
         noteElements(of: volume.number, only: entry.id)
+        return waitsForResume
     }
 
     private func check(

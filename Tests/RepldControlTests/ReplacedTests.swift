@@ -188,7 +188,7 @@ import Testing
         try PairMetadata.forgetCleanClose(FilePath(path))
         #expect(ElementMark.find(path) == before, "it is the same file")
         let now = try #require(PairMetadata.read(path).record)
-        #expect(now.sequence == 2 && !now.isClosedCleanly && now.mapTrust == .none)
+        #expect(now.sequence == 3 && !now.isClosedCleanly && now.mapTrust == .none)
         let bytes = try Data(contentsOf: URL(filePath: path))
         #expect(bytes.count == 16384 && bytes[8192...].allSatisfy { $0 == 7 })
     }

@@ -6,6 +6,7 @@ import RepldControlAPI
 import RepldCore
 import RepldDataPlane
 import RepldEngine
+import RepldFormat
 import RepldPair
 import Synchronization
 import SystemPackage
@@ -95,6 +96,13 @@ struct ServiceFixture {
                 expectedRevision: revision
             )
         )
+    }
+
+    /// What the metadata of the only pair says.
+    func record() throws -> PairRecord {
+        let folder = directory.file("state/pairs")
+        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: folder).first)
+        return try #require(PairMetadata.read("\(folder)/\(name)").record)
     }
 
     /// The pair, once the service has taken note of everything that the plane told.
