@@ -11,11 +11,10 @@ extension PairMetadata {
     /// In its place, as the data plane does it, where the file is whole: that needs no space, and the record before it is whole
     /// while it is written.
     package static func write(_ record: PairRecord, to path: FilePath) throws {
-        let block = Array(
-            area(with: record, insteadOf: path.string)[Int(record.areaOffset)...].prefix(PairRecord.blockByteCount)
-        )
+        let area = try area(with: record, insteadOf: path.string)
+        let block = Array(area[Int(record.areaOffset)...].prefix(PairRecord.blockByteCount))
         if try DurableFile.overwrite(path, at: Int64(record.areaOffset), with: block) { return }
-        try DurableFile.replace(path, with: Data(area(with: record, insteadOf: path.string)))
+        try DurableFile.replace(path, with: Data(area))
     }
 
     /// Takes back that the pair was closed cleanly, and that its bitmaps can be relied on: from here on every byte may differ.
@@ -57,7 +56,7 @@ extension PairMetadata {
     }
 
     private static func change(_ path: FilePath, _ change: (inout PairRecord) -> Void) throws {
-        switch read(path.string) {
+        switch try read(path.string) {
         case .found(let record), .older(let record, _):
             var changed = record
             change(&changed)

@@ -134,7 +134,13 @@ enum ServingDoubt: Hashable, Sendable {
 extension ReplicationService {
     /// What stands against forgetting a pair that is not attached; `nil` when nothing does.
     func doubt(about entry: PairEntry) -> ServingDoubt? {
-        switch PairMetadata.read(state.metadataPath(of: entry.id).string) {
+        let recovery: PairRecordRecovery
+        do {
+            recovery = try state.readMetadata(of: entry.id)
+        } catch {
+            return .unreadable("\(error)")
+        }
+        switch recovery {
         case .blank:
             return .unreadable("its metadata is all zeroes, and once had a record")
         case .lost(let first, let second):
@@ -158,7 +164,11 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
         // Hosts may connect the moment the volume is open, before its other pairs are attached.
-        for pair in registry.content.pairs(of: volume) { try state.forgetCleanClose(of: pair.id) }
+        for pair in registry.content.pairs(of: volume) {
+            // What cannot be read goes with the pair.
+            if pair.id == entry.id, case .unreadable = doubt { continue }
+            try state.forgetCleanClose(of: pair.id)
+        }
         if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
         }

@@ -61,10 +61,14 @@ extension ReplicationService {
 
     /// Reads the records of a volume's pairs, and decides by them which element serves.
     private func servingElement(of entry: VolumeEntry) -> ServingElement {
-        let members = registry.content.pairs(of: entry)
-        let found = members.map { pair in
-            let path = state.metadataPath(of: pair.id).string
-            return (entry: pair, recovery: PairMetadata.read(path), metadataPath: path)
+        var found: [(entry: PairEntry, recovery: PairRecordRecovery, metadataPath: String)] = []
+        for pair in registry.content.pairs(of: entry) {
+            do {
+                let recovery = try state.readMetadata(of: pair.id)
+                found.append((pair, recovery, state.metadataPath(of: pair.id).string))
+            } catch {
+                return .nobody("\(error), and nobody can say which element has the newer data")
+            }
         }
         for pair in found { pairs[pair.entry.id]?.recovery = pair.recovery }
         return ServingElement.decide(found)
@@ -111,9 +115,10 @@ extension ReplicationService {
     /// Answers whether its volume was served without it, so that it waits for Resume.
     func attach(_ entry: PairEntry) async throws(ControlError) -> Bool {
         try forgetReplacedTarget(of: entry)
-        let record = PairMetadata.read(state.metadataPath(of: entry.id).string).record
+        let record = try state.readMetadata(of: entry.id).record
+        let opening = try opening(of: entry, isNew: false)
         do {
-            try await plane.addPair(opening(of: entry, isNew: false))
+            try await plane.addPair(opening)
         } catch {
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
@@ -149,16 +154,16 @@ extension ReplicationService {
     }
 
     /// The pair on the element of the two that does not serve.
-    func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {
-        let path = state.metadataPath(of: entry.id).string
-        let isSecondPrimary = !isNew && PairMetadata.read(path).record?.isSecondPrimary ?? false
+    func opening(of entry: PairEntry, isNew: Bool) throws(ControlError) -> PairOpening {
+        let record = isNew ? nil : try state.readMetadata(of: entry.id).record
+        let isSecondPrimary = record?.isSecondPrimary ?? false
         let first = registry.content.volume(entry.volumeNumber)?.elementPath
         return PairOpening(
             id: entry.id,
             name: entry.name,
             volume: VolumeID(rawValue: entry.volumeNumber),
             targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
-            metadataPath: path,
+            metadataPath: state.metadataPath(of: entry.id).string,
             settings: entry.settings,
             isNew: isNew
         )
@@ -175,7 +180,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> Bool {
         do {
             try state.forgetCleanClose(of: pair.id)
-            pairs[pair.id]?.recovery = PairMetadata.read(state.metadataPath(of: pair.id).string)
+            pairs[pair.id]?.recovery = try state.readMetadata(of: pair.id)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
             return true

@@ -43,7 +43,7 @@ extension ReplicationService {
 
     /// Lets a pair forget what it knew of its target where another one lies in that place; durably, before it is attached.
     func forgetReplacedTarget(of entry: PairEntry) throws(ControlError) {
-        let record = PairMetadata.read(state.metadataPath(of: entry.id).string).record
+        let record = try state.readMetadata(of: entry.id).record
         guard let record, let volume = registry.content.volume(entry.volumeNumber) else { return }
         let path = record.isSecondPrimary ? volume.elementPath : entry.targetPath
         let known = record.isSecondPrimary ? volume.mark : entry.mark

@@ -47,6 +47,19 @@ package struct StateDirectory: ~Copyable, Sendable {
         path.appending("pairs").appending("\(pair).meta")
     }
 
+    /// What the metadata of a pair says.
+    package func readMetadata(of pair: PairID) throws(ControlError) -> PairRecordRecovery {
+        do {
+            return try PairMetadata.read(metadataPath(of: pair).string)
+        } catch {
+            throw ControlError(
+                .stateDirectory,
+                "\(error)",
+                suggestion: "nothing is changed; try again when the file system of the state directory answers"
+            )
+        }
+    }
+
     /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
     package func forgetTarget(of pair: PairID) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.forgetTarget($0) }

@@ -1,11 +1,23 @@
-internal import Foundation
+internal import Glibc
 package import RepldFormat
 
 /// The file that a pair's record is kept in, before the data plane takes it.
 package enum PairMetadata {
+    /// The file is there, as far as can be told, but what it holds cannot be read.
+    package struct ReadError: Error, CustomStringConvertible {
+        package var path: String
+        package var errorNumber: Int32
+
+        package var description: String {
+            "cannot read the pair metadata \(path): \(unsafe String(cString: strerror(errorNumber)))"
+        }
+    }
+
     /// What the file says; a missing or short one has damaged blocks.
-    package static func read(_ path: String) -> PairRecordRecovery {
-        let area = bytes(of: path, limit: PairRecord.areaByteCount)
+    ///
+    /// Throws where nobody can tell what it says now: that is no reason to take its record for lost.
+    package static func read(_ path: String) throws(ReadError) -> PairRecordRecovery {
+        let area = try bytes(of: path, limit: PairRecord.areaByteCount)
         let size = PairRecord.blockByteCount
         let first = Array(area.prefix(size))
         let second = Array(area.dropFirst(size).prefix(size))
@@ -13,8 +25,8 @@ package enum PairMetadata {
     }
 
     /// The content of the file with another record in it, and the record before that still whole.
-    package static func area(with record: PairRecord, insteadOf path: String) -> [UInt8] {
-        var area = bytes(of: path)
+    package static func area(with record: PairRecord, insteadOf path: String) throws(ReadError) -> [UInt8] {
+        var area = try bytes(of: path, limit: .max)
         if area.count < PairRecord.areaByteCount {
             area += [UInt8](repeating: 0, count: PairRecord.areaByteCount - area.count)
         }
@@ -31,10 +43,23 @@ package enum PairMetadata {
         record.encode(into: &bytes)
     }
 
-    private static func bytes(of path: String, limit: Int = .max) -> [UInt8] {
-        guard let file = FileHandle(forReadingAtPath: path) else { return [] }
-        defer { try? file.close() }
-        let data = try? limit == .max ? file.readToEnd() : file.read(upToCount: limit)
-        return data.map(Array.init) ?? []
+    private static func bytes(of path: String, limit: Int) throws(ReadError) -> [UInt8] {
+        let file = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else {
+            if errno == ENOENT { return [] }
+            throw ReadError(path: path, errorNumber: errno)
+        }
+        defer { close(file) }
+        var found: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: min(limit, 1 << 16))
+        while found.count < limit {
+            let wanted = min(piece.count, limit - found.count)
+            let count = unsafe piece.withUnsafeMutableBytes { unsafe Glibc.read(file, $0.baseAddress, wanted) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw ReadError(path: path, errorNumber: errno) }
+            if count == 0 { break }
+            found += piece.prefix(count)
+        }
+        return found
     }
 }

@@ -274,15 +274,19 @@ package final class UringDataPlane: DataPlane {
                 isClosedCleanly: false
             )
         }
+        let recovery: PairRecordRecovery
+        do {
+            recovery = try PairMetadata.read(pair.metadataPath)
+        } catch {
+            throw DataPlaneError(.metadata, "\(error)")
+        }
         if pair.isNew {
             var record = assumed(.initialized)
             // Behind the one that says that there is a pair, so that it stays whole while the next is written.
-            if case .found(let first) = PairMetadata.read(pair.metadataPath), first.pair == pair.id {
-                record.sequence = first.sequence
-            }
+            if case .found(let first) = recovery, first.pair == pair.id { record.sequence = first.sequence }
             return (record, true)
         }
-        switch PairMetadata.read(pair.metadataPath) {
+        switch recovery {
         case .found(var record), .older(var record, _):
             guard record.pair == pair.id else {
                 throw DataPlaneError(

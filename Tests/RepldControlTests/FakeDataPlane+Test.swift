@@ -290,7 +290,7 @@ extension FakeDataPlane {
         record.isSecondPrimary = pair.status.isSecondPrimary
         record.isTargetConsistent = pair.status.facts.isTargetConsistent
         record.isSourceAhead = pair.status.facts.isSourceAhead
-        let area = PairMetadata.area(with: record, insteadOf: "/dev/null")
+        guard let area = try? PairMetadata.area(with: record, insteadOf: "/dev/null") else { return }
         try? Data(area).write(to: URL(filePath: pair.opening.metadataPath))
     }
 }

@@ -48,7 +48,7 @@ import Testing
     private func record(in state: TemporaryDirectory) throws -> PairRecord {
         let directory = state.file("state/pairs")
         let name = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
-        return try #require(PairMetadata.read("\(directory)/\(name)").record)
+        return try #require(try PairMetadata.read("\(directory)/\(name)").record)
     }
 
     @Test(arguments: Change.allCases)
@@ -187,7 +187,7 @@ import Testing
         let before = ElementMark.find(path)
         try PairMetadata.forgetCleanClose(FilePath(path))
         #expect(ElementMark.find(path) == before, "it is the same file")
-        let now = try #require(PairMetadata.read(path).record)
+        let now = try #require(try PairMetadata.read(path).record)
         #expect(now.sequence == 3 && !now.isClosedCleanly && now.mapTrust == .none)
         let bytes = try Data(contentsOf: URL(filePath: path))
         #expect(bytes.count == 16384 && bytes[8192...].allSatisfy { $0 == 7 })

@@ -2,6 +2,7 @@ import Foundation
 import RepldControl
 import RepldControlAPI
 import RepldDataPlane
+import RepldFormat
 import RepldPair
 import SystemPackage
 import Testing
@@ -131,6 +132,40 @@ import Testing
         #expect(reply.returnCode == Enumerated(ReturnCode.jobStarted))
         let job = try await after.service.job(id: #require(reply.job))
         #expect(job.operation == Enumerated(operation ?? .resyncReplica))
+    }
+
+    /// A record that cannot be changed goes on saying "clean": then no host may write.
+    @Test func aVolumeIsNotServedWithoutAPairWhoseRecordCannotBeRead() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let after = try fixture.afterKill()
+        let path = try after.metadataPath()
+        after.plane.breakElement(fixture.directory.file("target"))
+        after.plane.beforeEachCall { call in
+            guard case .addPair = call else { return }
+            // A directory can be opened, and reading it fails.
+            try? FileManager.default.moveItem(atPath: path, toPath: path + ".kept")
+            try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        }
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == nil)
+        #expect(try await after.service.volume(named: "db1").reason?.contains("cannot read the pair metadata") == true)
+        let still = await refusal { try await after.service.retryVolume(named: "db1") }
+        #expect(still?.description.contains("cannot read the pair metadata") == true)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.calls.isEmpty)
+        let error = await refusal { try await again.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        _ = try await again.set(.name("Detach"), force: true)
+        #expect(again.plane.servingPath("db1") == fixture.directory.file("source"))
+    }
+
+    @Test func onlyAMissingOrShortRecordIsLost() throws {
+        let directory = try TemporaryDirectory()
+        #expect(throws: PairMetadata.ReadError.self) { try PairMetadata.read(directory.path) }
+        let nothing = PairRecordRecovery.lost(.truncated(byteCount: 0), .truncated(byteCount: 0))
+        #expect(try PairMetadata.read(directory.file("missing")) == nothing)
     }
 
     /// A kill before each step of the creation: the pair is there as a whole, or not at all.

@@ -98,12 +98,15 @@ struct ServiceFixture {
         )
     }
 
-    /// What the metadata of the only pair says.
-    func record() throws -> PairRecord {
+    /// The metadata of the only pair.
+    func metadataPath() throws -> String {
         let folder = directory.file("state/pairs")
-        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: folder).first)
-        return try #require(PairMetadata.read("\(folder)/\(name)").record)
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+        return "\(folder)/\(try #require(names.first { $0.hasSuffix(".meta") }))"
     }
+
+    /// What that says.
+    func record() throws -> PairRecord { try #require(try PairMetadata.read(metadataPath()).record) }
 
     /// The pair, once the service has taken note of everything that the plane told.
     func pair(_ name: String = "m1") async throws -> PairReply { try await service.pair(named: name) }
