@@ -28,9 +28,8 @@ extension PairMetadata {
             record.mapTrust = .none
             let state = CopyState(rawValue: record.copyState)
             if state == .synchronized || state == .unsynchronized && record.isTargetConsistent {
-                record.copyState = CopyState.suspended.rawValue
+                suspend(&record)
                 record.operation = ReplicationOperation.resume.rawValue
-                record.isTargetConsistent = true
             } else if state == .unsynchronized, record.operation == 0 {
                 record.operation = ReplicationOperation.resyncReplica.rawValue
             }
@@ -47,6 +46,22 @@ extension PairMetadata {
                 record.copyState = CopyState.unsynchronized.rawValue
             }
         }
+    }
+
+    /// The same where another element may serve from here on: nothing is copied to the target before somebody asks for it.
+    package static func leaveToOperator(_ path: FilePath) throws {
+        try change(path) { record in
+            record.isClosedCleanly = false
+            record.mapTrust = .none
+            let state = CopyState(rawValue: record.copyState)
+            if state == .synchronized || state == .unsynchronized || isLeftBehind(record) { suspend(&record) }
+        }
+    }
+
+    private static func suspend(_ record: inout PairRecord) {
+        if record.copyState == CopyState.synchronized.rawValue { record.isTargetConsistent = true }
+        record.copyState = CopyState.suspended.rawValue
+        record.operation = 0
     }
 
     /// Whether the pair's target was left behind, and is copied to again as soon as it is there.

@@ -163,12 +163,10 @@ extension ReplicationService {
         isForced: Bool
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
-        // Hosts may connect the moment the volume is open, before its other pairs are attached.
-        for pair in registry.content.pairs(of: volume) {
-            // What cannot be read goes with the pair.
-            if pair.id == entry.id, case .unreadable = doubt { continue }
-            try state.forgetCleanClose(of: pair.id)
-        }
+        // What serves from here on may not be what the other targets are copies of, and hosts may connect before those are
+        // attached.
+        for pair in unattached(of: volume, besides: entry) { try state.leaveToOperator(pair.id) }
+        if case .secondServes = doubt { try state.forgetCleanClose(of: entry.id) }
         if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
         }
@@ -248,6 +246,11 @@ extension ReplicationService {
         return MethodReply(returnCode: .success, extendedStatus: status)
     }
 
+    /// The other pairs of a volume that the data plane does not have: only their records may be changed here.
+    private func unattached(of volume: VolumeEntry, besides entry: PairEntry) -> [PairEntry] {
+        registry.content.pairs(of: volume).filter { $0.id != entry.id && pairs[$0.id]?.failure != nil }
+    }
+
     /// Another pair of the volume whose record says that its second element serves.
     private func otherClaim(besides entry: PairEntry, of volume: VolumeEntry) -> PairEntry? {
         registry.content.pairs(of: volume).first { other in
@@ -304,6 +307,11 @@ extension ReplicationService {
                 suggestion: other == nil ? "\(retry), or say --force" : "say --force if that may be"
             )
             error.status.bytesAtStake = record.volumeByteCount
+        }
+        for other in unattached(of: volume, besides: entry) {
+            error.status.message += """
+                ; pair '\(other.name)' stays Suspended until Resume, which overwrites \(other.targetPath) with what serves then
+                """
         }
         error.status.copyState = Enumerated(CopyState.broken)
         error.status.revision = pairs[entry.id]?.revision

@@ -70,6 +70,11 @@ package struct StateDirectory: ~Copyable, Sendable {
         try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose($0) }
     }
 
+    /// Takes back, durably, what is known of a pair's target, and leaves it to the operator to copy to it.
+    package func leaveToOperator(_ pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.leaveToOperator($0) }
+    }
+
     /// Puts a record into the metadata of a pair.
     package func write(_ record: PairRecord, of pair: PairID) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.write(record, to: $0) }

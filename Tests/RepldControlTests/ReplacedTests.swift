@@ -89,6 +89,42 @@ import Testing
         #expect(again.plane.servingPath("db1") == source(fixture), "it was accepted for good")
     }
 
+    /// What lies in the source's place is not copied over targets that may be good copies before somebody says so.
+    @Test func forceForOnePairOverwritesNoOthersTarget() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await fixture.addOtherPair()
+        fixture.plane.become(.synchronized)
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach")) }
+        let words = "pair 'm2' stays Suspended until Resume, which overwrites \(fixture.directory.file("other"))"
+        #expect(error?.message.contains(words) == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let again = try after.afterKill()
+        try await again.service.start()
+        for started in [after, again] {
+            #expect(try await started.pair("m2").copyState == Enumerated(CopyState.suspended))
+            #expect(try started.record("m2").isTargetConsistent, "it is the image that it was")
+            #expect(!started.plane.calls.contains(.operate(.resume)))
+        }
+    }
+
+    /// The data plane writes the records of the pairs that it has.
+    @Test func forceForOnePairLeavesTheRecordsOfAttachedPairsAlone() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await fixture.addOtherPair()
+        fixture.plane.become(.synchronized)
+        let after = try fixture.afterKill()
+        after.plane.breakElement(target(fixture))
+        try await after.service.start()
+        try Data(count: 8192).write(to: URL(filePath: after.metadataPath()))
+        let before = try after.record("m2")
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(try after.record("m2") == before && before.copyState == CopyState.synchronized.rawValue)
+    }
+
     @Test func aReplacedSecondElementThatServedIsNotServed() async throws {
         let fixture = try await synchronized()
         _ = try await fixture.set(.name("Failover"))

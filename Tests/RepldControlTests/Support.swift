@@ -98,15 +98,21 @@ struct ServiceFixture {
         )
     }
 
-    /// The metadata of the only pair.
-    func metadataPath() throws -> String {
-        let folder = directory.file("state/pairs")
-        let names = try FileManager.default.contentsOfDirectory(atPath: folder)
-        return "\(folder)/\(try #require(names.first { $0.hasSuffix(".meta") }))"
+    /// Adds pair `m2` of `db1`, to an element named `other`.
+    func addOtherPair() async throws {
+        let other = try directory.element("other")
+        _ = try await service.createPair(PairCreateRequest(sourceVolume: "db1", targetPath: other, name: "m2"))
     }
 
-    /// What that says.
-    func record() throws -> PairRecord { try #require(try PairMetadata.read(metadataPath()).record) }
+    func metadataPath(_ pair: String = "m1") throws -> String {
+        let registry = try Registry(path: FilePath(directory.file("state/registry.json")))
+        return directory.file("state/pairs/\(try #require(registry.content.pair(named: pair)).id).meta")
+    }
+
+    /// What the metadata of a pair says.
+    func record(_ pair: String = "m1") throws -> PairRecord {
+        try #require(try PairMetadata.read(metadataPath(pair)).record)
+    }
 
     /// The pair, once the service has taken note of everything that the plane told.
     func pair(_ name: String = "m1") async throws -> PairReply { try await service.pair(named: name) }
