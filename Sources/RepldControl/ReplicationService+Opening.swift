@@ -28,9 +28,7 @@ extension ReplicationService {
             var opening = opening(of: entry)
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
-            guard await serve(opening) else {
-                return fail(entry, volumes[entry.number]?.failure ?? "it cannot be opened")
-            }
+            guard await serve(opening) else { return failWithoutOwnElement(entry) }
             try await attachPairs(of: entry, on: nil)
             noteElements(of: entry.number)
         case .second(let id, let path, let byteCount, let blockByteCount):
@@ -213,6 +211,18 @@ extension ReplicationService {
             pairs[pair.id]?.failure = "volume '\(entry.name)' is not served: \(reason)"
         }
         record("volume-not-served", volume: entry.name, message: reason, level: .error)
+    }
+
+    /// The same for one whose own element cannot be opened, which forced Detach gives up.
+    private func failWithoutOwnElement(_ entry: VolumeEntry) {
+        var reason = volumes[entry.number]?.failure ?? "it cannot be opened"
+        if let pair = registry.content.pairs(of: entry).first {
+            reason += """
+                ; mend that, or go on with a target: 'replctl set \(pair.name) Detach' says what is lost
+                """
+        }
+        fail(entry, reason)
+        volumes[entry.number]?.isOwnElementLost = true
     }
 
     /// The same for one whose element is not what it was, which forced Detach accepts.

@@ -56,6 +56,8 @@ package actor ReplicationService {
         var failure: String?
         /// It is not served because the element could not be opened that has the newer data.
         var isServingElementLost = false
+        /// It is not served because its own element, whose data counts, could not be opened.
+        var isOwnElementLost = false
         /// It is not served because its element is another one than it was, or too small; in words.
         var replacement: String?
     }

@@ -111,6 +111,42 @@ import Testing
         }
     }
 
+    @Test func forceGivesUpAMissingSourceForTheTarget() async throws {
+        let fixture = try await synchronized()
+        try FileManager.default.removeItem(atPath: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(try await after.service.volume(named: "db1").reason?.contains("'replctl set m1 Detach'") == true)
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("would go on with \(target(fixture)), which was in sync") == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == target(fixture))
+        // It is back, and no longer what counts.
+        try DurableFile.createSparse(FilePath(source(fixture)), byteCount: 1 << 20)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.servingPath("db1") == target(fixture))
+        #expect(again.plane.opening("db1")?.byteCount == 1 << 20 && again.plane.opening("db1")?.blockByteCount == 4096)
+    }
+
+    @Test(arguments: [Change.none, .overwrittenByRename, .shrunk])
+    func aTargetThatIsNoImageDoesNotTakeTheSourcesPlace(change: Change) async throws {
+        let fixture = try await ServiceFixture.paired()
+        if change != .none { fixture.plane.become(.synchronized) }
+        try make(change, of: target(fixture))
+        try FileManager.default.removeItem(atPath: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("would be left with \(source(fixture))") == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == nil)
+        #expect(try await after.service.volume(named: "db1").elementPath == source(fixture))
+        #expect(try await after.service.pairList().isEmpty)
+    }
+
     /// The data plane writes the records of the pairs that it has.
     @Test func forceForOnePairLeavesTheRecordsOfAttachedPairsAlone() async throws {
         let fixture = try await ServiceFixture.paired()

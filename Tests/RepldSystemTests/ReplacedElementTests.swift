@@ -112,10 +112,8 @@ extension SystemTests {
                 try mirror.daemon.start(mirror.configured)
                 let refusal = try mirror.refusal()
                 #expect(refusal?.contains(mirror.source) == true, "\(refusal ?? "served")")
-                if replacement != .gone {
-                    #expect(refusal?.contains("Detach") == true, "it names the way out")
-                    #expect(try mirror.refuses("Detach").contains("force"))
-                }
+                #expect(refusal?.contains("Detach") == true, "it names the way out")
+                #expect(try mirror.refuses("Detach").contains("force"))
                 #expect(try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess)
                 try putBack(mirror.source)
                 try mirror.daemon.controls("volume", "retry", Mirror.volume)
