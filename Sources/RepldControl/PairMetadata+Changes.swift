@@ -36,15 +36,28 @@ extension PairMetadata {
         }
     }
 
-    /// Takes back all that is known of the target: it is no usable image, and every byte of it may differ.
+    /// Takes back all that is known of the element that does not serve: every byte of it may differ, and nothing is copied to
+    /// it before somebody asks for that.
     package static func forgetTarget(_ path: FilePath) throws {
         try change(path) { record in
             record.isClosedCleanly = false
             record.mapTrust = .none
-            record.isTargetConsistent = false
-            if record.copyState == CopyState.synchronized.rawValue {
-                record.copyState = CopyState.unsynchronized.rawValue
+            // Otherwise the target is the one that serves.
+            if record.isSecondPrimary == record.isSecondSource { record.isTargetConsistent = false }
+            let state = CopyState(rawValue: record.copyState)
+            if state == .synchronized || state == .unsynchronized || isLeftBehind(record) {
+                record.copyState = CopyState.broken.rawValue
             }
+            record.operation = 0
+        }
+    }
+
+    /// Puts back what a record said, into both blocks, where nothing came of what it was changed for.
+    package static func restore(_ record: PairRecord, to path: FilePath) throws {
+        try change(path) { changed in
+            let sequence = changed.sequence
+            changed = record
+            changed.sequence = sequence
         }
     }
 

@@ -54,6 +54,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var times = PairTimes()
     /// What its second element was when it was last open; an older daemon has not written it.
     package var mark: ElementMark?
+    /// Why it is Broken, where another element lay in its target's place; `nil` as soon as it is not.
+    package var replacement: String?
 
     package init(
         id: PairID,
@@ -76,7 +78,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case mode, times, mark
+        case mode, times, mark, replacement
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -106,6 +108,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
         mark = try container.decodeIfPresent(ElementMark.self, forKey: .mark)
+        replacement = try container.decodeIfPresent(String.self, forKey: .replacement)
     }
 
     /// An older daemon has not written them.
@@ -140,6 +143,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(mode, forKey: .mode)
         try container.encode(times, forKey: .times)
         try container.encodeIfPresent(mark, forKey: .mark)
+        try container.encodeIfPresent(replacement, forKey: .replacement)
     }
 }
 

@@ -112,12 +112,13 @@ extension ReplicationService {
     ///
     /// Answers whether its volume was served without it, so that it waits for Resume.
     func attach(_ entry: PairEntry) async throws(ControlError) -> Bool {
-        try forgetReplacedTarget(of: entry)
+        let forgotten = try forgetReplacedTarget(of: entry)
         let record = try state.readMetadata(of: entry.id).record
         let opening = try opening(of: entry, isNew: false)
         do {
             try await plane.addPair(opening)
         } catch {
+            if let forgotten { try rememberTarget(forgotten, of: entry) }
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
         pairs[entry.id]?.failure = nil

@@ -163,6 +163,9 @@ extension ReplicationService {
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
         let wasLeftBehind = try await attachLate(entry, of: volume)
+        if !isForced, pairs[entry.id]?.replacement != nil, let words = replacementWords(of: entry) {
+            throw ControlError(.needsForce, "\(operation.name) of pair '\(entry.name)' needs force: \(words)")
+        }
         let now = try await situation(of: entry)
         // The pair was shown as Broken, from where that is the way to be copied to again.
         let operation = wasLeftBehind && operation == .resyncReplica ? .resume : operation

@@ -185,6 +185,7 @@ extension ReplicationService {
         let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
         if let served, let pair = served.pairs.first(where: { $0.id == entry.id }) {
             fill(&reply, from: pair, volumeByteCount: served.byteCount)
+            if reply.reason == nil, pair.copyState == .broken { reply.reason = replacementWords(of: entry) }
         } else if reply.reason == nil {
             reply.reason = "the data plane does not have it"
         }

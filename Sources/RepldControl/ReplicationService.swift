@@ -68,6 +68,8 @@ package actor ReplicationService {
         var failure: String?
         var revision: UInt64
         var rate = CopyRate()
+        /// What lies in its target's place, in words, where that is not the target.
+        var replacement: String?
         /// What its metadata said when its volume was opened; for as long as it is not attached.
         var recovery: PairRecordRecovery?
     }

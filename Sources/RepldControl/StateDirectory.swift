@@ -60,7 +60,8 @@ package struct StateDirectory: ~Copyable, Sendable {
         }
     }
 
-    /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
+    /// Takes back, durably, all that is known of the element of a pair that does not serve: another one lies
+    /// in its place.
     package func forgetTarget(of pair: PairID) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.forgetTarget($0) }
     }
@@ -73,6 +74,11 @@ package struct StateDirectory: ~Copyable, Sendable {
     /// Takes back, durably, what is known of a pair's target, and leaves it to the operator to copy to it.
     package func leaveToOperator(_ pair: PairID) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.leaveToOperator($0) }
+    }
+
+    /// Puts back what the record of a pair said before its target was forgotten.
+    package func restore(_ record: PairRecord, of pair: PairID) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.restore(record, to: $0) }
     }
 
     /// Puts a record into the metadata of a pair.

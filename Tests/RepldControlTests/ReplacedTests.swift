@@ -195,14 +195,67 @@ import Testing
         case .shrunk:
             #expect(pair.copyState == Enumerated(CopyState.broken) && pair.reason?.contains(target(fixture)) == true)
         case .copied, .overwrittenByRename:
-            #expect(pair.copyState == Enumerated(CopyState.unsynchronized) && isTold)
+            #expect(pair.copyState == Enumerated(CopyState.broken) && isTold)
+            #expect(pair.reason?.contains("is not the target that the pair had") == true)
             let attached = try #require(killed.take().last { $0.1 == "addPair" })
             let record = try record(in: attached.0)
             #expect(!record.isClosedCleanly && record.mapTrust == .none && !record.isTargetConsistent)
             let again = try after.afterKill()
             try await again.service.start()
             #expect(await again.service.events(after: 0).contains { $0.kind == "target-replaced" } == false)
+            #expect(try await again.pair().copyState == Enumerated(CopyState.broken), "it was not overwritten")
+            #expect(try await again.pair().reason?.contains("is not the target that the pair had") == true)
+            try await again.following {
+                _ = try await again.set(.name("ResyncReplica"))
+                again.plane.finish()
+            }
+            let accepted = try Registry(path: FilePath(again.directory.file("state/registry.json"))).content
+            #expect(try await again.pair().reason == nil && accepted.pairs[0].replacement == nil)
         }
+    }
+
+    /// A target that was missing: what lies there when it is asked for may be somebody else's.
+    @Test func aLateTargetThatIsAnotherOneIsOverwrittenByForceOnly() async throws {
+        let fixture = try await synchronized()
+        try FileManager.default.moveItem(atPath: target(fixture), toPath: target(fixture) + ".kept")
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        try DurableFile.createSparse(FilePath(target(fixture)), byteCount: 1 << 20)
+        let error = await refusal { try await after.set(.name("ResyncReplica")) }
+        #expect(error?.code == .needsForce && error?.message.contains("is not the target that the pair had") == true)
+        #expect(try await after.pair().copyState == Enumerated(CopyState.broken))
+        #expect(try await after.set(.name("ResyncReplica"), force: true).job != nil)
+    }
+
+    /// Nothing came of another target that does not fit: the right one is still a usable image.
+    @Test func aTargetThatDoesNotFitIsNotTakenForThePairs() async throws {
+        let fixture = try await synchronized()
+        let path = target(fixture)
+        try FileManager.default.moveItem(atPath: path, toPath: path + ".kept")
+        try DurableFile.createSparse(FilePath(path), byteCount: 1 << 19)
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(try await after.pair().reason?.contains("the target has 524288 bytes") == true)
+        #expect(try after.record().isTargetConsistent && after.record().copyState == CopyState.suspended.rawValue)
+        try FileManager.default.removeItem(atPath: path)
+        try FileManager.default.moveItem(atPath: path + ".kept", toPath: path)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.calls.last == .operate(.resume))
+    }
+
+    /// After a failover the target serves: it is no worse when the other one was replaced.
+    @Test func aReplacedFirstElementTakesNothingFromTheServingOne() async throws {
+        let fixture = try await synchronized()
+        _ = try await fixture.set(.name("Failover"))
+        try await fixture.following { fixture.plane.finish() }
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == target(fixture))
+        #expect(await after.service.events(after: 0).contains { $0.kind == "target-replaced" })
+        #expect(try await after.pair().copyState == Enumerated(CopyState.failedover))
+        #expect(try after.record().isTargetConsistent && after.record().mapTrust == .none)
     }
 
     /// A registry of an older daemon: what is there now is what the elements are.
