@@ -10,11 +10,10 @@ internal import RepldUring
 
 /// The real data plane: one thread with one ring that drives the engine, reached through its mailbox.
 package final class UringDataPlane: DataPlane {
-    /// Events that wait for the control plane; of more than that the oldest are dropped.
+    /// Events that may wait for the control plane.
     private static var eventLimit: Int { 8192 }
 
     package let events: AsyncStream<EngineEvent>
-    private let continuation: AsyncStream<EngineEvent>.Continuation
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
@@ -22,10 +21,7 @@ package final class UringDataPlane: DataPlane {
 
     /// Starts the thread; answers when its ring works.
     package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
-        let (events, continuation) = AsyncStream.makeStream(
-            of: EngineEvent.self,
-            bufferingPolicy: .bufferingNewest(eventLimit)
-        )
+        let queue = EventQueue(limit: eventLimit)
         let mailbox = Mailbox<UringPlatform>()
         let end = LoopEnd()
         var thread: LoopThread?
@@ -36,9 +32,9 @@ package final class UringDataPlane: DataPlane {
                         mailbox,
                         logger,
                         ready: ready,
-                        eventSink: { continuation.yield($0) },
+                        eventSink: { queue.send($0) },
                         atEnd: {
-                            continuation.finish()
+                            queue.finish()
                             end.reached()
                         }
                     )
@@ -50,12 +46,11 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(events, continuation, mailbox, thread, end, logger)
+        return UringDataPlane(queue.stream, mailbox, thread, end, logger)
     }
 
     private init(
         _ events: AsyncStream<EngineEvent>,
-        _ continuation: AsyncStream<EngineEvent>.Continuation,
         _ mailbox: Mailbox<UringPlatform>,
         _ thread: LoopThread,
         _ end: LoopEnd,
@@ -63,7 +58,6 @@ package final class UringDataPlane: DataPlane {
     ) {
         self.logger = logger
         self.events = events
-        self.continuation = continuation
         self.mailbox = mailbox
         self.thread = thread
         self.end = end
