@@ -91,7 +91,9 @@ package struct StateDirectory: ~Copyable, Sendable {
         let known = Set(pairs.map { "\($0).meta" })
         let names = (try? FileManager.default.contentsOfDirectory(atPath: path.appending("pairs").string)) ?? []
         return names.sorted()
-            .filter { ($0.hasSuffix(".meta") || $0.hasSuffix(".meta.tmp")) && !known.contains($0) }
+            .filter { name in
+                [".meta", ".meta.tmp", ".meta.old"].contains { name.hasSuffix($0) } && !known.contains(name)
+            }
             .map { path.appending("pairs").appending($0) }
     }
 
