@@ -188,7 +188,7 @@ extension ReplicationService {
             ControlError(
                 .notEnoughResources,
                 "\(what): its dirty maps would take \(byteCount) bytes of memory, and a pair may take \(limit)",
-                suggestion: "choose a larger --granule, up to 1MiB"
+                suggestion: "pair it anew with a larger --granule, up to 1MiB"
             )
         case .metadataTooSmall(let byteCount, let needed):
             ControlError(

@@ -11,7 +11,7 @@ package import SystemPackage
 ///     registry.json         volumes and pairs
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
-///     pairs/PAIR-ID.meta    a pair's record, `PairRecord.areaByteCount` bytes
+///     pairs/PAIR-ID.meta    a pair's metadata area: record, bitmaps, activity log (`MetadataLayout`)
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
     private let lock: FileDescriptor

@@ -40,7 +40,7 @@ package struct PairOpening: Hashable, Sendable {
     package var volume: VolumeID
     /// The element of the two that does not serve hosts: an absolute path of a file or block device.
     package var targetPath: String
-    /// A file of `PairRecord.areaByteCount` bytes.
+    /// A file that holds a record at least; the data plane gives it the size of a whole metadata area.
     package var metadataPath: String
     package var settings: PairSettings
     /// Whether the pair is being made; otherwise its metadata says where it stood.
