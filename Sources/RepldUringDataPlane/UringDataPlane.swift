@@ -13,7 +13,11 @@ package final class UringDataPlane: DataPlane {
     /// Events that may wait for the control plane.
     private static var eventLimit: Int { 8192 }
 
+    /// How long an element may take to open; disks that stand still take their time.
+    private static var openLimit: Duration { .seconds(20) }
+
     package let events: AsyncStream<EngineEvent>
+    private let openings = BlockingCalls(limit: openLimit)
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
@@ -345,20 +349,16 @@ package final class UringDataPlane: DataPlane {
         return maps
     }
 
-    /// Opens an element on a thread that may wait for a slow device.
+    /// Opens an element on a thread that may wait for a slow device; one that hangs keeps nobody else waiting.
     private func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
-        let result: Result<OpenElement, ElementOpenError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(ElementOpenError) in
-                        try OpenElement.open(path: path, readOnly: isReadOnly)
-                    }
-                )
-            }
+        let result: Result<OpenElement, ElementOpenError>? = await openings.call(on: path) {
+            Result { () throws(ElementOpenError) in try OpenElement.open(path: path, readOnly: isReadOnly) }
         }
         switch result {
         case .success(let element): return element
         case .failure(let error): throw DataPlaneError(.element, "\(error)")
+        case nil:
+            throw DataPlaneError(.element, "\(path) does not answer: opening it takes longer than \(Self.openLimit)")
         }
     }
 
