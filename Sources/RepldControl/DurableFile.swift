@@ -5,8 +5,8 @@ package import SystemPackage
 /// Replaces a file so that a crash at any point leaves the old content or the new, whole.
 ///
 /// The order, each step before the next: the new content is written to `NAME.tmp`; that file is synced; it is renamed
-/// over NAME; the directory is synced. Only after the last step is the change promised to anybody. What fails before the
-/// rename leaves nothing behind.
+/// over NAME; the directory is synced. Only after the last step is the change promised to anybody. What fails leaves the old
+/// content: until the end it has a second name, `NAME.old`.
 package enum DurableFile {
     /// The moments between which a crash may fall.
     package enum Step: Sendable, CaseIterable {
@@ -43,14 +43,60 @@ package enum DurableFile {
         }
         try file.close()
         try atStep(.afterFileSync)
-        guard unsafe Glibc.rename(temporary.string, path.string) == 0 else {
-            let reason = Errno(rawValue: Glibc.errno)
+        let old = path.removingLastComponent().appending("\(path.lastComponent?.string ?? "").old")
+        do {
+            try keep(path, as: old)
+            try rename(temporary, to: path)
+        } catch {
             _ = unsafe Glibc.unlink(temporary.string)
-            throw reason
+            _ = unsafe Glibc.unlink(old.string)
+            throw error
         }
-        try atStep(.afterRename)
-        try syncDirectory(path.removingLastComponent())
-        try atStep(.afterDirectorySync)
+        do {
+            try atStep(.afterRename)
+            try syncDirectory(path.removingLastComponent())
+            try atStep(.afterDirectorySync)
+        } catch {
+            try putBack(old, to: path, after: error)
+            throw error
+        }
+        _ = unsafe Glibc.unlink(old.string)
+    }
+
+    /// The new content is there, cannot be made durable, and the old one does not come back: either may be there after a crash.
+    package struct NotPutBack: Error, CustomStringConvertible {
+        package var path: FilePath
+        package var reason: any Error
+        package var undoing: any Error
+
+        package var description: String {
+            "\(reason); and the old content of \(path) cannot be put back (\(undoing)): the change may be there at the next start"
+        }
+    }
+
+    private static func keep(_ path: FilePath, as old: FilePath) throws {
+        _ = unsafe Glibc.unlink(old.string)
+        guard unsafe Glibc.link(path.string, old.string) == 0 || Glibc.errno == ENOENT else {
+            throw Errno(rawValue: Glibc.errno)
+        }
+    }
+
+    private static func rename(_ path: FilePath, to other: FilePath) throws {
+        guard unsafe Glibc.rename(path.string, other.string) == 0 else { throw Errno(rawValue: Glibc.errno) }
+    }
+
+    private static func putBack(_ old: FilePath, to path: FilePath, after reason: any Error) throws {
+        do {
+            do {
+                try rename(old, to: path)
+            } catch Errno.noSuchFileOrDirectory {
+                // There was none.
+                guard unsafe Glibc.unlink(path.string) == 0 else { throw Errno(rawValue: Glibc.errno) }
+            }
+        } catch {
+            throw NotPutBack(path: path, reason: reason, undoing: error)
+        }
+        try? syncDirectory(path.removingLastComponent())
     }
 
     /// Replaces a part of a file in its place, durably; a crash may leave that part, and nothing else, half written.

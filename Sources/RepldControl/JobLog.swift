@@ -205,6 +205,11 @@ package struct JobLog: Sendable {
             excess -= 1
             return true
         }
+        // Ranges may be thousands; those of an older verify say nothing that the newest does not.
+        var verified: Set<PairID> = []
+        for index in content.jobs.indices.reversed() where content.jobs[index].verify?.ranges != nil {
+            if !verified.insert(content.jobs[index].pair).inserted { content.jobs[index].verify?.ranges = nil }
+        }
     }
 
     private func write(_ content: Content) throws(ControlError) {

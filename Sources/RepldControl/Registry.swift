@@ -125,7 +125,8 @@ package struct Registry: Sendable {
             throw ControlError(
                 .stateDirectory,
                 "cannot write the registry \(path)",
-                suggestion: "nothing was changed; check the space and the permissions of that directory",
+                suggestion:
+                    "\(error is DurableFile.NotPutBack ? "" : "nothing was changed; ")check the space and the permissions of that directory",
                 underlying: error
             )
         }

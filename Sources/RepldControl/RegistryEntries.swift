@@ -74,6 +74,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var mark: ElementMark?
     /// Where its metadata is; `nil` for a file in the state directory.
     package var internalMetadata: InternalMetadata?
+    /// Why it is Broken, where another element lay in its target's place; `nil` as soon as it is not.
+    package var replacement: String?
 
     package init(
         id: PairID,
@@ -96,7 +98,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case keepsUndo, mode, times, mark, internalMetadata
+        case keepsUndo, mode, times, mark, internalMetadata, replacement
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -128,6 +130,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
         mark = try container.decodeIfPresent(ElementMark.self, forKey: .mark)
         internalMetadata = try container.decodeIfPresent(InternalMetadata.self, forKey: .internalMetadata)
+        replacement = try container.decodeIfPresent(String.self, forKey: .replacement)
     }
 
     /// An older daemon has not written them.
@@ -164,6 +167,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(times, forKey: .times)
         try container.encodeIfPresent(mark, forKey: .mark)
         try container.encodeIfPresent(internalMetadata, forKey: .internalMetadata)
+        try container.encodeIfPresent(replacement, forKey: .replacement)
     }
 }
 

@@ -134,13 +134,21 @@ enum ServingDoubt: Hashable, Sendable {
     case unreadable(String)
     /// The volume's own element is not what it was.
     case replaced(String)
+    /// The volume's own element cannot be opened, and the target is all there is.
+    case missing(PairRecord)
 }
 
 /// The way out for a volume that is not served because of a pair
 extension ReplicationService {
     /// What stands against forgetting a pair that is not attached; `nil` when nothing does.
     func doubt(about entry: PairEntry) -> ServingDoubt? {
-        switch PairMetadata.read(state.metadataPlace(of: entry)) {
+        let recovery: PairRecordRecovery
+        do {
+            recovery = try state.readMetadata(of: entry)
+        } catch {
+            return .unreadable("\(error)")
+        }
+        switch recovery {
         case .blank:
             return .unreadable("its metadata is all zeroes, and once had a record")
         case .lost(let first, let second):
@@ -148,7 +156,9 @@ extension ReplicationService {
         case .found(let record), .older(let record, _):
             guard record.pair == entry.id else { return .unreadable("its record is that of pair \(record.pair)") }
             if record.isSecondPrimary { return .secondServes(record) }
-            return volumes[entry.volumeNumber]?.replacement.map { .replaced($0) }
+            let volume = volumes[entry.volumeNumber]
+            if volume?.isOwnElementLost ?? false { return .missing(record) }
+            return volume?.replacement.map { .replaced($0) }
         }
     }
 
@@ -163,18 +173,27 @@ extension ReplicationService {
         isForced: Bool
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
-        // Hosts may connect the moment the volume is open, before its other pairs are attached.
-        for pair in registry.content.pairs(of: volume) {
-            do {
-                try state.forgetCleanClose(of: pair)
-            } catch {
-                // What nobody can read and nobody will read again need not be changed.
-                if case .unreadable = doubt, pair.id == entry.id { continue }
-                throw error
-            }
-        }
+        // What serves from here on may not be what the other targets are copies of, and hosts may connect before those are
+        // attached.
+        for pair in unattached(of: volume, besides: entry) { try state.leaveToOperator(pair) }
+        if case .secondServes = doubt { try state.forgetCleanClose(of: entry) }
         if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
             return try await detachServing(entry, of: volume, record)
+        }
+        if case .missing(let record) = doubt {
+            if let fault = faultOfTarget(of: entry, record) {
+                try commitEnd(of: entry, volume: nil, aspect: nil)
+                return try await goOn(
+                    without: entry,
+                    volume,
+                    "\(entry.name) was given up: \(entry.targetPath) \(fault)"
+                )
+            }
+            let moved = moved(volume, to: entry, record)
+            // First, so that no start takes the element that is gone for the newer one when it is back.
+            try commitEnd(of: entry, volume: moved, aspect: nil)
+            noteMove(of: volume, to: moved.elementPath)
+            return try await goOn(without: entry, moved, "\(volume.elementPath), which is missing, was given up")
         }
         var accepted = volume
         if case .replaced = doubt { accepted.mark = ElementMark.find(volume.elementPath) }
@@ -189,11 +208,7 @@ extension ReplicationService {
         of volume: VolumeEntry,
         _ record: PairRecord
     ) async throws(ControlError) -> MethodReply {
-        var moved = volume
-        moved.elementPath = entry.targetPath
-        moved.mark = ElementMark.find(entry.targetPath)
-        moved.byteCount = volume.byteCount ?? record.volumeByteCount
-        moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
+        let moved = moved(volume, to: entry, record)
         do {
             _ = try await plane.addVolume(opening(of: moved))
         } catch {
@@ -233,6 +248,24 @@ extension ReplicationService {
         return served(moved, "\(volume.elementPath) was given up; the volume goes on with \(moved.elementPath)")
     }
 
+    private func moved(_ volume: VolumeEntry, to entry: PairEntry, _ record: PairRecord) -> VolumeEntry {
+        var moved = volume
+        moved.elementPath = entry.targetPath
+        moved.mark = ElementMark.find(entry.targetPath)
+        moved.byteCount = volume.byteCount ?? record.volumeByteCount
+        moved.blockByteCount = record.volumeBlockByteCount == 0 ? nil : record.volumeBlockByteCount
+        return moved
+    }
+
+    /// Why the target of a pair that is not attached cannot take the place of the volume's element; `nil` when it can.
+    private func faultOfTarget(of entry: PairEntry, _ record: PairRecord) -> String? {
+        let isUsable = record.isTargetConsistent || record.copyState == CopyState.synchronized.rawValue
+        guard isUsable, !record.isSecondSource else { return "is no usable image" }
+        guard let now = ElementMark.find(entry.targetPath) else { return "is missing as well" }
+        if let mark = entry.mark, !mark.isSame(as: now) { return "is not what it was: it was \(mark.words)" }
+        return now.byteCount < record.volumeByteCount ? "is too small" : nil
+    }
+
     /// Opens a volume again that a pair kept from being served, with the element that is left.
     private func goOn(
         without entry: PairEntry,
@@ -252,12 +285,62 @@ extension ReplicationService {
         return MethodReply(returnCode: .success, extendedStatus: status)
     }
 
+    /// The other pairs of a volume that the data plane does not have: only their records may be changed here.
+    private func unattached(of volume: VolumeEntry, besides entry: PairEntry) -> [PairEntry] {
+        registry.content.pairs(of: volume).filter { $0.id != entry.id && pairs[$0.id]?.failure != nil }
+    }
+
     /// Another pair of the volume whose record says that its second element serves.
     private func otherClaim(besides entry: PairEntry, of volume: VolumeEntry) -> PairEntry? {
         registry.content.pairs(of: volume).first { other in
             guard other.id != entry.id, case .secondServes = doubt(about: other) else { return false }
             return true
         }
+    }
+
+    private func outcome(ofGivingUp first: String, for entry: PairEntry, _ record: PairRecord) -> String {
+        if let fault = faultOfTarget(of: entry, record) {
+            return "\(entry.targetPath) \(fault), and the volume would be left with \(first), which cannot be opened"
+        }
+        let isInSync = record.copyState == CopyState.synchronized.rawValue
+        let image = isInSync ? "which was in sync" : "a usable image that may lack what hosts have written since"
+        return """
+            the volume would go on with \(entry.targetPath), \(image), and \(first), which cannot be opened, would be given up
+            """
+    }
+
+    private func refusal(
+        of entry: PairEntry,
+        _ volume: VolumeEntry,
+        toGiveUpServing record: PairRecord,
+        _ what: String
+    ) -> ControlError {
+        let first = volume.elementPath
+        let second = entry.targetPath
+        let isLost = volumes[volume.number]?.isServingElementLost ?? false
+        let other = otherClaim(besides: entry, of: volume)
+        let outcome =
+            if let other {
+                """
+                \(second) would be given up, with what hosts may have written to it, and the volume would go on with \
+                \(other.targetPath) of pair '\(other.name)', which claims to serve as well
+                """
+            } else if isLost {
+                """
+                if \(second) still cannot be opened, the volume would go on with \(first), an older copy that lacks what \
+                hosts have written to \(second) since, up to \(OperationWords.bytes(record.volumeByteCount))
+                """
+            } else {
+                "the volume would go on with \(second), which served its hosts last, and \(first) would be given up"
+            }
+        let retry = "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)'"
+        var error = ControlError(
+            .needsForce,
+            "\(what): \(outcome)\(volumes[volume.number]?.replacement.map { "; but \($0)" } ?? "")",
+            suggestion: other == nil ? "\(retry), or say --force" : "say --force if that may be"
+        )
+        error.status.bytesAtStake = record.volumeByteCount
+        return error
     }
 
     private func refusal(of entry: PairEntry, _ volume: VolumeEntry, _ doubt: ServingDoubt) -> ControlError {
@@ -284,30 +367,20 @@ extension ReplicationService {
                 """,
                 suggestion: "put back what was there and 'replctl volume retry \(volume.name)', or say --force"
             )
-        case .secondServes(let record):
-            let isLost = volumes[volume.number]?.isServingElementLost ?? false
-            let other = otherClaim(besides: entry, of: volume)
-            let outcome =
-                if let other {
-                    """
-                    \(second) would be given up, with what hosts may have written to it, and the volume would go on with \
-                    \(other.targetPath) of pair '\(other.name)', which claims to serve as well
-                    """
-                } else if isLost {
-                    """
-                    if \(second) still cannot be opened, the volume would go on with \(first), an older copy that lacks what \
-                    hosts have written to \(second) since, up to \(OperationWords.bytes(record.volumeByteCount))
-                    """
-                } else {
-                    "the volume would go on with \(second), which served its hosts last, and \(first) would be given up"
-                }
-            let retry = "mend \(isLost ? second : first) and 'replctl volume retry \(volume.name)'"
+        case .missing(let record):
             error = ControlError(
                 .needsForce,
-                "\(what): \(outcome)\(volumes[volume.number]?.replacement.map { "; but \($0)" } ?? "")",
-                suggestion: other == nil ? "\(retry), or say --force" : "say --force if that may be"
+                "\(what): \(outcome(ofGivingUp: first, for: entry, record))",
+                suggestion: "mend \(first) and 'replctl volume retry \(volume.name)', or say --force"
             )
             error.status.bytesAtStake = record.volumeByteCount
+        case .secondServes(let record):
+            error = refusal(of: entry, volume, toGiveUpServing: record, what)
+        }
+        for other in unattached(of: volume, besides: entry) {
+            error.status.message += """
+                ; pair '\(other.name)' stays Suspended until Resume, which overwrites \(other.targetPath) with what serves then
+                """
         }
         error.status.copyState = Enumerated(CopyState.broken)
         error.status.revision = pairs[entry.id]?.revision

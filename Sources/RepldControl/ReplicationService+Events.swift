@@ -112,11 +112,14 @@ extension ReplicationService {
     /// Makes the times of a pair durable that a change of its copy state sets.
     private func noteTimes(of entry: PairEntry, from old: CopyState, to new: CopyState) {
         var times = entry.times
-        guard times.note(from: old, to: new, at: Date()) else { return }
+        let wasReplaced = old == .broken && entry.replacement != nil
+        if old == .broken { pairs[entry.id]?.replacement = nil }
+        guard times.note(from: old, to: new, at: Date()) || wasReplaced else { return }
         do {
             try registry.commit { content in
                 guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
                 content.pairs[index].times = times
+                if wasReplaced { content.pairs[index].replacement = nil }
             }
         } catch {
             logger.error(
@@ -185,7 +188,7 @@ extension ReplicationService {
             ControlError(
                 .notEnoughResources,
                 "\(what): its dirty maps would take \(byteCount) bytes of memory, and a pair may take \(limit)",
-                suggestion: "choose a larger --granule, up to 1MiB"
+                suggestion: "pair it anew with a larger --granule, up to 1MiB"
             )
         case .metadataTooSmall(let byteCount, let needed):
             ControlError(

@@ -28,9 +28,7 @@ extension ReplicationService {
             var opening = opening(of: entry)
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
-            guard await serve(opening) else {
-                return fail(entry, volumes[entry.number]?.failure ?? "it cannot be opened")
-            }
+            guard await serve(opening) else { return failWithoutOwnElement(entry) }
             try await attachPairs(of: entry, on: nil)
             noteElements(of: entry.number)
         case .second(let id, let path, let byteCount, let blockByteCount):
@@ -61,10 +59,14 @@ extension ReplicationService {
 
     /// Reads the records of a volume's pairs, and decides by them which element serves.
     private func servingElement(of entry: VolumeEntry) -> ServingElement {
-        let members = registry.content.pairs(of: entry)
-        let found = members.map { pair in
+        var found: [(entry: PairEntry, recovery: PairRecordRecovery, metadata: MetadataPlace)] = []
+        for pair in registry.content.pairs(of: entry) {
             let place = state.metadataPlace(of: pair)
-            return (entry: pair, recovery: PairMetadata.read(place), metadata: place)
+            do {
+                found.append((pair, try PairMetadata.read(place), place))
+            } catch {
+                return .unreadable(pair, place, because: error)
+            }
         }
         for pair in found { pairs[pair.entry.id]?.recovery = pair.recovery }
         return ServingElement.decide(found)
@@ -89,7 +91,7 @@ extension ReplicationService {
         let members = registry.content.pairs(of: entry)
         for pair in members.filter({ $0.id == server }) + members.filter({ $0.id != server }) {
             do {
-                try await attach(pair)
+                if try await attach(pair) { await resume(pair) }
             } catch {
                 if pair.id == server {
                     let reason = """
@@ -107,14 +109,35 @@ extension ReplicationService {
     }
 
     /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
-    func attach(_ entry: PairEntry) async throws(ControlError) {
-        try forgetReplacedTarget(of: entry)
+    ///
+    /// Answers whether its volume was served without it, so that it waits for Resume.
+    func attach(_ entry: PairEntry) async throws(ControlError) -> Bool {
+        let forgotten = try forgetReplacedTarget(of: entry)
+        let record = try state.readMetadata(of: entry).record
+        let opening = try opening(of: entry, isNew: false)
         do {
-            try await plane.addPair(opening(of: entry, isNew: false))
+            try await plane.addPair(opening)
         } catch {
+            if let forgotten { try rememberTarget(forgotten, of: entry) }
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
         pairs[entry.id]?.failure = nil
+        return record.map { PairMetadata.isLeftBehind($0) } ?? false
+    }
+
+    /// Lets a pair catch up whose volume was served without it.
+    private func resume(_ entry: PairEntry) async {
+        do {
+            _ = try await plane.operate(entry.id, .resume, isForced: false)
+        } catch {
+            record(
+                "pair-not-resumed",
+                volume: registry.content.volume(entry.volumeNumber)?.name,
+                pair: entry.name,
+                message: "it stays Suspended until 'replctl set \(entry.name) Resume': \(error)",
+                level: .error
+            )
+        }
     }
 
     /// The volume on its own element, with the size that hosts know.
@@ -130,16 +153,16 @@ extension ReplicationService {
     }
 
     /// The pair on the element of the two that does not serve.
-    func opening(of entry: PairEntry, isNew: Bool) -> PairOpening {
-        let place = state.metadataPlace(of: entry)
-        let isSecondPrimary = !isNew && PairMetadata.read(place).record?.isSecondPrimary ?? false
+    func opening(of entry: PairEntry, isNew: Bool) throws(ControlError) -> PairOpening {
+        let record = isNew ? nil : try state.readMetadata(of: entry).record
+        let isSecondPrimary = record?.isSecondPrimary ?? false
         let first = registry.content.volume(entry.volumeNumber)?.elementPath
         return PairOpening(
             id: entry.id,
             name: entry.name,
             volume: VolumeID(rawValue: entry.volumeNumber),
             targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
-            metadata: place,
+            metadata: state.metadataPlace(of: entry),
             undoPath: state.undoPath(of: entry.id).string,
             settings: entry.settings,
             isNew: isNew
@@ -157,6 +180,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> Bool {
         do {
             try state.forgetCleanClose(of: pair)
+            pairs[pair.id]?.recovery = try state.readMetadata(of: pair)
             pairs[pair.id]?.failure = reason
             record("pair-not-attached", volume: entry.name, pair: pair.name, message: reason, level: .error)
             return true
@@ -189,6 +213,18 @@ extension ReplicationService {
             pairs[pair.id]?.failure = "volume '\(entry.name)' is not served: \(reason)"
         }
         record("volume-not-served", volume: entry.name, message: reason, level: .error)
+    }
+
+    /// The same for one whose own element cannot be opened, which forced Detach gives up.
+    private func failWithoutOwnElement(_ entry: VolumeEntry) {
+        var reason = volumes[entry.number]?.failure ?? "it cannot be opened"
+        if let pair = registry.content.pairs(of: entry).first {
+            reason += """
+                ; mend that, or go on with a target: 'replctl set \(pair.name) Detach' says what is lost
+                """
+        }
+        fail(entry, reason)
+        volumes[entry.number]?.isOwnElementLost = true
     }
 
     /// The same for one whose element is not what it was, which forced Detach accepts.

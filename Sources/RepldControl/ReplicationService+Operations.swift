@@ -167,8 +167,13 @@ extension ReplicationService {
         _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
-        try await attachLate(entry, of: volume)
+        let wasLeftBehind = try await attachLate(entry, of: volume)
+        if !consent.isForced, pairs[entry.id]?.replacement != nil, let words = replacementWords(of: entry) {
+            throw ControlError(.needsForce, "\(operation.name) of pair '\(entry.name)' needs force: \(words)")
+        }
         let now = try await situation(of: entry)
+        // The pair was shown as Broken, from where that is the way to be copied to again.
+        let operation = wasLeftBehind && operation == .resyncReplica ? .resume : operation
         guard try holds(operation, entry, now, isForced: consent.isForced) else {
             return try await hand(operation, to: entry, now, consent, caller)
         }
@@ -222,7 +227,9 @@ extension ReplicationService {
     }
 
     /// Attaches a pair that could not be attached when its volume was opened.
-    private func attachLate(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) {
+    ///
+    /// Answers whether it waits for Resume.
+    private func attachLate(_ entry: PairEntry, of volume: VolumeEntry) async throws(ControlError) -> Bool {
         if let reason = volumes[volume.number]?.failure {
             throw ControlError(
                 .volumeNotServed,
@@ -230,8 +237,9 @@ extension ReplicationService {
                 suggestion: "mend that, then 'replctl volume retry \(volume.name)'"
             )
         }
-        try await attach(entry)
+        let waitsForResume = try await attach(entry)
         noteElements(of: volume.number, only: entry.id)
+        return waitsForResume
     }
 
     private func check(

@@ -92,7 +92,8 @@ extension ReplicationService {
             throw noRoom(for: entry, first.volumeByteCount, error)
         }
         do {
-            try await plane.addPair(opening(of: entry, isNew: aspect == nil))
+            let opening = try opening(of: entry, isNew: aspect == nil)
+            try await plane.addPair(opening)
         } catch {
             try? state.removeFiles(of: entry)
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")

@@ -8,7 +8,8 @@ internal import SystemPackage
 /// Elements that are not what they were: another one is never served or taken for a copy in silence.
 ///
 /// The element that is to serve hosts is not served, because its data is not what hosts know. The other one is attached, but
-/// its pair forgets what it knew of it, durably and before: all of it is compared.
+/// its pair forgets what it knew of it, durably and before. Nothing is copied to it either until somebody asks for that: names
+/// that a start of the machine has shuffled must not cost somebody else's data.
 extension ReplicationService {
     /// Why an element must not serve the hosts of a volume; `nil` when nothing stands against it that can be seen here.
     ///
@@ -42,23 +43,37 @@ extension ReplicationService {
     }
 
     /// Lets a pair forget what it knew of its target where another one lies in that place; durably, before it is attached.
-    func forgetReplacedTarget(of entry: PairEntry) throws(ControlError) {
-        let record = PairMetadata.read(state.metadataPlace(of: entry)).record
-        guard let record, let volume = registry.content.volume(entry.volumeNumber) else { return }
+    ///
+    /// Answers what the record said before; `nil` where it says that still.
+    func forgetReplacedTarget(of entry: PairEntry) throws(ControlError) -> PairRecord? {
+        let record = try state.readMetadata(of: entry).record
+        guard let record, let volume = registry.content.volume(entry.volumeNumber) else { return nil }
         let path = record.isSecondPrimary ? volume.elementPath : entry.targetPath
         let known = record.isSecondPrimary ? volume.mark : entry.mark
-        guard let known, let now = ElementMark.find(path), !known.isSame(as: now) else { return }
+        guard let known, let now = ElementMark.find(path), !known.isSame(as: now) else { return nil }
         try state.forgetTarget(of: entry)
+        let words = "\(path) is not the target that the pair had: it was \(known.words), and is \(now.words)"
+        pairs[entry.id]?.replacement = words
         self.record(
             "target-replaced",
             volume: volume.name,
             pair: entry.name,
-            message: """
-                \(path) is not the target that the pair had: it was \(known.words), and is \(now.words); nothing of it counts \
-                as equal, all of it is compared
-                """,
-            level: .warning
+            message: "\(words); nothing of it counts as equal, and nothing is copied to it before that is asked for",
+            level: .error
         )
+        return record
+    }
+
+    /// Puts back what a pair knew of its target where the other one could not be attached.
+    func rememberTarget(_ record: PairRecord, of entry: PairEntry) throws(ControlError) {
+        try state.restore(record, of: entry)
+        pairs[entry.id]?.replacement = nil
+    }
+
+    /// Why a pair is Broken that cannot know it from the data plane.
+    func replacementWords(of entry: PairEntry) -> String? {
+        guard let words = pairs[entry.id]?.replacement ?? entry.replacement else { return nil }
+        return "\(words); put back what was there, or overwrite it: 'replctl set \(entry.name) ResyncReplica'"
     }
 
     /// Writes down what the elements are that have just been opened: all of a volume, or the target of one pair.
@@ -78,6 +93,7 @@ extension ReplicationService {
         let marked = members.map { pair in
             var pair = pair
             pair.mark = ElementMark.find(pair.targetPath) ?? pair.mark
+            pair.replacement = pairs[pair.id]?.replacement ?? pair.replacement
             return pair
         }
         guard opened != volume || marked != members else { return }
@@ -89,6 +105,7 @@ extension ReplicationService {
                 for pair in marked {
                     guard let index = content.pairs.firstIndex(where: { $0.id == pair.id }) else { continue }
                     content.pairs[index].mark = pair.mark
+                    content.pairs[index].replacement = pair.replacement
                 }
             }
         } catch {

@@ -5,7 +5,7 @@ internal import RepldCore
 internal import RepldDataPlane
 internal import RepldEngine
 internal import RepldFormat
-internal import RepldPair
+package import RepldPair
 internal import SystemPackage
 
 /// What the service shows
@@ -198,6 +198,7 @@ extension ReplicationService {
         let served = status.volumes.first { $0.id.rawValue == entry.volumeNumber }
         if let served, let pair = served.pairs.first(where: { $0.id == entry.id }) {
             fill(&reply, from: pair, volumeByteCount: served.byteCount)
+            if reply.reason == nil, pair.copyState == .broken { reply.reason = replacementWords(of: entry) }
         } else if reply.reason == nil {
             reply.reason = "the data plane does not have it"
         }
@@ -235,7 +236,7 @@ extension ReplicationService {
             zeroByteCount: pair.copyZeroByteCount,
             equalByteCount: pair.copyEqualByteCount
         )
-        if pair.facts.operation == nil {
+        if !Self.isCopying(pair.facts) {
             pairs[pair.id]?.rate.reset()
         } else {
             pairs[pair.id]?.rate.note(doneByteCount: pair.copyDoneByteCount, at: .now)
@@ -246,6 +247,11 @@ extension ReplicationService {
             }
         }
         return pair.copyTotalByteCount > 0 ? copy : nil
+    }
+
+    /// Whether data is copied, under an operation or by itself after a start.
+    package static func isCopying(_ facts: PairFacts) -> Bool {
+        facts.copyState == .unsynchronized || facts.isFlowingBack
     }
 
     /// Where the operation that is under way leads; Not Applicable when there is none.

@@ -56,6 +56,8 @@ package actor ReplicationService {
         var failure: String?
         /// It is not served because the element could not be opened that has the newer data.
         var isServingElementLost = false
+        /// It is not served because its own element, whose data counts, could not be opened.
+        var isOwnElementLost = false
         /// It is not served because its element is another one than it was, or too small; in words.
         var replacement: String?
     }
@@ -66,6 +68,8 @@ package actor ReplicationService {
         var failure: String?
         var revision: UInt64
         var rate = CopyRate()
+        /// What lies in its target's place, in words, where that is not the target.
+        var replacement: String?
         /// What its metadata said when its volume was opened; for as long as it is not attached.
         var recovery: PairRecordRecovery?
     }

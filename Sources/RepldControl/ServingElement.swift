@@ -24,14 +24,13 @@ package enum ServingElement: Hashable, Sendable {
     ) -> ServingElement {
         var claims: [(entry: PairEntry, record: PairRecord)] = []
         for pair in pairs {
-            let detach = "or give the pair up: 'replctl set \(pair.entry.name) Detach' says what is lost"
-            let mend = pair.metadata.isInternal ? "bring back \(pair.metadata.path) as it was" : "put back the file"
+            let wayOut = wayOut(pair.entry, pair.metadata)
             switch pair.recovery {
             case .blank:
                 return .nobody(
                     """
                     the metadata \(pair.metadata) of pair '\(pair.entry.name)' is all zeroes, and once had a record: nobody \
-                    can say which element has the newer data; \(mend), \(detach)
+                    can say which element has the newer data; \(wayOut)
                     """
                 )
             case .found(let record), .older(let record, _):
@@ -39,7 +38,7 @@ package enum ServingElement: Hashable, Sendable {
                     return .nobody(
                         """
                         the metadata \(pair.metadata) of pair '\(pair.entry.name)' belongs to pair \(record.pair): nobody \
-                        can say which element has the newer data; \(mend), \(detach)
+                        can say which element has the newer data; \(wayOut)
                         """
                     )
                 }
@@ -48,7 +47,7 @@ package enum ServingElement: Hashable, Sendable {
                 return .nobody(
                     """
                     neither record in \(pair.metadata) of pair '\(pair.entry.name)' can be read (\(first.words); \
-                    \(second.words)): nobody can say which element has the newer data; \(mend), \(detach)
+                    \(second.words)): nobody can say which element has the newer data; \(wayOut)
                     """
                 )
             }
@@ -65,6 +64,24 @@ package enum ServingElement: Hashable, Sendable {
             byteCount: claim.record.volumeByteCount,
             blockByteCount: block == 0 ? nil : block
         )
+    }
+
+    /// What a pair's metadata says cannot even be read.
+    package static func unreadable(
+        _ entry: PairEntry,
+        _ place: MetadataPlace,
+        because reason: PairMetadata.ReadError
+    ) -> ServingElement {
+        .nobody(
+            """
+            \(reason), and nobody can say which element has the newer data: \(wayOut(entry, place))
+            """
+        )
+    }
+
+    private static func wayOut(_ entry: PairEntry, _ place: MetadataPlace) -> String {
+        let mend = place.isInternal ? "bring back \(place.path) as it was" : "put back the file"
+        return "\(mend), or give the pair up: 'replctl set \(entry.name) Detach' says what is lost"
     }
 }
 

@@ -11,7 +11,7 @@ package import SystemPackage
 ///     registry.json         volumes and pairs
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
-///     pairs/PAIR-ID.meta    a pair's metadata area, where that is not in an element
+///     pairs/PAIR-ID.meta    a pair's metadata area (`MetadataLayout`), where that is not in an element
 ///     pairs/PAIR-ID.undo    what a copy has overwritten on the pair's target, a sparse file
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
@@ -67,7 +67,25 @@ package struct StateDirectory: ~Copyable, Sendable {
         try changeMetadata(of: pair) { _ in try DurableFile.remove(undoPath(of: pair.id)) }
     }
 
-    /// Takes back, durably, all that is known of a pair's target: another one lies in its place.
+    /// What the metadata of a pair says.
+    package func readMetadata(of pair: PairEntry) throws(ControlError) -> PairRecordRecovery {
+        let place = metadataPlace(of: pair)
+        do {
+            return try PairMetadata.read(place)
+        } catch {
+            throw ControlError(
+                place.isInternal ? .elementUnavailable : .stateDirectory,
+                "\(error)",
+                suggestion: """
+                    nothing is changed; try again when \(place.isInternal ? place.path : "the file system of the state directory") \
+                    answers
+                    """
+            )
+        }
+    }
+
+    /// Takes back, durably, all that is known of the element of a pair that does not serve: another one lies
+    /// in its place.
     package func forgetTarget(of pair: PairEntry) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.forgetTarget(of: pair.id, at: $0) }
     }
@@ -75,6 +93,16 @@ package struct StateDirectory: ~Copyable, Sendable {
     /// Takes back, durably, that a pair was closed cleanly: from here on every byte of it may differ.
     package func forgetCleanClose(of pair: PairEntry) throws(ControlError) {
         try changeMetadata(of: pair) { try PairMetadata.forgetCleanClose(of: pair.id, at: $0) }
+    }
+
+    /// Takes back, durably, what is known of a pair's target, and leaves it to the operator to copy to it.
+    package func leaveToOperator(_ pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.leaveToOperator(pair.id, at: $0) }
+    }
+
+    /// Puts back what the record of a pair said before its target was forgotten.
+    package func restore(_ record: PairRecord, of pair: PairEntry) throws(ControlError) {
+        try changeMetadata(of: pair) { try PairMetadata.restore(record, of: pair.id, at: $0) }
     }
 
     /// Puts the first record into the metadata of a pair that is being made.
@@ -87,7 +115,9 @@ package struct StateDirectory: ~Copyable, Sendable {
         let known = Set(pairs.flatMap { ["\($0).meta", "\($0).undo"] })
         let names = (try? FileManager.default.contentsOfDirectory(atPath: path.appending("pairs").string)) ?? []
         return names.sorted()
-            .filter { name in [".meta", ".meta.tmp", ".undo"].contains { name.hasSuffix($0) } && !known.contains(name) }
+            .filter { name in
+                [".meta", ".meta.tmp", ".meta.old", ".undo"].contains { name.hasSuffix($0) } && !known.contains(name)
+            }
             .map { path.appending("pairs").appending($0) }
     }
 

@@ -40,6 +40,7 @@ package struct PairOpening: Hashable, Sendable {
     package var volume: VolumeID
     /// The element of the two that does not serve hosts: an absolute path of a file or block device.
     package var targetPath: String
+    /// Has a record at least; the data plane gives a file the size of a whole metadata area.
     package var metadata: MetadataPlace
     /// The file of the undo area; made where the settings ask for one and it is missing.
     package var undoPath: String

@@ -1,31 +1,36 @@
-internal import Foundation
+internal import Glibc
 package import RepldFormat
 
 /// The area that a pair's record is kept in, before the data plane takes it.
 package enum PairMetadata {
-    /// What the area says; a missing or short one has damaged blocks.
-    package static func read(_ place: MetadataPlace) -> PairRecordRecovery {
-        decide((try? blocks(at: place)) ?? [])
+    /// The area is there, as far as can be told, but what it holds cannot be read.
+    package struct ReadError: Error, CustomStringConvertible {
+        package let place: MetadataPlace
+        package let reason: ElementPartError
+
+        package var description: String { "cannot read the pair metadata \(place): \(reason)" }
     }
 
-    /// The same, where it matters whether the records are damaged, or the element that has them does not answer.
-    package static func readOrThrow(_ place: MetadataPlace) throws -> PairRecordRecovery {
-        decide(try blocks(at: place))
-    }
-
-    private static func decide(_ area: [UInt8]) -> PairRecordRecovery {
+    /// What the area says; a missing or short file has damaged blocks.
+    ///
+    /// Throws where nobody can tell what it says now: that is no reason to take its record for lost. So it does where an element
+    /// is missing or ends before the area: it may come back.
+    package static func read(_ place: MetadataPlace) throws(ReadError) -> PairRecordRecovery {
+        let area: [UInt8]
+        do throws(ElementPartError) {
+            area = try blocks(at: place)
+        } catch {
+            throw ReadError(place: place, reason: error)
+        }
         let size = PairRecord.blockByteCount
         let first = Array(area.prefix(size))
         let second = Array(area.dropFirst(size).prefix(size))
         return unsafe PairRecordRecovery.decide(first.span.bytes, second.span.bytes)
     }
 
-    /// What a file says that has an area and nothing else.
-    package static func read(_ path: String) -> PairRecordRecovery { read(MetadataPlace(file: path)) }
-
     /// The content of the file with another record in it, and the record before that still whole.
-    package static func area(with record: PairRecord, insteadOf path: String) -> [UInt8] {
-        var area = bytes(ofFile: path)
+    package static func area(with record: PairRecord, insteadOf path: String) throws(ElementPartError) -> [UInt8] {
+        var area = try bytes(ofFile: path, limit: .max)
         if area.count < PairRecord.areaByteCount {
             area += [UInt8](repeating: 0, count: PairRecord.areaByteCount - area.count)
         }
@@ -43,16 +48,29 @@ package enum PairMetadata {
         return block
     }
 
-    private static func blocks(at place: MetadataPlace) throws -> [UInt8] {
-        guard place.isInternal else { return bytes(ofFile: place.path, limit: PairRecord.areaByteCount) }
+    private static func blocks(at place: MetadataPlace) throws(ElementPartError) -> [UInt8] {
+        guard place.isInternal else { return try bytes(ofFile: place.path, limit: PairRecord.areaByteCount) }
         let part = try ElementPart(path: place.path, isForWriting: false)
         return try part.read(from: place.offset, byteCount: PairRecord.areaByteCount)
     }
 
-    private static func bytes(ofFile path: String, limit: Int = .max) -> [UInt8] {
-        guard let file = FileHandle(forReadingAtPath: path) else { return [] }
-        defer { try? file.close() }
-        let data = try? limit == .max ? file.readToEnd() : file.read(upToCount: limit)
-        return data.map(Array.init) ?? []
+    private static func bytes(ofFile path: String, limit: Int) throws(ElementPartError) -> [UInt8] {
+        let file = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else {
+            if errno == ENOENT { return [] }
+            throw ElementPartError(step: "opening it", errorNumber: errno)
+        }
+        defer { close(file) }
+        var found: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: min(limit, 1 << 16))
+        while found.count < limit {
+            let wanted = min(piece.count, limit - found.count)
+            let count = unsafe piece.withUnsafeMutableBytes { unsafe Glibc.read(file, $0.baseAddress, wanted) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw ElementPartError(step: "reading it", errorNumber: errno) }
+            if count == 0 { break }
+            found += piece.prefix(count)
+        }
+        return found
     }
 }

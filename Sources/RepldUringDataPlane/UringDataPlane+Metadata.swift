@@ -100,15 +100,19 @@ extension UringDataPlane {
                 isClosedCleanly: false
             )
         }
+        let recovery: PairRecordRecovery
+        do {
+            recovery = try PairMetadata.read(pair.metadata)
+        } catch {
+            throw DataPlaneError(.metadata, "\(error)")
+        }
         if pair.isNew {
             var record = assumed(.initialized)
             // Behind the one that says that there is a pair, so that it stays whole while the next is written.
-            if case .found(let first) = PairMetadata.read(pair.metadata), first.pair == pair.id {
-                record.sequence = first.sequence
-            }
+            if case .found(let first) = recovery, first.pair == pair.id { record.sequence = first.sequence }
             return (record, true)
         }
-        switch PairMetadata.read(pair.metadata) {
+        switch recovery {
         case .found(var record), .older(var record, _):
             guard record.pair == pair.id else {
                 throw DataPlaneError(

@@ -10,11 +10,14 @@ internal import RepldUring
 
 /// The real data plane: one thread with one ring that drives the engine, reached through its mailbox.
 package final class UringDataPlane: DataPlane {
-    /// Events that wait for the control plane; of more than that the oldest are dropped.
+    /// Events that may wait for the control plane.
     private static var eventLimit: Int { 8192 }
 
+    /// How long an element may take to open; disks that stand still take their time.
+    private static var openLimit: Duration { .seconds(20) }
+
     package let events: AsyncStream<EngineEvent>
-    private let continuation: AsyncStream<EngineEvent>.Continuation
+    private let openings = BlockingCalls(limit: openLimit)
     private let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
@@ -23,10 +26,7 @@ package final class UringDataPlane: DataPlane {
 
     /// Starts the thread; answers when its ring works.
     package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
-        let (events, continuation) = AsyncStream.makeStream(
-            of: EngineEvent.self,
-            bufferingPolicy: .bufferingNewest(eventLimit)
-        )
+        let queue = EventQueue(limit: eventLimit)
         let mailbox = Mailbox<UringPlatform>()
         let end = LoopEnd()
         var thread: LoopThread?
@@ -37,9 +37,9 @@ package final class UringDataPlane: DataPlane {
                         mailbox,
                         logger,
                         ready: ready,
-                        eventSink: { continuation.yield($0) },
+                        eventSink: { queue.send($0) },
                         atEnd: {
-                            continuation.finish()
+                            queue.finish()
                             end.reached()
                         }
                     )
@@ -51,12 +51,11 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(events, continuation, mailbox, thread, end, logger)
+        return UringDataPlane(queue.stream, mailbox, thread, end, logger)
     }
 
     private init(
         _ events: AsyncStream<EngineEvent>,
-        _ continuation: AsyncStream<EngineEvent>.Continuation,
         _ mailbox: Mailbox<UringPlatform>,
         _ thread: LoopThread,
         _ end: LoopEnd,
@@ -64,7 +63,6 @@ package final class UringDataPlane: DataPlane {
     ) {
         self.logger = logger
         self.events = events
-        self.continuation = continuation
         self.mailbox = mailbox
         self.thread = thread
         self.end = end
@@ -291,22 +289,18 @@ package final class UringDataPlane: DataPlane {
         return try result.get()
     }
 
-    /// Opens an element on a thread that may wait for a slow device.
+    /// Opens an element on a thread that may wait for a slow device; one that hangs keeps nobody else waiting.
     func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
-        let result: Result<OpenElement, ElementOpenError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
-                continuation.resume(
-                    returning: Result { () throws(ElementOpenError) in
-                        try OpenElement.open(path: path, readOnly: isReadOnly)
-                    }
-                )
-            }
+        let result: Result<OpenElement, ElementOpenError>? = await openings.call(on: path) {
+            Result { () throws(ElementOpenError) in try OpenElement.open(path: path, readOnly: isReadOnly) }
         }
         switch result {
         case .success(let element):
             openElements.note(element)
             return element
         case .failure(let error): throw DataPlaneError(.element, "\(error)")
+        case nil:
+            throw DataPlaneError(.element, "\(path) does not answer: opening it takes longer than \(Self.openLimit)")
         }
     }
 

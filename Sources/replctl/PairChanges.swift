@@ -12,8 +12,8 @@ extension PairCommand {
                 In a pair that is Fractured, Split, Suspended, Inactive or Failedover that is what has changed since it stopped \
                 mirroring, in whole granules, and what the target had not got, or not flushed, by then. While a copy runs it \
                 is what is still to be copied, and what the target had changed counts as the source's. In a pair that is \
-                Synchronized it is nothing. After a crash, or a stop of the daemon while the pair was not Synchronized, \
-                everything is listed: what is remembered is not on disk yet.
+                Synchronized it is nothing. What is remembered outlives the daemon; after a crash the \
+                extents that were active count as different as well.
 
                 The list is made in parts, each of a moment of its own: what hosts change meanwhile may be in it or not.
                 """

@@ -62,7 +62,9 @@ import Testing
         let name = try #require(
             try FileManager.default.contentsOfDirectory(atPath: directory.file("state/pairs")).first
         )
-        guard case .found(let record) = PairMetadata.read(directory.file("state/pairs/\(name)")) else {
+        guard
+            case .found(let record) = try PairMetadata.read(MetadataPlace(file: directory.file("state/pairs/\(name)")))
+        else {
             Issue.record("no record")
             return
         }

@@ -299,7 +299,7 @@ extension FakeDataPlane {
         if place.isInternal {
             try? PairMetadata.begin(record, in: place)
         } else {
-            let area = PairMetadata.area(with: record, insteadOf: "/dev/null")
+            guard let area = try? PairMetadata.area(with: record, insteadOf: "/dev/null") else { return }
             try? Data(area).write(to: URL(filePath: place.path))
         }
     }
@@ -329,19 +329,24 @@ extension PairStatus {
         return status
     }
 
-    /// Takes what a record says: a pair that was Synchronized and not closed cleanly is copied again, and what was being
-    /// copied goes on.
+    /// Takes what a record says, as the machine does: a pair that was Synchronized and not closed cleanly is copied again, and
+    /// what was being copied goes on.
     mutating func take(_ record: PairRecord, byteCount: UInt64) {
         copyState = CopyState(rawValue: record.copyState) ?? .initialized
-        facts.operation = ReplicationOperation(rawValue: record.operation)
-        if copyState == .synchronized, !record.isClosedCleanly { copyState = .unsynchronized }
-        if copyState == .unsynchronized, facts.operation == nil { facts.operation = .resyncReplica }
+        let wasSynchronized = copyState == .synchronized
+        if wasSynchronized, !record.isClosedCleanly { copyState = .unsynchronized }
+        let isMisplaced = record.isSecondPrimary != record.isSecondSource
+        let lasting: Set<ReplicationOperation> =
+            isMisplaced
+            ? [.failback, .restoreFromReplica]
+            : copyState == .unsynchronized ? [.activate, .resyncReplica, .resume, .split] : []
+        facts.operation = ReplicationOperation(rawValue: record.operation).flatMap { lasting.contains($0) ? $0 : nil }
         if copyState == .unsynchronized { copyTotalByteCount = byteCount }
         dirtyByteCount = copyState == .synchronized ? 0 : byteCount
         progress = facts.operation.map { OperationTable.rule(of: $0).progress } ?? .completed
         facts.copyState = copyState
         facts.differingByteCount = dirtyByteCount
-        facts.isTargetConsistent = record.isTargetConsistent && copyState != .unsynchronized
+        facts.isTargetConsistent = record.isTargetConsistent || wasSynchronized
         facts.isSourceAhead = record.isSourceAhead
         isSecondSource = record.isSecondSource
         isSecondPrimary = record.isSecondPrimary

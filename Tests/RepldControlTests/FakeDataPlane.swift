@@ -99,10 +99,7 @@ final class FakeDataPlane: DataPlane {
         }
         var status = PairStatus.initialized(pair, byteCount: source)
         if !pair.isNew {
-            switch PairMetadata.read(pair.metadata) {
-            case .found(let record), .older(let record, _): status.take(record, byteCount: source)
-            case .blank, .lost: break
-            }
+            if let record = try? PairMetadata.read(pair.metadata).record { status.take(record, byteCount: source) }
         }
         state.withLock { state in
             state.pairs[pair.id] = Pair(opening: pair, status: status)

@@ -190,13 +190,13 @@ import Testing
             let error = await refusal { try await pair(fixture) }
             #expect(error?.code == .elementInUse)
             #expect(error?.description.contains("\(foreign.pair) at offset \(taken)") == true)
-            #expect(PairMetadata.read(place).record?.pair == foreign.pair)
+            #expect(try PairMetadata.read(place).record?.pair == foreign.pair)
             try PairMetadata.remove(foreign.pair, from: place)
         }
         let before = MetadataPlace(element: source, offset: offset - Self.area)
         try PairMetadata.begin(foreign, in: before)
         #expect(try await pair(fixture).metadata?.offset == offset, "one that ends where it begins is no obstacle")
-        #expect(PairMetadata.read(before).record?.pair == foreign.pair)
+        #expect(try PairMetadata.read(before).record?.pair == foreign.pair)
     }
 
     @Test func theOperatorMayOverwriteThem() async throws {
@@ -215,7 +215,7 @@ import Testing
         try PairMetadata.begin(foreign, in: place)
         #expect(await refusal { try await pair(fixture) }?.code == .elementInUse)
         let made = try await pair(fixture, overwrites: true)
-        #expect(PairMetadata.read(place).record?.pair.description == made.id)
+        #expect(try PairMetadata.read(place).record?.pair.description == made.id)
     }
 
     @Test func nothingButTheAreaIsWritten() async throws {
@@ -229,7 +229,7 @@ import Testing
         _ = try await fixture.set(.name("Dissolve"))
         #expect(try bytes(fixture, 0..<Int(Self.element - Self.area)).allSatisfy { $0 == 7 })
         let place = MetadataPlace(element: source.path(percentEncoded: false), offset: Self.element - Self.area)
-        #expect(PairMetadata.read(place) == .blank, "nobody takes it for a pair's")
+        #expect(try PairMetadata.read(place) == .blank, "nobody takes it for a pair's")
         #expect(try await pair(fixture).metadata?.offset == place.offset, "and it can be used again")
     }
 
@@ -270,7 +270,7 @@ import Testing
         let source = fixture.directory.file("source")
         let place = MetadataPlace(element: source, offset: Self.element - Self.area)
         try #require(FileHandle(forWritingAtPath: source)).truncate(atOffset: Self.element - Self.area)
-        #expect(throws: ElementPartError.self) { try PairMetadata.forgetCleanClose(of: id, at: place) }
+        #expect(throws: PairMetadata.ReadError.self) { try PairMetadata.forgetCleanClose(of: id, at: place) }
         try #require(FileHandle(forWritingAtPath: source)).truncate(atOffset: Self.element)
         try PairMetadata.forgetCleanClose(of: id, at: place)
         let other = PairRecord(
@@ -282,7 +282,7 @@ import Testing
         )
         try PairMetadata.begin(other, in: place)
         #expect(throws: PairMetadata.ForeignRecord.self) { try PairMetadata.forgetCleanClose(of: id, at: place) }
-        #expect(PairMetadata.read(place).record?.pair == other.pair)
+        #expect(try PairMetadata.read(place).record?.pair == other.pair)
     }
 
     @Test func withoutItsMetadataTheVolumeIsNotServedUntilThePairIsGivenUp() async throws {

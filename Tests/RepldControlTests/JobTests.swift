@@ -222,6 +222,21 @@ import Testing
         #expect(read.damage == nil)
     }
 
+    @Test func onlyTheNewestVerifyOfAPairKeepsItsRanges() throws {
+        let directory = try TemporaryDirectory()
+        var log = try JobLog(path: FilePath(directory.file("jobs.json")))
+        for count in 1...3 {
+            let job = try add(to: &log)
+            try log.end(job.number, at: Date(timeIntervalSince1970: 0)) { job in
+                (job.kind, job.state) = (.verify, .completed)
+                job.verify = VerifyReply(digest: "XXH64", offset: 0, length: 1 << 20)
+                job.verify?.ranges = Array(repeating: .init(offset: 0, length: 512), count: count)
+            }
+        }
+        #expect(log.jobs.map { $0.verify?.ranges?.count } == [nil, nil, 3])
+        #expect(try JobLog(path: FilePath(directory.file("jobs.json"))).jobs == log.jobs)
+    }
+
     /// No data depends on the file: a damaged one is put aside, and numbers are not given again.
     @Test(arguments: ["", "garbage", #"{"format":"repld jobs","version":9,"nextNumber":1,"jobs":[]}"#])
     func aDamagedFileIsMovedAside(text: String) throws {

@@ -30,9 +30,9 @@ import Testing
         }
     }
 
-    /// A crash at each step of a change: afterwards the old content is there or the new one, and it can be changed.
+    /// A write that fails at any step has changed nothing, in memory or in the file, and the next one succeeds.
     @Test(arguments: DurableFile.Step.allCases)
-    func aCrashLeavesTheOldOrTheNew(step: DurableFile.Step) throws {
+    func aWriteThatFailsChangesNothing(step: DurableFile.Step) throws {
         let directory = try TemporaryDirectory()
         var registry = try registry(in: directory)
         try add(volume(1, "a"), to: &registry)
@@ -40,10 +40,37 @@ import Testing
         #expect(throws: ControlError.self) { try add(volume(2, "b"), to: &registry) }
         #expect(registry.content.volumes.map(\.name) == ["a"])
         var after = try self.registry(in: directory)
+        #expect(after.content.volumes.map(\.name) == ["a"])
+        try add(volume(3, "c"), to: &after)
+        #expect(try self.registry(in: directory).content == after.content)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path) == ["registry.json"])
+    }
+
+    @Test(arguments: DurableFile.Step.allCases)
+    func aFirstWriteThatFailsLeavesNoFile(step: DurableFile.Step) throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.file("registry.json")
+        #expect(throws: Crash.self) {
+            try DurableFile.replace(FilePath(path), with: Data("new".utf8)) { if $0 == step { throw Crash() } }
+        }
+        #expect(!FileManager.default.fileExists(atPath: path))
+    }
+
+    /// A crash at each step of a change: afterwards the old content is there or the new one, and it can be changed.
+    @Test(arguments: DurableFile.Step.allCases)
+    func aCrashLeavesTheOldOrTheNew(step: DurableFile.Step) throws {
+        let directory = try TemporaryDirectory()
+        var registry = try registry(in: directory)
+        try add(volume(1, "a"), to: &registry)
+        let killed = Killed()
+        registry.atStep = { if $0 == step { killed.snapshot(directory.path, "\($0)") } }
+        try add(volume(2, "b"), to: &registry)
+        let (copy, _) = try #require(killed.take().first)
+        var after = try Registry(path: FilePath(copy.file("state/registry.json")))
         let isRenamed = step == .afterRename || step == .afterDirectorySync
         #expect(after.content.volumes.map(\.name) == (isRenamed ? ["a", "b"] : ["a"]))
         try add(volume(3, "c"), to: &after)
-        #expect(try self.registry(in: directory).content == after.content)
+        #expect(try Registry(path: FilePath(copy.file("state/registry.json"))).content == after.content)
     }
 
     @Test(

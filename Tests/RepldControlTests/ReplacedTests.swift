@@ -48,7 +48,7 @@ import Testing
     private func record(in state: TemporaryDirectory) throws -> PairRecord {
         let directory = state.file("state/pairs")
         let name = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
-        return try #require(PairMetadata.read("\(directory)/\(name)").record)
+        return try #require(try PairMetadata.read(MetadataPlace(file: "\(directory)/\(name)")).record)
     }
 
     @Test(arguments: Change.allCases)
@@ -89,6 +89,78 @@ import Testing
         #expect(again.plane.servingPath("db1") == source(fixture), "it was accepted for good")
     }
 
+    /// What lies in the source's place is not copied over targets that may be good copies before somebody says so.
+    @Test func forceForOnePairOverwritesNoOthersTarget() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await fixture.addOtherPair()
+        fixture.plane.become(.synchronized)
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach")) }
+        let words = "pair 'm2' stays Suspended until Resume, which overwrites \(fixture.directory.file("other"))"
+        #expect(error?.message.contains(words) == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == source(fixture))
+        let again = try after.afterKill()
+        try await again.service.start()
+        for started in [after, again] {
+            #expect(try await started.pair("m2").copyState == Enumerated(CopyState.suspended))
+            #expect(try started.record("m2").isTargetConsistent, "it is the image that it was")
+            #expect(!started.plane.calls.contains(.operate(.resume)))
+        }
+    }
+
+    @Test func forceGivesUpAMissingSourceForTheTarget() async throws {
+        let fixture = try await synchronized()
+        try FileManager.default.removeItem(atPath: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(try await after.service.volume(named: "db1").reason?.contains("'replctl set m1 Detach'") == true)
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("would go on with \(target(fixture)), which was in sync") == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == target(fixture))
+        // It is back, and no longer what counts.
+        try DurableFile.createSparse(FilePath(source(fixture)), byteCount: 1 << 20)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.servingPath("db1") == target(fixture))
+        #expect(again.plane.opening("db1")?.byteCount == 1 << 20 && again.plane.opening("db1")?.blockByteCount == 4096)
+    }
+
+    @Test(arguments: [Change.none, .overwrittenByRename, .shrunk])
+    func aTargetThatIsNoImageDoesNotTakeTheSourcesPlace(change: Change) async throws {
+        let fixture = try await ServiceFixture.paired()
+        if change != .none { fixture.plane.become(.synchronized) }
+        try make(change, of: target(fixture))
+        try FileManager.default.removeItem(atPath: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("would be left with \(source(fixture))") == true)
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(after.plane.servingPath("db1") == nil)
+        #expect(try await after.service.volume(named: "db1").elementPath == source(fixture))
+        #expect(try await after.service.pairList().isEmpty)
+    }
+
+    /// The data plane writes the records of the pairs that it has.
+    @Test func forceForOnePairLeavesTheRecordsOfAttachedPairsAlone() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await fixture.addOtherPair()
+        fixture.plane.become(.synchronized)
+        let after = try fixture.afterKill()
+        after.plane.breakElement(target(fixture))
+        try await after.service.start()
+        try Data(count: 8192).write(to: URL(filePath: after.metadataPath()))
+        let before = try after.record("m2")
+        _ = try await after.set(.name("Detach"), force: true)
+        #expect(try after.record("m2") == before && before.copyState == CopyState.synchronized.rawValue)
+    }
+
     @Test func aReplacedSecondElementThatServedIsNotServed() async throws {
         let fixture = try await synchronized()
         _ = try await fixture.set(.name("Failover"))
@@ -123,14 +195,67 @@ import Testing
         case .shrunk:
             #expect(pair.copyState == Enumerated(CopyState.broken) && pair.reason?.contains(target(fixture)) == true)
         case .copied, .overwrittenByRename:
-            #expect(pair.copyState == Enumerated(CopyState.unsynchronized) && isTold)
+            #expect(pair.copyState == Enumerated(CopyState.broken) && isTold)
+            #expect(pair.reason?.contains("is not the target that the pair had") == true)
             let attached = try #require(killed.take().last { $0.1 == "addPair" })
             let record = try record(in: attached.0)
             #expect(!record.isClosedCleanly && record.mapTrust == .none && !record.isTargetConsistent)
             let again = try after.afterKill()
             try await again.service.start()
             #expect(await again.service.events(after: 0).contains { $0.kind == "target-replaced" } == false)
+            #expect(try await again.pair().copyState == Enumerated(CopyState.broken), "it was not overwritten")
+            #expect(try await again.pair().reason?.contains("is not the target that the pair had") == true)
+            try await again.following {
+                _ = try await again.set(.name("ResyncReplica"))
+                again.plane.finish()
+            }
+            let accepted = try Registry(path: FilePath(again.directory.file("state/registry.json"))).content
+            #expect(try await again.pair().reason == nil && accepted.pairs[0].replacement == nil)
         }
+    }
+
+    /// A target that was missing: what lies there when it is asked for may be somebody else's.
+    @Test func aLateTargetThatIsAnotherOneIsOverwrittenByForceOnly() async throws {
+        let fixture = try await synchronized()
+        try FileManager.default.moveItem(atPath: target(fixture), toPath: target(fixture) + ".kept")
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        try DurableFile.createSparse(FilePath(target(fixture)), byteCount: 1 << 20)
+        let error = await refusal { try await after.set(.name("ResyncReplica")) }
+        #expect(error?.code == .needsForce && error?.message.contains("is not the target that the pair had") == true)
+        #expect(try await after.pair().copyState == Enumerated(CopyState.broken))
+        #expect(try await after.set(.name("ResyncReplica"), force: true).job != nil)
+    }
+
+    /// Nothing came of another target that does not fit: the right one is still a usable image.
+    @Test func aTargetThatDoesNotFitIsNotTakenForThePairs() async throws {
+        let fixture = try await synchronized()
+        let path = target(fixture)
+        try FileManager.default.moveItem(atPath: path, toPath: path + ".kept")
+        try DurableFile.createSparse(FilePath(path), byteCount: 1 << 19)
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(try await after.pair().reason?.contains("the target has 524288 bytes") == true)
+        #expect(try after.record().isTargetConsistent && after.record().copyState == CopyState.suspended.rawValue)
+        try FileManager.default.removeItem(atPath: path)
+        try FileManager.default.moveItem(atPath: path + ".kept", toPath: path)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.calls.last == .operate(.resume))
+    }
+
+    /// After a failover the target serves: it is no worse when the other one was replaced.
+    @Test func aReplacedFirstElementTakesNothingFromTheServingOne() async throws {
+        let fixture = try await synchronized()
+        _ = try await fixture.set(.name("Failover"))
+        try await fixture.following { fixture.plane.finish() }
+        try make(.overwrittenByRename, of: source(fixture))
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == target(fixture))
+        #expect(await after.service.events(after: 0).contains { $0.kind == "target-replaced" })
+        #expect(try await after.pair().copyState == Enumerated(CopyState.failedover))
+        #expect(try after.record().isTargetConsistent && after.record().mapTrust == .none)
     }
 
     /// A registry of an older daemon: what is there now is what the elements are.
@@ -187,8 +312,8 @@ import Testing
         let before = ElementMark.find(path)
         try PairMetadata.forgetCleanClose(of: record.pair, at: MetadataPlace(file: path))
         #expect(ElementMark.find(path) == before, "it is the same file")
-        let now = try #require(PairMetadata.read(path).record)
-        #expect(now.sequence == 2 && !now.isClosedCleanly && now.mapTrust == .none)
+        let now = try #require(try PairMetadata.read(MetadataPlace(file: path)).record)
+        #expect(now.sequence == 3 && !now.isClosedCleanly && now.mapTrust == .none)
         let bytes = try Data(contentsOf: URL(filePath: path))
         #expect(bytes.count == 16384 && bytes[8192...].allSatisfy { $0 == 7 })
     }

@@ -2,6 +2,7 @@ import Foundation
 import RepldControl
 import RepldControlAPI
 import RepldDataPlane
+import RepldFormat
 import RepldPair
 import SystemPackage
 import Testing
@@ -55,7 +56,7 @@ import Testing
         try await after.service.start()
         let volume = try await after.service.volume(named: "db1")
         #expect(volume.status == Enumerated(OperationalStatus.error))
-        #expect(volume.reason == "cannot open \(source): it is on fire")
+        #expect(volume.reason?.hasPrefix("cannot open \(source): it is on fire; mend that") == true)
         #expect(try await after.pair().reason?.contains("is on fire") == true)
         let still = await refusal { try await after.service.retryVolume(named: "db1") }
         #expect(still?.code == .elementUnavailable)
@@ -63,6 +64,7 @@ import Testing
         #expect(try await after.service.retryVolume(named: "db1").status == Enumerated(OperationalStatus.okay))
         // A host could have written between the opening of the volume and that of the pair.
         #expect(try await after.pair().copyState == Enumerated(CopyState.unsynchronized))
+        #expect(try !after.record().isTargetConsistent)
     }
 
     @Test func aVolumeServedWithoutItsPairMakesThatPairDoubtful() async throws {
@@ -76,9 +78,94 @@ import Testing
         let pair = try await after.pair()
         #expect(pair.copyState == Enumerated(CopyState.broken))
         #expect(pair.reason?.contains("it is on fire") == true)
+        let record = try after.record()
+        #expect(record.copyState == CopyState.suspended.rawValue && record.isTargetConsistent)
+        #expect(!record.isClosedCleanly && record.mapTrust == .none)
         after.plane.mendElement(target)
-        #expect(try await after.set(.name("ResyncReplica")).returnCode == Enumerated(ReturnCode.jobStarted))
+        let reply = try await after.set(.name("ResyncReplica"))
+        #expect(reply.returnCode == Enumerated(ReturnCode.jobStarted))
+        #expect(try await after.service.job(id: #require(reply.job)).operation == Enumerated(.resume))
         #expect(try await after.pair().copyState == Enumerated(CopyState.unsynchronized))
+        #expect(try !after.record().isTargetConsistent, "half copied, it is no image that could be used")
+    }
+
+    /// Until it is copied to again, the target is what it was: an older image, which can be had by force.
+    @Test func aTargetThatWasLeftBehindIsAUsableImage() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let target = fixture.directory.file("target")
+        let after = try fixture.afterKill()
+        after.plane.breakElement(target)
+        try await after.service.start()
+        after.plane.mendElement(target)
+        #expect(await refusal { try await after.set(.name("Failover")) }?.code == .needsForce)
+        let reply = try await after.set(.name("Failover"), force: true)
+        #expect(reply.returnCode == Enumerated(ReturnCode.jobStarted))
+        #expect(after.plane.calls.suffix(2) == [.addPair("m1", isNew: false), .operate(.failover)])
+    }
+
+    @Test func aTargetThatWasLeftBehindCatchesUpByItselfAtTheNextStart() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let without = try fixture.afterKill()
+        without.plane.breakElement(fixture.directory.file("target"))
+        try await without.service.start()
+        let after = try without.afterKill()
+        try await after.service.start()
+        #expect(after.plane.calls.suffix(2) == [.addPair("m1", isNew: false), .operate(.resume)])
+        #expect(try await after.pair().copyState == Enumerated(CopyState.unsynchronized))
+        #expect(try !after.record().isTargetConsistent)
+    }
+
+    /// What was half copied when its volume was served without it has no image; the copy that goes on has a job.
+    @Test(arguments: [ReplicationOperation.activate, nil])
+    func aHalfCopiedTargetIsCopiedToAgain(under operation: ReplicationOperation?) async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.setFacts { $0.operation = operation }
+        let target = fixture.directory.file("target")
+        let after = try fixture.afterKill()
+        after.plane.breakElement(target)
+        try await after.service.start()
+        #expect(try after.record().copyState == CopyState.unsynchronized.rawValue && !after.record().isTargetConsistent)
+        after.plane.mendElement(target)
+        let reply = try await after.set(.name("ResyncReplica"))
+        #expect(reply.returnCode == Enumerated(ReturnCode.jobStarted))
+        let job = try await after.service.job(id: #require(reply.job))
+        #expect(job.operation == Enumerated(operation ?? .resyncReplica))
+    }
+
+    /// A record that cannot be changed goes on saying "clean": then no host may write.
+    @Test func aVolumeIsNotServedWithoutAPairWhoseRecordCannotBeRead() async throws {
+        let fixture = try await ServiceFixture.paired()
+        fixture.plane.become(.synchronized)
+        let after = try fixture.afterKill()
+        let path = try after.metadataPath()
+        after.plane.breakElement(fixture.directory.file("target"))
+        after.plane.beforeEachCall { call in
+            guard case .addPair = call else { return }
+            // A directory can be opened, and reading it fails.
+            try? FileManager.default.moveItem(atPath: path, toPath: path + ".kept")
+            try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        }
+        try await after.service.start()
+        #expect(after.plane.servingPath("db1") == nil)
+        #expect(try await after.service.volume(named: "db1").reason?.contains("cannot read the pair metadata") == true)
+        let still = await refusal { try await after.service.retryVolume(named: "db1") }
+        #expect(still?.description.contains("cannot read the pair metadata") == true)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(again.plane.calls.isEmpty)
+        let error = await refusal { try await again.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        _ = try await again.set(.name("Detach"), force: true)
+        #expect(again.plane.servingPath("db1") == fixture.directory.file("source"))
+    }
+
+    @Test func onlyAMissingOrShortRecordIsLost() throws {
+        let directory = try TemporaryDirectory()
+        #expect(throws: PairMetadata.ReadError.self) { try PairMetadata.read(MetadataPlace(file: directory.path)) }
+        let nothing = PairRecordRecovery.lost(.truncated(byteCount: 0), .truncated(byteCount: 0))
+        #expect(try PairMetadata.read(MetadataPlace(file: directory.file("missing"))) == nothing)
     }
 
     /// A kill before each step of the creation: the pair is there as a whole, or not at all.

@@ -133,6 +133,14 @@ import Testing
         #expect(ReplicationService.percentSynced(dirty: .max, of: .max) == 0)
     }
 
+    /// A copy that goes on after a start has no operation, and its rate and time left are wanted all the same.
+    @Test func measuresWhateverCopies() {
+        #expect(ReplicationService.isCopying(PairFacts(copyState: .unsynchronized)))
+        #expect(ReplicationService.isCopying(PairFacts(copyState: .failedover, operation: .failback)))
+        #expect(!ReplicationService.isCopying(PairFacts(copyState: .failedover)))
+        #expect(!ReplicationService.isCopying(PairFacts(copyState: .synchronized)))
+    }
+
     @Test func measuresItsRate() {
         var rate = CopyRate()
         let start = ContinuousClock.now

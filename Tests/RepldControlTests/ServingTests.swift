@@ -255,7 +255,9 @@ import Testing
         try FileManager.default.copyItem(atPath: fixture.directory.file("state"), toPath: copy.file("state"))
         var registry = try Registry(path: FilePath(copy.file("state/registry.json")))
         var second = try #require(registry.content.pairs.first)
-        var record = try #require(PairMetadata.read(copy.file("state/pairs/\(second.id).meta")).record)
+        var record = try #require(
+            try PairMetadata.read(MetadataPlace(file: copy.file("state/pairs/\(second.id).meta"))).record
+        )
         second.id = PairID(high: 9, low: 9)
         (second.name, second.targetPath, second.mark) = ("m2", other, ElementMark.find(other))
         record.pair = second.id

@@ -6,6 +6,7 @@ import RepldControlAPI
 import RepldCore
 import RepldDataPlane
 import RepldEngine
+import RepldFormat
 import RepldPair
 import Synchronization
 import SystemPackage
@@ -95,6 +96,22 @@ struct ServiceFixture {
                 expectedRevision: revision
             )
         )
+    }
+
+    /// Adds pair `m2` of `db1`, to an element named `other`.
+    func addOtherPair() async throws {
+        let other = try directory.element("other")
+        _ = try await service.createPair(PairCreateRequest(sourceVolume: "db1", targetPath: other, name: "m2"))
+    }
+
+    func metadataPath(_ pair: String = "m1") throws -> String {
+        let registry = try Registry(path: FilePath(directory.file("state/registry.json")))
+        return directory.file("state/pairs/\(try #require(registry.content.pair(named: pair)).id).meta")
+    }
+
+    /// What the metadata of a pair says.
+    func record(_ pair: String = "m1") throws -> PairRecord {
+        try #require(try PairMetadata.read(MetadataPlace(file: metadataPath(pair))).record)
     }
 
     /// The pair, once the service has taken note of everything that the plane told.

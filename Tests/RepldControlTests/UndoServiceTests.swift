@@ -123,7 +123,7 @@ import Testing
     /// What is kept is what another target held.
     @Test func replacedTargetHasNothingToTakeBack() throws {
         let directory = try TemporaryDirectory()
-        let path = FilePath(directory.file("record"))
+        let place = MetadataPlace(file: directory.file("record"))
         var record = PairRecord(
             sequence: 1,
             pair: PairID(high: 1, low: 2),
@@ -132,9 +132,9 @@ import Testing
             isClosedCleanly: true
         )
         record.hasUndo = true
-        try PairMetadata.write(record, to: path)
-        try PairMetadata.forgetTarget(path)
-        #expect(PairMetadata.read(path.string).record?.hasUndo == false)
+        try PairMetadata.write(record, to: place)
+        try PairMetadata.forgetTarget(of: record.pair, at: place)
+        #expect(try PairMetadata.read(place).record?.hasUndo == false)
     }
 
     @Test func areaGoesWithItsPair() async throws {

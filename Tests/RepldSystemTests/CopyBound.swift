@@ -3,16 +3,11 @@ import Testing
 
 /// How much a copy may look at after a restart, in one place.
 enum CopyBound {
-    /// Bytes of an extent of the activity log, and how many extents may be active at once.
+    /// Bytes of an extent of the activity log.
     static let extentByteCount = 4 * mebibyte
-    static let activeExtentLimit: UInt64 = 1024
 
-    /// Bytes that the resync after a kill under load may compare or copy, of a volume of that size: the active extents.
-    static func afterKill(volumeByteCount: UInt64) -> UInt64 {
-        min(activeExtentLimit * extentByteCount, volumeByteCount)
-    }
-
-    /// The same where hosts have written to so many bytes at the volume's beginning only; one extent more than those.
+    /// Bytes that the resync after a kill under load may compare or copy, where hosts have written to so many bytes at the
+    /// volume's beginning only: the extents of those, and one more.
     static func afterKill(hotByteCount: UInt64) -> UInt64 {
         (hotByteCount + extentByteCount - 1) / extentByteCount * extentByteCount + extentByteCount
     }
@@ -21,10 +16,9 @@ enum CopyBound {
     static let afterCleanStop: UInt64 = 0
 
     /// The copy that ran last, as `replctl pair show --json` has it, kept within the bound for a kill.
-    static func expectHeld(_ mirror: Mirror, _ words: String) throws {
+    static func expectHeld(_ mirror: Mirror, hotByteCount: UInt64, _ words: String) throws {
         let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
-        let volume = try #require(try mirror.daemon.volume(Mirror.volume).byteCount)
-        let bound = afterKill(volumeByteCount: volume)
+        let bound = afterKill(hotByteCount: hotByteCount)
         #expect(copied.examined <= bound, "\(words): \(copied) with at most \(bound) bytes to look at")
     }
 }

@@ -62,7 +62,7 @@ extension SystemTests {
         }
 
         @Test(
-            "in the target's place is refused, or all of it is copied",
+            "in the target's place is refused, or left alone until ResyncReplica overwrites all of it",
             arguments: Replacement.allCases,
             [true, false]
         )
@@ -70,6 +70,8 @@ extension SystemTests {
             try Torture.run("target \(replacement), killed: \(isKilled)") { bed, torture in
                 let (mirror, writes) = try ended(bed, &torture, isKilled: isKilled)
                 try replace(mirror.target, by: replacement, bed)
+                let isThere = replacement != .gone
+                if isThere { try bed.runs("cp", [mirror.target, mirror.target + ".found"]) }
                 try mirror.daemon.start(mirror.configured)
                 try writes.check("the volume is served")
                 let pair = try mirror.daemon.pair(Mirror.pair)
@@ -85,12 +87,15 @@ extension SystemTests {
                     try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
                     try mirror.expectWhole(writes, "the old target caught up")
                 case .larger, .other, .blank:
-                    if pair.copyState.name == "Unsynchronized" {
-                        try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
-                    }
-                    let state = try mirror.daemon.pair(Mirror.pair).copyState.name
-                    let isEqual = try areEqual(mirror)
-                    #expect(state != "Synchronized" || isEqual, "never Synchronized in silence")
+                    #expect(pair.copyState.name == "Broken")
+                    #expect(pair.reason?.contains("is not the target that the pair had") == true, "\(pair)")
+                    try writes.write(100, seed: torture.nextSeed())
+                    #expect(try mirror.daemon.stop() == .exited(0))
+                    #expect(try bed.run("cmp", [mirror.target, mirror.target + ".found"]).isSuccess, "left alone")
+                    try mirror.daemon.start(mirror.configured)
+                    #expect(try mirror.daemon.pair(Mirror.pair).reason == pair.reason, "a restart keeps it")
+                    try mirror.set("ResyncReplica", "Synchronized")
+                    #expect(try areEqual(mirror))
                     let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)
                     #expect(copied.examined == Self.byteCount, "nothing of another target is known")
                 }
@@ -112,10 +117,8 @@ extension SystemTests {
                 try mirror.daemon.start(mirror.configured)
                 let refusal = try mirror.refusal()
                 #expect(refusal?.contains(mirror.source) == true, "\(refusal ?? "served")")
-                if replacement != .gone {
-                    #expect(refusal?.contains("Detach") == true, "it names the way out")
-                    #expect(try mirror.refuses("Detach").contains("force"))
-                }
+                #expect(refusal?.contains("Detach") == true, "it names the way out")
+                #expect(try mirror.refuses("Detach").contains("force"))
                 #expect(try bed.run("cmp", [mirror.source + ".kept", mirror.target]).isSuccess)
                 try putBack(mirror.source)
                 try mirror.daemon.controls("volume", "retry", Mirror.volume)

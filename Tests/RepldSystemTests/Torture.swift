@@ -65,9 +65,12 @@ struct NumberedWrites {
     }
 
     /// Starts to write: `count` writes or until the daemon goes; with `kills` the writer itself kills it after the last.
-    func start(_ count: UInt64, seed: UInt64, kills: Bool = false) throws -> Child {
-        let victim = kills ? [String(try mirror.daemon.process.pid)] : []
-        let arguments = [mirror.daemon.nbdSocket, export, model, String(seed), String(count)] + victim
+    ///
+    /// With `hotByteCount` only so many bytes at the beginning are written to.
+    func start(_ count: UInt64, within hotByteCount: UInt64? = nil, seed: UInt64, kills: Bool = false) throws -> Child {
+        let victim = kills ? Int(try mirror.daemon.process.pid) : 0
+        let numbers = [String(seed), String(count), String(victim), String((hotByteCount ?? 0) / 4096)]
+        let arguments = [mirror.daemon.nbdSocket, export, model] + numbers
         return try mirror.bed.start("/usr/bin/python3", ["-B", Self.script, "write"] + arguments)
     }
 

@@ -35,7 +35,7 @@ struct ImportRule {
         "RepldControlClient": Allowed(own: ["RepldControlAPI"], foreign: nil),
         "RepldDataPlane": Allowed(
             own: ["RepldCore", "RepldFormat", "RepldPair", "RepldEngine", "CRepldLinux"],
-            foreign: ["Foundation", "Glibc"]
+            foreign: ["Dispatch", "Glibc", "Synchronization"]
         ),
         "RepldUringDataPlane": Allowed(
             own: [

@@ -1,7 +1,8 @@
 """Numbered writes, many at once, and the memory of which were acknowledged.
 
 numbered.py fill FILE MODEL BLOCK-COUNT                   every block of a file gets its number; the model knows them
-numbered.py write SOCKET EXPORT MODEL SEED COUNT [PID]    COUNT writes, or until the server goes; with PID: kills it then
+numbered.py write SOCKET EXPORT MODEL SEED COUNT PID N    COUNT writes, or until the server goes; kills it then if PID is
+                                                          not 0; to the first N blocks only if N is not
 numbered.py check SOCKET EXPORT MODEL                     every block holds a write that it may hold
 
 The model lists, for each block, the writes that it may hold: the last one that was acknowledged and, after a server that
@@ -52,9 +53,10 @@ def fill(path, model_path, block_count):
 
 
 class Writer:
-    def __init__(self, socket_path, export, model, seed):
+    def __init__(self, socket_path, export, model, seed, limit):
         self.model = model
         self.blocks = model["blocks"]
+        self.limit = limit or len(self.blocks)
         self.random = random.Random(seed)
         self.handle = connect(socket_path, export)
         self.busy = set()
@@ -64,7 +66,7 @@ class Writer:
     def extent(self):
         """Half of the writes go to a sixteenth of the volume, so that blocks are written again and again."""
         count = self.random.choice((1, 1, 1, 2, 4, 16))
-        limit = len(self.blocks) - count
+        limit = self.limit - count
         first = self.random.randrange(limit + 1 if self.random.random() < 0.5 else max(1, limit // 16))
         return range(first, first + count)
 
@@ -134,9 +136,9 @@ class Writer:
             self.gone = True
 
 
-def write(socket_path, export, model_path, seed, count, victim=0):
+def write(socket_path, export, model_path, seed, count, victim, limit):
     model = load(model_path)
-    writer = Writer(socket_path, export, model, seed)
+    writer = Writer(socket_path, export, model, seed, limit)
     writer.run(count, victim)
     save(model_path, model)
     print(f"{writer.acknowledged} writes acknowledged, the server {'is gone' if writer.gone else 'answers'}")
