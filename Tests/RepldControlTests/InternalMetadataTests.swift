@@ -303,6 +303,72 @@ import Testing
         #expect(after.plane.opening("db1")?.byteCount == Self.element - Self.area)
     }
 
+    @Test func aMissingTargetIsLeftBehindAndCatchesUp() async throws {
+        let fixture = try await reserved()
+        _ = try await pair(fixture)
+        fixture.plane.become(.synchronized)
+        let place = MetadataPlace(element: fixture.directory.file("source"), offset: Self.element - Self.area)
+        let without = try fixture.afterKill()
+        without.plane.breakElement(fixture.directory.file("target"))
+        try await without.service.start()
+        #expect(try await without.service.volume(named: "db1").reason == nil)
+        let behind = try #require(try PairMetadata.read(place).record)
+        #expect(PairMetadata.isLeftBehind(behind) && behind.isTargetConsistent && !behind.isClosedCleanly)
+        let after = try without.afterKill()
+        try await after.service.start()
+        #expect(after.plane.calls.suffix(2) == [.addPair("m1", isNew: false), .operate(.resume)])
+        #expect(try PairMetadata.read(place).record?.isTargetConsistent == false, "before anything is overwritten")
+    }
+
+    @Test func anotherTargetIsNotOverwrittenUnasked() async throws {
+        let fixture = try await reserved()
+        _ = try await pair(fixture)
+        fixture.plane.become(.synchronized)
+        let target = fixture.directory.file("target")
+        try DurableFile.createSparse(FilePath(target + ".new"), byteCount: 2 * Self.element)
+        try FileManager.default.removeItem(atPath: target)
+        try FileManager.default.moveItem(atPath: target + ".new", toPath: target)
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        #expect(try await after.pair().copyState == Enumerated(CopyState.broken))
+        #expect(try await after.pair().reason?.contains("is not the target that the pair had") == true)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(try await again.pair().copyState == Enumerated(CopyState.broken), "a restart keeps it")
+        #expect(!again.plane.calls.contains(.operate(.resume)))
+    }
+
+    /// With its element the metadata is gone as well: nobody can say whether the target served last.
+    @Test func withoutItsElementTheVolumeIsNotServedUntilThePairIsGivenUp() async throws {
+        let fixture = try await reserved()
+        _ = try await pair(fixture)
+        fixture.plane.become(.synchronized)
+        let source = fixture.directory.file("source")
+        try FileManager.default.moveItem(atPath: source, toPath: source + ".kept")
+        let after = try fixture.afterKill()
+        try await after.service.start()
+        let reason = try await after.service.volume(named: "db1").reason
+        #expect(reason?.contains("cannot read the pair metadata \(source) at offset") == true)
+        #expect(
+            reason?.contains("bring back \(source) as it was, or give the pair up: 'replctl set m1 Detach'") == true
+        )
+        #expect(after.plane.calls.isEmpty)
+        let error = await refusal { try await after.set(.name("Detach")) }
+        #expect(error?.code == .needsForce)
+        // It is back: nothing was taken from it by the attempt.
+        try FileManager.default.moveItem(atPath: source + ".kept", toPath: source)
+        let again = try after.afterKill()
+        try await again.service.start()
+        #expect(try await again.pair().copyState == Enumerated(CopyState.synchronized))
+        try FileManager.default.moveItem(atPath: source, toPath: source + ".kept")
+        let gone = try again.afterKill()
+        try await gone.service.start()
+        _ = try await gone.set(.name("Detach"), force: true)
+        #expect(try await gone.service.pairList().isEmpty)
+        _ = try await gone.service.removeVolume(named: "db1", isForced: false)
+        #expect(try await gone.service.volumeList().isEmpty)
+    }
+
     @Test func aFailoverIsSaidToDependOnTheSource() async throws {
         let fixture = try await reserved()
         _ = try await pair(fixture)
