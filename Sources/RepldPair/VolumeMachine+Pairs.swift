@@ -236,6 +236,9 @@ extension VolumeMachine {
         pairs[index].comparesFirst = false
         pairs[index].isTargetConsistent = true
         dropUndo(index)
+        // A crash from here on is to find the cleared bits, and not wait for the next tick to write them.
+        pairs[index].store.beginSweep()
+        mayAdvanceLogs = true
         guard pairs[index].operation == .split else {
             return endsWell(index) { $0.changeState(index, to: .synchronized) }
         }
