@@ -202,6 +202,10 @@ extension Simulation {
         let pair = pick()
         let limit = world.random.chance(oneIn: 2) ? PairRecord.areaByteCount : pairs[pair].metadata.byteCount
         let offset = Int(world.random.below(UInt64(limit)))
+        // While only one block knows of a move of the primary, no write of a host has been answered since; without that
+        // block the move is taken back, and what hosts may find then was forgotten here at the crash before.
+        let places = blocks(pair).map { $0?.isSecondPrimary }
+        if offset < PairRecord.areaByteCount, places[0] != places[1] { return }
         coverage[.damagedBlocks] += 1
         note("byte \(offset) of \(pairs[pair].metadata.name) rots")
         pairs[pair].metadata.rot(at: offset)
