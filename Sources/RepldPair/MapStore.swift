@@ -294,9 +294,8 @@ struct MapStore: ~Copyable {
         for slot in 0..<log.slotCount where log.isLeaving(slot) {
             leavingEpoch = max(leavingEpoch, log.epoch(inSlot: slot))
             let page = pageNumber(ofKey: log.key(inSlot: slot), granuleShift)
-            for number in [page, page + 1] where isOnItsWay(number) {
-                needed.mark(touching: Self.extent(ofPage: number))
-            }
+            if isOnItsWay(page) { needed.mark(touching: Self.extent(ofPage: page)) }
+            if isOnItsWay(page + 1) { needed.mark(touching: Self.extent(ofPage: page + 1)) }
         }
         return true
     }
