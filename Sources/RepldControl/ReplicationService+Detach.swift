@@ -136,6 +136,8 @@ enum ServingDoubt: Hashable, Sendable {
     case replaced(String)
     /// The volume's own element cannot be opened, and the target is all there is.
     case missing(PairRecord)
+    /// The volume is not served for a reason that is not this pair's, and its target may be the last good copy.
+    case unserved(String)
 }
 
 /// The way out for a volume that is not served because of a pair
@@ -158,7 +160,8 @@ extension ReplicationService {
             if record.isSecondPrimary { return .secondServes(record) }
             let volume = volumes[entry.volumeNumber]
             if volume?.isOwnElementLost ?? false { return .missing(record) }
-            return volume?.replacement.map { .replaced($0) }
+            if let replacement = volume?.replacement { return .replaced(replacement) }
+            return volume?.failure.map { .unserved($0) }
         }
     }
 
@@ -374,6 +377,15 @@ extension ReplicationService {
                 suggestion: "mend \(first) and 'replctl volume retry \(volume.name)', or say --force"
             )
             error.status.bytesAtStake = record.volumeByteCount
+        case .unserved(let words):
+            error = ControlError(
+                .needsForce,
+                """
+                \(what): volume '\(volume.name)' is not served (\(words)), and \(second), which may be the last good copy, would be \
+                given up
+                """,
+                suggestion: "mend that and 'replctl volume retry \(volume.name)', or say --force"
+            )
         case .secondServes(let record):
             error = refusal(of: entry, volume, toGiveUpServing: record, what)
         }

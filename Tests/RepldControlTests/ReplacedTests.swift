@@ -147,6 +147,24 @@ import Testing
         #expect(try await after.service.pairList().isEmpty)
     }
 
+    /// What keeps the volume from being served is another pair's, and nobody has looked at its own element.
+    @Test func aPairOfAVolumeThatIsNotServedIsGivenUpByForceOnly() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await fixture.addOtherPair()
+        fixture.plane.become(.synchronized)
+        try FileManager.default.removeItem(atPath: source(fixture))
+        let after = try fixture.afterKill()
+        try Data(count: 8192).write(to: URL(filePath: after.metadataPath()))
+        try await after.service.start()
+        let error = await refusal { try await after.set(.name("Detach"), pair: "m2") }
+        #expect(error?.code == .needsForce)
+        #expect(error?.message.contains("\(fixture.directory.file("other")), which may be the last good copy") == true)
+        // The one in the way first, and then the other one's target is what is left.
+        _ = try await after.set(.name("Detach"), force: true)
+        _ = try await after.set(.name("Detach"), pair: "m2", force: true)
+        #expect(after.plane.servingPath("db1") == fixture.directory.file("other"))
+    }
+
     /// The data plane writes the records of the pairs that it has.
     @Test func forceForOnePairLeavesTheRecordsOfAttachedPairsAlone() async throws {
         let fixture = try await ServiceFixture.paired()

@@ -81,13 +81,14 @@ struct ServiceFixture {
 
     func set(
         _ operation: NumberOrName,
+        pair: String = "m1",
         force: Bool = false,
         wait: NumberOrName? = nil,
         timeout: Double? = nil,
         revision: UInt64? = nil
     ) async throws -> MethodReply {
         try await service.setReplicationRelationship(
-            pair: "m1",
+            pair: pair,
             SetReplicationRelationshipRequest(
                 operation: operation,
                 force: force,
