@@ -92,6 +92,9 @@ extension Simulation {
         _ box: AnswerBox<Result<OperationStart, EngineRefusal>>?
     ) {
         note("accepted from \(facts.copyState.name)")
+        if options.crashAfterOperationOneIn > 0, world.random.chance(oneIn: options.crashAfterOperationOneIn) {
+            crashAtTurn = turnCount + 1 + world.random.below(12)
+        }
         coverage.accepted(operation, from: facts.copyState)
         pairs[pair].accepted = AcceptedOperation(
             operation: operation,

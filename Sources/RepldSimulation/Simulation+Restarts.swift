@@ -160,6 +160,7 @@ extension Simulation {
         coverage[.crashes] += 1
         if pairs.contains(where: { $0.isAttached && $0.accepted != nil }) { coverage[.crashesInGate] += 1 }
         note("crash")
+        crashAtTurn = nil
         world.crash(disks: allDisks)
         for place in inFlight.indices { inFlight[place] = nil }
         healAll()

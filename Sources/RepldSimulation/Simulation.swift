@@ -44,6 +44,9 @@ package final class Simulation {
     var history: WriteHistory
     /// A disk lost its cache in the last turn, and the engine hears of it in the next.
     var hasUntoldLoss = false
+    /// Turns of the engine so far, and the one behind which a crash is due.
+    var turnCount: UInt64 = 0
+    var crashAtTurn: UInt64?
     var inFlight: [HostOperation?]
     var nextNumber: UInt64 = 1
     var step = 0
@@ -157,6 +160,7 @@ package final class Simulation {
 
     private func takeStep() throws(SimulationFailure) {
         if world.random.chance(oneIn: options.crashOneIn) { return try crash() }
+        if let due = crashAtTurn, turnCount >= due { return try crash() }
         if world.random.chance(oneIn: options.restartOneIn) { return try restartCleanly() }
         if world.random.chance(oneIn: options.restOneIn) { return try rest() }
         if world.random.chance(oneIn: options.stuckFailoverOneIn) { return try failOverFromStuckPrimary() }
@@ -180,6 +184,7 @@ package final class Simulation {
     /// One turn of the engine, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
         excuseFlushes()
+        turnCount += 1
         guard engine.turn() else { throw failure("the engine ended without being told to") }
         engine.checkInvariants()
         while let answer = engine.embedderAnswers.popFirst() { try answered(answer) }

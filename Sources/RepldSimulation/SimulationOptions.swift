@@ -43,6 +43,8 @@ package struct SimulationOptions: Sendable {
     /// Longest time of one examination of what a mover or a verify has read; 0 where it is over with the next turn.
     package var examinationLimitNanoseconds: UInt64
     package var examinerStuckOneIn: UInt64
+    /// Operations that a crash follows within a few turns: what they change of the maps is on its way then.
+    package var crashAfterOperationOneIn: UInt64
 
     /// Draws the options of a seed.
     package init(seed: UInt64) {
@@ -86,6 +88,7 @@ package struct SimulationOptions: Sendable {
         undoStuckOneIn = pick([0, 0, 200])
         examinationLimitNanoseconds = pick([0, 100_000, 2_000_000, 50_000_000])
         examinerStuckOneIn = pick([0, 0, 100])
+        crashAfterOperationOneIn = pick([0, 0, 4])
     }
 
     /// Where things are in the metadata areas.
