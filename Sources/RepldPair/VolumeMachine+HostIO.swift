@@ -20,7 +20,8 @@ extension VolumeMachine {
         slots[id].awaitsSource = slots[id].host.operation == .writeZeroes && slots[id].host.mustBeFast
         rememberForOthers(id)
         issue(id, leg: 0, writeKind(of: id), isDurable: slots[id].host.isDurable)
-        if !slots[id].awaitsSource { issueToTargets(id) }
+        let legs = mirroringLegs(slots[id].host.extent)
+        if slots[id].awaitsSource { slots[id].laterLegs = legs } else { issueToTargets(id, legs) }
     }
 
     func writeKind(of id: SlotID) -> ElementOperation.Kind {
@@ -44,10 +45,16 @@ extension VolumeMachine {
         }
     }
 
-    private mutating func issueToTargets(_ id: SlotID) {
+    private func mirroringLegs(_ extent: Extent) -> UInt8 {
+        var legs: UInt8 = 0
+        for index in 0..<pairs.count where mirrors(index, extent) { legs |= 1 << leg(ofPair: index) }
+        return legs
+    }
+
+    private mutating func issueToTargets(_ id: SlotID, _ legs: UInt8) {
         let kind = writeKind(of: id)
         slots[id].startedAt = now
-        for index in 0..<pairs.count where mirrors(index, slots[id].host.extent) {
+        for index in 0..<pairs.count where legs & 1 << leg(ofPair: index) != 0 {
             issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
         }
     }
@@ -96,7 +103,9 @@ extension VolumeMachine {
                 if slots[id].awaitsSource {
                     slots[id].awaitsSource = false
                     rememberForOthers(id)
-                    if failure == nil { issueToTargets(id) }
+                    // A pair that mirrors since has it as a difference, and a record on its way that has to come first.
+                    let legs = slots[id].laterLegs & mirroringLegs(slots[id].host.extent)
+                    if failure == nil { issueToTargets(id, legs) }
                 }
             } else {
                 targetWriteCompleted(id, pair: Int(leg) - 1, failure)

@@ -80,6 +80,7 @@ extension VolumeMachine {
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot) else { continue }
             slots[id].loggedPairs &= ~(1 << UInt8(index))
+            slots[id].laterLegs &= ~(1 << leg(ofPair: index))
             // The pair that comes to this place next has copied nothing that such a flush would have made durable.
             let isOfPair = slots[id].purpose == .copyFlush || slots[id].purpose == .logFlush
             if isOfPair, Int(slots[id].pair) == index { slots[id].stage = .abandoned }

@@ -280,7 +280,8 @@ extension VolumeMachine {
             guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
             // One that has ended on the target alone is on the target alone as long as it has not ended on the source.
             let isUnproven = slots[id].stage == .running ? slots[id].issuedLegs & bit : slots[id].pendingLegs & bit
-            if isUnproven != 0 { pairs[index].markDirty(slots[id].host.extent) }
+            if isUnproven | slots[id].laterLegs & bit != 0 { pairs[index].markDirty(slots[id].host.extent) }
+            slots[id].laterLegs &= ~bit
         }
     }
 

@@ -141,6 +141,8 @@ package struct VolumeMachine: ~Copyable {
         var wasMirrored = false
         /// The targets' legs wait for the source's: a fast zeroing that the source refuses must change no copy.
         var awaitsSource = false
+        /// The legs that such a request goes to then, as bits: those that mirrored when it began, and have not stopped since.
+        var laterLegs: UInt8 = 0
         /// A piece of a verify that is compared under the interval lock, and has it.
         var holdsLock = false
         /// The pair of a copy, of a verify, of a target flush, or the one that serves a redirected read.

@@ -166,6 +166,7 @@ final class MachineHarness {
         at offset: UInt64 = 0,
         length: UInt64 = 4096,
         isDurable: Bool = false,
+        mustBeFast: Bool = false,
         side: UInt8 = 0
     ) -> Bool {
         let extent = operation == .flush ? Extent(offset: 0, length: 0) : Extent(offset: offset, length: length)
@@ -177,6 +178,7 @@ final class MachineHarness {
                 buffer: hasData ? BufferID(rawValue: number) : .none,
                 origin: RequestOrigin(client: 0, request: number),
                 isDurable: isDurable,
+                mustBeFast: mustBeFast,
                 side: side
             )
         )

@@ -109,6 +109,20 @@ import Testing
         harness.completeAll()
     }
 
+    @Test("and a target is not written before the record that it is overwritten", arguments: [false, true])
+    func zeroingThatBeganBeforeTheCopyIsLeftToIt(isStoppedMeanwhile: Bool) {
+        let harness = synchronized()
+        if !isStoppedMeanwhile { harness.ask(.suspend) }
+        // It goes to the source first, because that may have to refuse it.
+        #expect(harness.request(.writeZeroes, 1, at: 8192, mustBeFast: true))
+        if isStoppedMeanwhile { harness.ask(.suspend) }
+        harness.writesRecords = false
+        harness.ask(.resume)
+        harness.complete(leg: 0)
+        #expect(!harness.performed.contains { $0.leg == 1 })
+        #expect(harness.dirtyByteCount == Self.granule)
+    }
+
     @Test("by a new pair, whose bits the flush of the one before it does not clear")
     func flushOfADetachedPairClearsNothing() throws {
         let harness = MachineHarness()
