@@ -12,7 +12,8 @@ package import RepldFormat
 ///     two say that their second elements serve                  nobody
 ///     one cannot be read, is blank, or is another pair's        nobody
 ///
-/// A pair has a record before the registry has the pair, so one that is blank has lost it. One damaged block is no doubt, because a record that moves the service is in both blocks before a host may write.
+/// A pair has a record before the registry has the pair, so one that is blank has lost it. One damaged block is no doubt,
+/// because a record that moves the service is in both blocks before a host may write.
 package enum ServingElement: Hashable, Sendable {
     case first
     case second(pair: PairID, path: String, byteCount: UInt64, blockByteCount: UInt32?)

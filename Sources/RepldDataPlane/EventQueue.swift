@@ -8,13 +8,26 @@ internal import Synchronization
 /// - One consumer, and never an event and a consumer that wait for each other.
 package final class EventQueue: Sendable {
     private struct State {
+        /// Those before `head` have been given out: taking one out costs no move of the others, for which the loop would wait.
         var events: [EngineEvent] = []
+        var head = 0
         /// Dropped behind the last event that waits, and not told yet.
         var lostCount: UInt64 = 0
         var isFinished = false
         var consumer: CheckedContinuation<EngineEvent?, Never>?
 
-        mutating func next() -> EngineEvent? { events.isEmpty ? takeLost() : events.removeFirst() }
+        var waitingCount: Int { events.count - head }
+
+        mutating func next() -> EngineEvent? {
+            guard head < events.count else { return takeLost() }
+            let event = events[head]
+            head += 1
+            if head == events.count || head >= 1024 {
+                events.removeFirst(head)
+                head = 0
+            }
+            return event
+        }
 
         mutating func takeLost() -> EngineEvent? {
             guard lostCount > 0 else { return nil }
@@ -39,7 +52,7 @@ package final class EventQueue: Sendable {
             defer { state.consumer = nil }
             if let consumer = state.consumer { return consumer }
             // Room for two: what was lost comes first.
-            if state.events.count + (state.lostCount > 0 ? 2 : 1) > limit {
+            if state.waitingCount + (state.lostCount > 0 ? 2 : 1) > limit {
                 state.lostCount += 1
             } else {
                 if let lost = state.takeLost() { state.events.append(lost) }

@@ -133,9 +133,11 @@ package struct Pair: ~Copyable {
         copied = BoundedQueue(capacity: capacity, blank: Extent(offset: 0, length: 0))
     }
 
-    /// Memory that the four maps of a pair take, near enough: a bit for each granule, and a little for finding them.
+    /// Memory that the maps of a pair take, near enough: a bit for each granule, and a little for finding them.
+    ///
+    /// What differs on either side, what is not flushed, what is being flushed, and what the undo area has.
     package static func mapByteCount(volumeByteCount: UInt64, granuleByteCount: UInt64) -> UInt64 {
-        4 * (volumeByteCount / granuleByteCount / 8 + 1)
+        5 * (volumeByteCount / granuleByteCount / 8 + 1)
     }
 
     /// Whether host writes go to the target now.

@@ -82,6 +82,8 @@ extension Simulation {
         pairs[index].sequenceAtStart = record.sequence
         pairs[index].isVerifying = false
         pairs[index].state = nil
+        // An undo that is taken up is of the image that it began with, not of what the target holds now.
+        pairs[index].hasUndo = record.hasUndo && spec.undo != nil
         note("pair \(index) is taken in, \(isNew ? "new" : "with record \(record)")")
         pairs[index].isAttached = true
         let box = AnswerBox<Result<Void, EngineRefusal>>()

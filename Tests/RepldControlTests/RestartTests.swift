@@ -67,13 +67,19 @@ import Testing
         #expect(try !after.record().isTargetConsistent)
     }
 
-    @Test func aVolumeServedWithoutItsPairMakesThatPairDoubtful() async throws {
+    /// A pair that was Synchronized, at a start at which its target cannot be opened.
+    private func startedWithoutTarget() async throws -> (after: ServiceFixture, target: String) {
         let fixture = try await ServiceFixture.paired()
         fixture.plane.become(.synchronized)
         let target = fixture.directory.file("target")
         let after = try fixture.afterKill()
         after.plane.breakElement(target)
         try await after.service.start()
+        return (after, target)
+    }
+
+    @Test func aVolumeServedWithoutItsPairMakesThatPairDoubtful() async throws {
+        let (after, target) = try await startedWithoutTarget()
         #expect(try await after.service.volume(named: "db1").status == Enumerated(OperationalStatus.degraded))
         let pair = try await after.pair()
         #expect(pair.copyState == Enumerated(CopyState.broken))
@@ -91,12 +97,7 @@ import Testing
 
     /// Until it is copied to again, the target is what it was: an older image, which can be had by force.
     @Test func aTargetThatWasLeftBehindIsAUsableImage() async throws {
-        let fixture = try await ServiceFixture.paired()
-        fixture.plane.become(.synchronized)
-        let target = fixture.directory.file("target")
-        let after = try fixture.afterKill()
-        after.plane.breakElement(target)
-        try await after.service.start()
+        let (after, target) = try await startedWithoutTarget()
         after.plane.mendElement(target)
         #expect(await refusal { try await after.set(.name("Failover")) }?.code == .needsForce)
         let reply = try await after.set(.name("Failover"), force: true)

@@ -68,6 +68,28 @@ struct Explorer {
         }
     }
 
+    /// Long ways through the states of one pair and of two, with records written at once and not; the findings in words.
+    static func walkShapes(
+        seeds: ClosedRange<UInt64>,
+        keepsUndo: Bool = false,
+        _ coverage: inout Coverage
+    ) -> [String] {
+        var findings: [String] = []
+        for (pairCount, writesRecordsAtOnce) in [(1, true), (1, false), (2, true), (2, false)] {
+            var explorer = Explorer()
+            explorer.shape.keepsUndo = keepsUndo
+            explorer.shape.pairCount = pairCount
+            explorer.shape.granuleCount = 3
+            explorer.shape.copyDepth = 2
+            explorer.shape.writesRecordsAtOnce = writesRecordsAtOnce
+            for seed in seeds {
+                let finding = explorer.walk(seed: seed, stepCount: 1500, &coverage)
+                if let finding { findings.append("seed \(seed): \(finding)") }
+            }
+        }
+        return findings
+    }
+
     /// One long way through the states, chosen by a seed.
     func walk(seed: UInt64, stepCount: Int, _ coverage: inout Coverage) -> Finding? {
         var random = RandomSource(seed: seed)

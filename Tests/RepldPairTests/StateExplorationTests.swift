@@ -55,17 +55,8 @@ import Testing
 
     @Test func longWalksAreSoundAndReachEveryState() {
         var coverage = Explorer.Coverage()
-        for (pairCount, writesRecordsAtOnce) in [(1, true), (1, false), (2, true), (2, false)] {
-            var explorer = Explorer()
-            explorer.shape.pairCount = pairCount
-            explorer.shape.granuleCount = 3
-            explorer.shape.copyDepth = 2
-            explorer.shape.writesRecordsAtOnce = writesRecordsAtOnce
-            for seed in UInt64(1)...2 {
-                let finding = explorer.walk(seed: seed, stepCount: 1500, &coverage)
-                if let finding { Issue.record("seed \(seed): \(finding)") }
-            }
-        }
+        let findings = Explorer.walkShapes(seeds: 1...2, &coverage)
+        #expect(findings.isEmpty, "\(findings.joined(separator: "; "))")
         let unreachable: Set<CopyState> = [.mixed, .skewed, .partitioned, .invalid]
         #expect(coverage.copyStates == Set(CopyState.allCases).subtracting(unreachable))
         let moving: Set<ReplicationOperation> = [

@@ -35,18 +35,8 @@ import Testing
 
     @Test func longWalksAreSound() {
         var coverage = Explorer.Coverage()
-        for (pairCount, writesRecordsAtOnce) in [(1, true), (1, false), (2, true), (2, false)] {
-            var explorer = Explorer()
-            explorer.shape.keepsUndo = true
-            explorer.shape.pairCount = pairCount
-            explorer.shape.granuleCount = 3
-            explorer.shape.copyDepth = 2
-            explorer.shape.writesRecordsAtOnce = writesRecordsAtOnce
-            for seed in UInt64(1)...4 {
-                let finding = explorer.walk(seed: seed, stepCount: 1500, &coverage)
-                if let finding { Issue.record("seed \(seed): \(finding)") }
-            }
-        }
+        let findings = Explorer.walkShapes(seeds: 1...4, keepsUndo: true, &coverage)
+        #expect(findings.isEmpty, "\(findings.joined(separator: "; "))")
         #expect(coverage.rollbackCount >= 2)
     }
 }
