@@ -66,7 +66,7 @@ let package = Package(
         .target(name: "RepldPair", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: library),
         .target(
             name: "RepldEngine",
-            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends"],
+            dependencies: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldWire"],
             swiftSettings: library
         ),
         .target(

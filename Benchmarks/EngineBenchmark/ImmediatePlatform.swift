@@ -8,6 +8,7 @@ import Synchronization
 struct ImmediatePlatform: ~Copyable, Platform {
     typealias ElementHandle = ImmediateElement
     typealias ListenerHandle = Never
+    typealias PeerHandle = Never
     typealias PlatformWaker = ImmediateWaker
 
     let waker = ImmediateWaker()
@@ -69,6 +70,12 @@ struct ImmediatePlatform: ~Copyable, Platform {
     ) {
         succeed(token, 0)
     }
+
+    mutating func recode(_ recoding: DataRecoding, token: Token) {
+        invariantFailed("nothing is compressed in a world without links")
+    }
+
+    mutating func connect(_ peer: Never, token: Token) {}
 
     mutating func examine(_ examination: DataExamination, token: Token) {
         completed.append(Completion(token: token, count: examination.isMatch ? 1 : 0, failure: nil))

@@ -83,7 +83,7 @@ struct WriteBenchmark: ~Copyable {
             volume: volume,
             pair: pairID(target),
             name: "p\(target)",
-            target: element(byteCount: byteCount),
+            target: .local(element(byteCount: byteCount)),
             metadata: element(
                 byteCount: MetadataLayout(volumeByteCount: byteCount, granuleByteCount: 64 << 10).areaByteCount,
                 holdsMetadata: true

@@ -32,6 +32,7 @@ extension Engine where P: ~Copyable {
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .changes(let id, let query, let answer): answer(changes(id, query))
+        case .link(let command): refuse(command, .stopping)
         case .status(let answer): answer(status())
         case .stop(let answer):
             stopAnswers.append(answer)
@@ -50,8 +51,19 @@ extension Engine where P: ~Copyable {
         case .operate(_, _, _, _, let answer): answer(.failure(refusal))
         case .holdPlace(_, _, let answer): answer(.failure(refusal))
         case .changes(_, _, let answer): answer(.failure(refusal))
+        case .link(let command): refuse(command, refusal)
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
+        }
+    }
+
+    func refuse(_ command: LinkCommand<P>, _ refusal: EngineRefusal) {
+        switch command {
+        case .addPeer(_, let answer), .removePeer(_, let answer), .listenToPeers(_, let answer),
+            .addReplica(_, let answer), .removeReplica(_, let answer):
+            answer(.failure(refusal))
+        case .send(_, _, let answer): answer(.failure(.stopping))
+        case .reply: break
         }
     }
 
@@ -189,7 +201,7 @@ extension Engine where P: ~Copyable {
 
     /// Attaches the elements of a pair, all of them or none.
     private mutating func attachElements(of spec: PairSpec<P>) -> PairElements? {
-        guard let target = platform.attach(spec.target.handle) else { return nil }
+        guard case .local(let local) = spec.target, let target = platform.attach(local.handle) else { return nil }
         guard let metadata = platform.attach(spec.metadata.handle) else {
             platform.detach(target)
             return nil

@@ -45,7 +45,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     package var pair: PairID
     /// The name that people know the pair by.
     package var name: String
-    package var target: ElementSpec<P>
+    package var target: TargetSpec<P>
     /// Where the pair's metadata is kept.
     package var metadata: ElementSpec<P>
     /// Where the area begins in that element, in bytes: a multiple of 4096.
@@ -65,7 +65,7 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
         volume: VolumeID,
         pair: PairID,
         name: String,
-        target: ElementSpec<P>,
+        target: TargetSpec<P>,
         metadata: ElementSpec<P>,
         record: PairRecord,
         maps: RecoveredMaps,
@@ -179,6 +179,8 @@ package enum EngineCommand<P: Platform & ~Copyable>: Sendable {
     case listen(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Where a pair's elements may differ now.
     case changes(PairID, ChangesQuery, answer: @Sendable (Result<PairChanges, EngineRefusal>) -> Void)
+    /// What concerns peers and what they write here.
+    case link(LinkCommand<P>)
     case status(answer: @Sendable (EngineStatus) -> Void)
     /// Drains, flushes, records every pair as cleanly closed, then ends the loop. The answer is its last act.
     case stop(answer: @Sendable () -> Void)
@@ -255,6 +257,8 @@ package struct PairStatus: Sendable {
     package var copyControl: CopyControlStatus?
     /// How far the verify has come that runs; `nil` when none does.
     package var verify: VerifyCounts?
+    /// The peer that has the target; `nil` where it is an element of this host.
+    package var peer: PeerID?
 
     package init(
         id: PairID,
@@ -296,6 +300,8 @@ package struct EngineStatus: Sendable {
     package var volumes: [VolumeStatus]
     package var connectionCount: Int
     package var buffersTaken: Int
+    package var peers: [PeerStatus] = []
+    package var replicas: [ReplicaStatus] = []
 
     package init(volumes: [VolumeStatus], connectionCount: Int, buffersTaken: Int) {
         self.volumes = volumes

@@ -117,6 +117,8 @@ package protocol Platform: ~Copyable {
     associatedtype ElementHandle: Sendable
     /// A listening socket opened by the control plane.
     associatedtype ListenerHandle: Sendable
+    /// Where a peer's daemon is, and how the two prove to each other who they are.
+    associatedtype PeerHandle: Sendable
     associatedtype PlatformWaker: Waker
 
     var waker: PlatformWaker { get }
@@ -173,8 +175,20 @@ package protocol Platform: ~Copyable {
     /// The memory stays as it is until the completion.
     mutating func examine(_ examination: DataExamination, token: Token)
 
+    /// Compresses or expands bulk data in memory, away from the loop; the count is that of the bytes written, 0 where it
+    /// does not shrink, or does not expand to exactly the destination.
+    ///
+    /// The memory stays as it is until the completion.
+    mutating func recode(_ recoding: DataRecoding, token: Token)
+
+    /// Connects to a peer; one completion, whose count is the new `SocketID.index`.
+    ///
+    /// When it comes, both sides have proven who they are, and what is sent is encrypted, as far as the handle asks for that;
+    /// names are resolved anew each time. It fails with `timedOut` within a bounded time where nobody answers.
+    mutating func connect(_ peer: PeerHandle, token: Token)
     /// Accepts connections until `stopAccepting`; each is one completion whose count is the new `SocketID.index`.
-    /// A failure of one accept (no descriptors left) is a completion with a failure; accepting goes on.
+    /// A failure of one accept (no descriptors left) is a completion with a failure; accepting goes on. A listener for peers
+    /// tells only of those that have proven who they are.
     mutating func startAccepting(_ listener: ListenerHandle, token: Token)
     /// Ends accepting; a last completion with `cancelled` follows.
     mutating func stopAccepting(token: Token)

@@ -144,6 +144,7 @@ package struct SimulatedElement: @unchecked Sendable {
 package struct SimulatedPlatform: ~Copyable, Platform {
     package typealias ElementHandle = SimulatedElement
     package typealias ListenerHandle = Never
+    package typealias PeerHandle = Never
     package typealias PlatformWaker = SimulatedWaker
 
     private let world: SimulatedWorld
@@ -222,6 +223,12 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         unsafe memory[0] = AllocationRun(end: extent.end, isHole: false)
         world.start(disk(element), .queryAllocation, byteCount: 1, token: token)
     }
+
+    package mutating func recode(_ recoding: DataRecoding, token: Token) {
+        invariantFailed("nothing is compressed in a world without links")
+    }
+
+    package mutating func connect(_ peer: Never, token: Token) {}
 
     package mutating func examine(_ examination: DataExamination, token: Token) {
         world.start(examination, token: token)

@@ -61,7 +61,7 @@ extension Simulation {
             volume: Self.volumeID,
             pair: record.pair,
             name: "pair \(index)",
-            target: target,
+            target: .local(target),
             metadata: metadata,
             record: record,
             maps: maps,

@@ -11,6 +11,8 @@ struct DataJob: WorkerJob {
     enum Work: BitwiseCopyable {
         /// The answer is 1 for a match, 0 otherwise.
         case examine(DataExamination)
+        /// The answer is the count of bytes written.
+        case recode(DataRecoding)
     }
 
     var id: SlotID
@@ -27,6 +29,7 @@ struct DataJob: WorkerJob {
     func carryOut() -> WorkerAnswer {
         switch work {
         case .examine(let examination): WorkerAnswer(id: id, count: examination.isMatch ? 1 : 0)
+        case .recode(let recoding): WorkerAnswer(id: id, count: UInt32(recoding.carryOut()))
         }
     }
 }
@@ -38,4 +41,12 @@ extension UringPlatform {
         jobsInFlight += 1
         dataWorker.enqueue(DataJob(id: id, work: .examine(examination)))
     }
+
+    package mutating func recode(_ recoding: DataRecoding, token: Token) {
+        let id = start(Operation(token: token, kind: .examine, place: 0), isForRing: false)
+        jobsInFlight += 1
+        dataWorker.enqueue(DataJob(id: id, work: .recode(recoding)))
+    }
+
+    package mutating func connect(_ peer: Never, token: Token) {}
 }

@@ -17,6 +17,7 @@ package import RepldEngine
 package struct UringPlatform: ~Copyable, Platform {
     package typealias ElementHandle = OpenElement
     package typealias ListenerHandle = Listener
+    package typealias PeerHandle = Never
 
     let ring: Ring
     var operations: OperationTable

@@ -159,7 +159,7 @@ package final class UringDataPlane: DataPlane {
             volume: pair.volume,
             pair: pair.id,
             name: pair.name,
-            target: ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath),
+            target: .local(ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath)),
             metadata: metadata,
             record: record,
             maps: maps,

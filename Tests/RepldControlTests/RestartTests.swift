@@ -67,9 +67,12 @@ import Testing
         #expect(try !after.record().isTargetConsistent)
     }
 
-    /// A pair that was Synchronized, at a start at which its target cannot be opened.
-    private func startedWithoutTarget() async throws -> (after: ServiceFixture, target: String) {
-        let fixture = try await ServiceFixture.paired()
+    /// Starts a pair that was Synchronized, with a target that cannot be opened.
+    ///
+    /// Its files are `fixture`'s, and gone with it.
+    private func startedWithoutTarget(
+        _ fixture: ServiceFixture
+    ) async throws -> (after: ServiceFixture, target: String) {
         fixture.plane.become(.synchronized)
         let target = fixture.directory.file("target")
         let after = try fixture.afterKill()
@@ -79,7 +82,8 @@ import Testing
     }
 
     @Test func aVolumeServedWithoutItsPairMakesThatPairDoubtful() async throws {
-        let (after, target) = try await startedWithoutTarget()
+        let fixture = try await ServiceFixture.paired()
+        let (after, target) = try await startedWithoutTarget(fixture)
         #expect(try await after.service.volume(named: "db1").status == Enumerated(OperationalStatus.degraded))
         let pair = try await after.pair()
         #expect(pair.copyState == Enumerated(CopyState.broken))
@@ -97,7 +101,8 @@ import Testing
 
     /// Until it is copied to again, the target is what it was: an older image, which can be had by force.
     @Test func aTargetThatWasLeftBehindIsAUsableImage() async throws {
-        let (after, target) = try await startedWithoutTarget()
+        let fixture = try await ServiceFixture.paired()
+        let (after, target) = try await startedWithoutTarget(fixture)
         after.plane.mendElement(target)
         #expect(await refusal { try await after.set(.name("Failover")) }?.code == .needsForce)
         let reply = try await after.set(.name("Failover"), force: true)

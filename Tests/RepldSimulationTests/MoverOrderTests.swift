@@ -44,7 +44,7 @@ import Testing
                 volume: id,
                 pair: Self.pair(index),
                 name: Self.names[index],
-                target: element("target", Self.byteCount),
+                target: .local(element("target", Self.byteCount)),
                 metadata: element("metadata", Int(Self.layout.areaByteCount)),
                 record: PairRecord(
                     sequence: 0,

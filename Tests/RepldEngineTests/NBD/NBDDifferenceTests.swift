@@ -20,7 +20,9 @@ extension NBDHost {
             volume: Self.volume,
             pair: id,
             name: name,
-            target: ElementSpec(handle: NBDTestElement(disk: target), geometry: target.geometry, name: "target"),
+            target: .local(
+                ElementSpec(handle: NBDTestElement(disk: target), geometry: target.geometry, name: "target")
+            ),
             metadata: ElementSpec(
                 handle: NBDTestElement(disk: metadata),
                 geometry: metadata.geometry,

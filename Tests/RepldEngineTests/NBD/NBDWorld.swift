@@ -316,6 +316,12 @@ struct NBDTestPlatform: ~Copyable, Platform {
         start(.query(disk(element), extent, memory), token)
     }
 
+    mutating func recode(_ recoding: DataRecoding, token: Token) {
+        invariantFailed("no peer is simulated here")
+    }
+
+    mutating func connect(_ peer: Never, token: Token) {}
+
     mutating func examine(_ examination: DataExamination, token: Token) { start(.examine(examination), token) }
 
     mutating func startAccepting(_ listener: Int, token: Token) {
