@@ -67,6 +67,7 @@ extension Engine where P: ~Copyable {
     private mutating func perform(_ operation: ElementOperation, volume: Int) {
         let place = volumes[volume].place(ofLeg: operation.leg)
         let element = volumes[volume].element(atPlace: place)
+        if let target = element.remoteTarget { return performRemotely(operation, target, place: place) }
         let extent = operation.extent
         // An undo area has its pages before what is at byte 0 of the volume.
         let offset = extent.offset + volumes[volume].headByteCount(atPlace: place)
@@ -127,6 +128,7 @@ extension Engine where P: ~Copyable {
         hasFreedResources = true
         switch kind {
         case .record:
+            if failure == nil, recordIsDurableHere(pair: Int(place), volume: volume) { return }
             volumes[volume].machine.recordWritten(pair: Int(place), failure)
             carryOut(volume)
             if volumes[volume].isClosed { finishVolumeIfIdle(volume) }

@@ -28,9 +28,16 @@ enum TokenKind: UInt8 {
     case receive = 17
     case send = 18
     case query = 19
+    /// Operations on the sockets of links; the slot's index is the listener or the connection.
+    case linkAccept = 24
+    case linkConnect = 25
+    case linkReceive = 26
+    case linkSend = 27
+    /// The record that a peer has told of; the slot's index is the replica.
+    case replicaRecord = 28
 }
 
-enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, ended }
+enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, closingLinks, ended }
 
 /// An answer of a volume, on its way to whoever asked.
 ///
@@ -62,7 +69,8 @@ struct BufferWaiter: BitwiseCopyable {
 /// answers to clients; let those who waited for buffers or slots go on; send what has gathered; wait. Answers go
 /// through a queue, so that a client which reacts to one by submitting more never re-enters a machine.
 ///
-/// Stopping: front ends stop and drain, then every volume closes (drains, flushes, records), then the loop ends.
+/// Stopping: front ends and peers that write here stop and drain, then every volume closes (drains, flushes, records), then the
+/// links to other peers, then the loop ends.
 ///
 /// Not thread-safe: everything but the mailbox belongs to the loop thread.
 package struct Engine<P: Platform & ~Copyable>: ~Copyable {
@@ -81,6 +89,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package let mailbox: Mailbox<P>
     var volumes: FixedArray<HostedVolume>
     var nbd: NBDServer
+    var links: Links
+    /// How the platform reaches the peers.
+    var peerHandles: [PeerID: P.PeerHandle] = [:]
+    /// Gets what the control planes of peers ask ours; called on the loop thread, must not block.
+    let messageSink: @Sendable (PeerMessage) -> Void
     var answers: BoundedQueue<EngineAnswer>
     /// Answers to whoever embeds the engine; it takes them between turns.
     package var embedderAnswers: BoundedQueue<EmbedderAnswer>
@@ -113,16 +126,21 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     /// Makes an engine without volumes.
     ///
-    /// `eventSink` is called on the loop thread and must not block.
+    /// `eventSink` is called on the loop thread and must not block, nor must `messageSink`; `host` names this daemon to its peers,
+    /// drawn by chance where it is not given.
     package init(
         platform: consuming P,
         mailbox: Mailbox<P>,
         bufferClasses: [BufferPool.SizeClass] = BufferPool.standardClasses,
+        host: PairID? = nil,
+        messageSink: @escaping @Sendable (PeerMessage) -> Void = { _ in },
         eventSink: @escaping @Sendable (EngineEvent) -> Void
     ) {
         self.platform = platform
         self.mailbox = mailbox
         self.eventSink = eventSink
+        self.messageSink = messageSink
+        links = Links(host: host ?? PairID(high: 0, low: 0))
         pool = BufferPool(bufferClasses)
         guard let zeroes = pool.take(byteCount: pool.largestByteCount) else { invariantFailed("a new pool is full") }
         self.zeroes = zeroes
@@ -180,14 +198,19 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
                 hasFreedResources = false
                 serveBufferWaiters()
                 frontendResourcesFreed()
+                retryLinks()
             }
-        } while !answers.isEmpty || hasFreedResources
+            if links.hasEnded { deliverRemoteOutcomes() }
+        } while !answers.isEmpty || hasFreedResources || links.hasEnded
         frontendFlushOutput()
+        flushLinks()
     }
 
     private mutating func deliver(_ answer: EngineAnswer) {
         if answer.origin.client == RequestOrigin.embedder {
             embedderAnswers.append(EmbedderAnswer(request: answer.origin.request, failure: answer.failure))
+        } else if answer.origin.client == RequestOrigin.peers {
+            serveAnswered(answer.origin.request, answer.failure)
         } else {
             frontendAnswered(answer.origin, answer.failure)
         }
@@ -245,6 +268,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
+        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord:
+            linkCompleted(kind, completion)
         }
     }
 
@@ -259,6 +284,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     private mutating func tick() {
         nextTick = platform.now.advanced(byNanoseconds: 1_000_000_000)
         frontendTick()
+        tickLinks()
         for index in 0..<volumes.count where volumes[index].isInUse {
             volumes[index].machine.advance(to: platform.now)
             volumes[index].machine.tick()
@@ -268,7 +294,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     }
 
     private mutating func advanceStopping() {
-        if stage == .stoppingFrontends && isFrontendStopped {
+        if stage == .stoppingFrontends && isFrontendStopped && isLinkServingStopped {
             stage = .closingVolumes
             for index in 0..<volumes.count where volumes[index].isInUse && !volumes[index].isRemoving {
                 volumes[index].machine.close()
@@ -280,8 +306,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             // What a target does not give back is waited for once more, and then left.
             let deadline = stuckDeadline ?? platform.now.advanced(byNanoseconds: Self.stuckGraceNanoseconds)
             stuckDeadline = deadline
-            if !hasStuckOperations || platform.now >= deadline { stage = .ended }
+            guard !hasStuckOperations || platform.now >= deadline else { return }
+            stage = .closingLinks
+            endAllSessions()
         }
+        if stage == .closingLinks && areLinksClosed { stage = .ended }
     }
 
     /// Whether closed volumes have operations in flight that their targets do not give back.

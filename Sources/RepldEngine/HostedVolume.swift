@@ -10,6 +10,8 @@ struct HostedVolume: ~Copyable {
     var name = ""
     var isReadOnly = false
     var isRemoving = false
+    /// A peer writes it, and nobody else may.
+    var isReplica = false
     /// The machine has drained, flushed and recorded; only operations that a target does not give back may be in flight.
     var isClosed = false
     var geometry: ElementGeometry

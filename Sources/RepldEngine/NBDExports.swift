@@ -104,6 +104,6 @@ extension HostedVolume {
 
     /// Whether clients may choose the volume; a name that the protocol cannot carry cannot be chosen.
     var isExported: Bool {
-        isInUse && !isRemoving && !name.isEmpty && name.utf8.count <= NBDLimit.stringByteCount
+        isInUse && !isRemoving && !isReplica && !name.isEmpty && name.utf8.count <= NBDLimit.stringByteCount
     }
 }

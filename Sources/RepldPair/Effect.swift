@@ -88,6 +88,8 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetReadFailed(IOFailure, Extent)
     case targetFlushFailed(IOFailure)
     case targetTimedOut
+    /// The peer that has the target cannot be reached.
+    case linkLost
     case sourceReadFailed(IOFailure, Extent)
     /// What the target held could not be kept, and so was not overwritten.
     case undoFailed(IOFailure)
@@ -106,6 +108,7 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
             the undo area could not be written (\(failure.words)), and nothing was overwritten without it: mend that or make \
             room, and ResyncReplica goes on; or ResyncReplica without an undo (--no-undo), or Failover, which takes the copy back
             """
+        case .linkLost: "the peer cannot be reached"
         case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

@@ -114,6 +114,11 @@ package struct Pair: ~Copyable {
     package internal(set) var copyZeroByteCount: UInt64 = 0
     package internal(set) var copyEqualByteCount: UInt64 = 0
 
+    /// The target is behind a peer, which may be out of reach.
+    package internal(set) var isRemote = false
+    /// Operations may be sent to the target: it is here, or its peer is.
+    package internal(set) var isReachable = true
+
     var wantsStart = false
     var wantsDetach = false
     /// The elements keep their places: the pair is about to be detached.
