@@ -90,8 +90,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     var volumes: FixedArray<HostedVolume>
     var nbd: NBDServer
     var links: Links
-    /// How the platform reaches the peers.
-    var peerHandles: [PeerID: P.PeerHandle] = [:]
+    /// How the platform reaches the peers, by their places.
+    var peerHandles: [P.PeerHandle?] = Array(repeating: nil, count: Links.peerLimit)
     /// Gets what the control planes of peers ask ours; called on the loop thread, must not block.
     let messageSink: @Sendable (PeerMessage) -> Void
     var answers: BoundedQueue<EngineAnswer>

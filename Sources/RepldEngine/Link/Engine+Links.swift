@@ -45,7 +45,7 @@ extension Engine where P: ~Copyable {
         links.peers[index].retryAt = platform.now
         links.sessions[session].stage = .down
         links.sessions[session].peer = index
-        peerHandles[spec.id] = spec.handle
+        peerHandles[index] = spec.handle
         connect(session)
         return .success(())
     }
@@ -57,7 +57,7 @@ extension Engine where P: ~Copyable {
         }
         let session = links.peers[index].session
         links.peers[index] = LinkPeer()
-        peerHandles[id] = nil
+        peerHandles[index] = nil
         links.sessions[session].peer = nil
         if links.sessions[session].stage == .down {
             links.sessions[session] = LinkSession()
@@ -160,7 +160,7 @@ extension Engine where P: ~Copyable {
     }
 
     private mutating func openConnection(_ session: Int, _ lane: Lane) -> Bool {
-        guard let peer = links.sessions[session].peer, let handle = peerHandles[links.peers[peer].id],
+        guard let peer = links.sessions[session].peer, let handle = peerHandles[peer],
             let place = freeConnection()
         else { return false }
         links.connections[place].open(.connecting, at: platform.now)

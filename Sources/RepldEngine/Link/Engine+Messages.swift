@@ -20,27 +20,26 @@ extension Engine where P: ~Copyable {
         guard links.sessions[session].stage == .up, let control = links.sessions[session].control else {
             return answer(.failure(.notConnected(links.peers[peer].reason)))
         }
-        guard links.messageAnswers.count < Links.messageLimit else {
+        guard links.askers.count < Links.messageLimit else {
             return answer(.failure(.notConnected("too many questions are open")))
         }
         let tag = links.nextMessageTag
         links.nextMessageTag += 1
-        links.messageAnswers[tag] = Links.MessageAnswer(session: session, answer: answer)
+        links.askers.append(Links.MessageAsker(tag: tag, session: session, answer: answer))
         send(.message, bytes: bytes, on: control, tag: tag)
     }
 
     mutating func messageAnswered(_ header: FrameHeader, _ connection: Int) {
-        guard let waiting = links.messageAnswers.removeValue(forKey: header.tag) else { return }
-        waiting.answer(.success(unsafe [UInt8](payload(of: header, connection))))
+        guard let place = links.askers.firstIndex(where: { $0.tag == header.tag }) else { return }
+        links.askers.remove(at: place).answer(.success(unsafe [UInt8](payload(of: header, connection))))
     }
 
     /// The session is lost: nobody knows whether the questions were heard.
     mutating func failMessages(of session: Int) {
-        for (tag, waiting) in links.messageAnswers where waiting.session == session {
-            links.messageAnswers[tag] = nil
-            waiting.answer(.failure(.noAnswer))
-        }
-        links.owedAnswers = links.owedAnswers.filter { $0.value.session != session }
+        let asked = links.askers.filter { $0.session == session }
+        links.askers.removeAll { $0.session == session }
+        links.owedAnswers.removeAll { $0.session == session }
+        for asker in asked { asker.answer(.failure(.noAnswer)) }
     }
 
     mutating func messageReceived(_ header: FrameHeader, _ connection: Int, _ session: Int) {
@@ -49,13 +48,14 @@ extension Engine where P: ~Copyable {
         }
         let token = links.nextMessageTag
         links.nextMessageTag += 1
-        links.owedAnswers[token] = Links.OwedAnswer(session: session, tag: header.tag)
+        links.owedAnswers.append(Links.OwedAnswer(token: token, session: session, tag: header.tag))
         let bytes = unsafe [UInt8](payload(of: header, connection))
         messageSink(PeerMessage(token: token, host: links.sessions[session].host, bytes: bytes))
     }
 
     mutating func replyToMessage(_ token: UInt64, _ bytes: [UInt8]) {
-        guard let owed = links.owedAnswers.removeValue(forKey: token) else { return }
+        guard let place = links.owedAnswers.firstIndex(where: { $0.token == token }) else { return }
+        let owed = links.owedAnswers.remove(at: place)
         guard bytes.count <= PeerMessage.byteCountMaximum, let control = links.sessions[owed.session].control else {
             return
         }

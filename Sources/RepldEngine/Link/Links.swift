@@ -63,21 +63,24 @@ struct Links: ~Copyable {
     var hasEnded = false
     var nextSessionNumber: UInt32 = 1
     var nextMessageTag: UInt64 = 1
-    /// Who asked a peer's control plane something, by tag.
-    var messageAnswers: [UInt64: MessageAnswer] = [:]
-    /// Questions of peers that our control plane has not answered, by token.
-    var owedAnswers: [UInt64: OwedAnswer] = [:]
+    /// Who asked a peer's control plane something.
+    var askers: [MessageAsker] = []
+    /// Questions of peers that our control plane has not answered.
+    var owedAnswers: [OwedAnswer] = []
     /// Names this daemon to its peers.
     var host: PairID
     var isStopping = false
 
-    struct MessageAnswer {
+    struct MessageAsker {
+        var tag: UInt64
         var session: Int
         var answer: @Sendable (Result<[UInt8], MessageFailure>) -> Void
     }
 
     struct OwedAnswer {
+        var token: UInt64
         var session: Int
+        /// The peer's.
         var tag: UInt64
     }
 
