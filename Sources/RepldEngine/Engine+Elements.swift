@@ -19,7 +19,11 @@ extension Engine where P: ~Copyable {
             case .perform(let operation):
                 perform(operation, volume: volume)
             case .answer(let origin, let failure):
-                if failure != nil { volumes[volume].counters.failedRequestCount += 1 }
+                if failure != nil {
+                    volumes[volume].counters.failedRequestCount += 1
+                } else {
+                    noteAcknowledgement(volume)
+                }
                 hasFreedResources = true
                 answers.append(EngineAnswer(origin: origin, failure: failure))
             case .recycle(let buffer):
@@ -231,6 +235,9 @@ extension Engine where P: ~Copyable {
         isOrderStale = true
         if case .operationEnded(let pair, let operation, let failure) = event {
             return operationEnded(pair, operation, failure, volume: volume)
+        }
+        if case .copyStateChanged(let pair, _, .skewed) = event, let index = volumes[volume].machine.pairIndex(pair) {
+            drainBacklog(ofPair: index, volume: volume)
         }
         let (pair, kind): (PairID?, EngineEvent.Kind) =
             switch event {

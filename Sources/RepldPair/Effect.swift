@@ -90,6 +90,8 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetTimedOut
     /// The peer that has the target cannot be reached.
     case linkLost
+    /// More is on its way to the target than may be, or for longer.
+    case backlogTooLong
     case sourceReadFailed(IOFailure, Extent)
     /// What the target held could not be kept, and so was not overwritten.
     case undoFailed(IOFailure)
@@ -109,6 +111,8 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
             room, and ResyncReplica goes on; or ResyncReplica without an undo (--no-undo), or Failover, which takes the copy back
             """
         case .linkLost: "the peer cannot be reached"
+        case .backlogTooLong:
+            "hosts write faster than the link carries: the target keeps an older image until it has caught up"
         case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

@@ -118,6 +118,10 @@ package struct Pair: ~Copyable {
     package internal(set) var isRemote = false
     /// Operations may be sent to the target: it is here, or its peer is.
     package internal(set) var isReachable = true
+    /// Hosts are answered when the source has a write; the target gets it later, in the order of writing.
+    package internal(set) var isAsynchronous = false
+    /// So much is on its way to the target that a copy rather remembers what hosts write than sends it.
+    var isBacklogLong = false
 
     var wantsStart = false
     var wantsDetach = false

@@ -1,4 +1,4 @@
-internal import RepldCore
+package import RepldCore
 
 /// Pairs whose target is behind a peer.
 ///
@@ -26,7 +26,12 @@ extension VolumeMachine {
     package mutating func linkLost(pair index: Int) {
         guard pairs[index].isInUse, pairs[index].isRemote, pairs[index].isReachable else { return }
         pairs[index].isReachable = false
-        if pairs[index].isMirroring {
+        pairs[index].isBacklogLong = false
+        if pairs[index].copyState == .skewed {
+            pairs[index].reason = .linkLost
+            pairs[index].wantsStart = false
+            changeState(index, to: .partitioned)
+        } else if pairs[index].isMirroring {
             effects.append(.announce(.pairBroken(pair: pairs[index].id, .linkLost, isFlowingBack: false)))
             pairs[index].reason = .linkLost
             if pairs[index].isFlowingBack {
@@ -48,8 +53,68 @@ extension VolumeMachine {
     package mutating func linkRestored(pair index: Int) {
         guard pairs[index].isInUse, pairs[index].isRemote, !pairs[index].isReachable else { return }
         pairs[index].isReachable = true
-        if pairs[index].copyState == .partitioned, !pairs[index].wantsDetach { pairs[index].wantsStart = true }
+        let comesBack = pairs[index].copyState == .partitioned || pairs[index].copyState == .skewed
+        if comesBack, !pairs[index].wantsDetach { pairs[index].wantsStart = true }
         startIfPossible(index)
         finishEvent()
     }
+
+    // MARK: - Asynchronous mode
+
+    /// Whether a host is answered before the target has its write.
+    ///
+    /// What is under way goes on as it began.
+    package mutating func setAsynchronous(pair index: Int, _ isAsynchronous: Bool) {
+        guard pairs[index].isInUse else { return }
+        pairs[index].isAsynchronous = isAsynchronous && pairs[index].isRemote
+        if !pairs[index].isAsynchronous { pairs[index].isBacklogLong = false }
+    }
+
+    /// So much is on its way to the target of a copy that it would take longer than remembering and copying again.
+    func isRatherRemembered(_ index: Int) -> Bool {
+        pairs[index].isBacklogLong && pairs[index].copyState == .unsynchronized
+    }
+
+    package mutating func backlogChanged(pair index: Int, isLong: Bool) {
+        pairs[index].isBacklogLong = isLong && pairs[index].isAsynchronous
+    }
+
+    /// What is on its way to the target of an asynchronous pair is more, or older, than it may be.
+    ///
+    /// Nothing more is sent: the target keeps the image that it has come to, and what it lacks is remembered.
+    package mutating func backlogTooLong(pair index: Int) {
+        guard pairs[index].isInUse, pairs[index].isAsynchronous, pairs[index].copyState == .synchronized else { return }
+        skew(index, nil)
+        mayReleaseHeld = true
+        finishEvent()
+    }
+
+    mutating func skew(_ index: Int, _ extent: Extent?) {
+        if let extent { pairs[index].markAgain(extent) }
+        // A copy goes on: what it did not get now it gets with the next pass.
+        guard pairs[index].copyState == .synchronized else { return }
+        pairs[index].reason = .backlogTooLong
+        stopMirroring(index, to: .skewed)
+        leaveGate(index, .pairBroken)
+    }
+
+    /// Nothing is on its way to the target any more: a pair that was Skewed catches up.
+    package mutating func backlogDrained(pair index: Int) {
+        guard pairs[index].isInUse, pairs[index].copyState == .skewed, !pairs[index].wantsDetach else { return }
+        pairs[index].wantsStart = true
+        startIfPossible(index)
+        finishEvent()
+    }
+
+    /// The target has failed a write that hosts were answered for already.
+    package mutating func backlogFailed(pair index: Int, _ extent: Extent, _ failure: IOFailure) {
+        guard pairs[index].isInUse else { return }
+        pairs[index].markAgain(extent)
+        breakPair(index, .targetWriteFailed(failure, extent))
+        mayReleaseHeld = true
+        finishEvent()
+    }
+
+    /// Whether a slot is that of a host's write, which an asynchronous target may get later.
+    package func isHostWrite(_ id: SlotID) -> Bool { slots[id].purpose == .hostWrite }
 }

@@ -124,6 +124,13 @@ extension Engine where P: ~Copyable {
             if unsafe behind.isEmpty { return unsafe data }
             unsafe behind.copyMemory(from: data)
             if let serve = frame.serve { endServe(serve) }
+        case .backlog(let target, let offset, let count):
+            let data = unsafe links.targets[target].backlog.data(offset, count)
+            var header = frame.header
+            unsafe header.seal(payload: RawSpan(_unsafeBytes: data))
+            header.encode(into: &span)
+            if unsafe behind.isEmpty { return unsafe data }
+            unsafe behind.copyMemory(from: data)
         }
         return nil
     }

@@ -17,6 +17,8 @@ extension Engine where P: ~Copyable {
         case .listenToPeers(let handle, let answer): answer(listenToPeers(handle))
         case .addReplica(let spec, let answer): answer(addReplica(spec))
         case .removeReplica(let pair, let answer): removeReplica(pair, answer)
+        case .setMode(let pair, let isAsynchronous, let limit, let answer):
+            answer(setMode(pair, isAsynchronous: isAsynchronous, recoveryPointNanoseconds: limit))
         case .send(let peer, let bytes, let answer): sendMessage(peer, bytes, answer)
         case .reply(let token, let bytes): replyToMessage(token, bytes)
         }
@@ -25,7 +27,7 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: LinkCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addPeer(_, let answer), .removePeer(_, let answer), .listenToPeers(_, let answer),
-            .addReplica(_, let answer), .removeReplica(_, let answer):
+            .addReplica(_, let answer), .removeReplica(_, let answer), .setMode(_, _, _, let answer):
             answer(.failure(refusal))
         case .send(_, _, let answer): answer(.failure(.stopping))
         case .reply: break
@@ -406,6 +408,7 @@ extension Engine where P: ~Copyable {
                     endSession(session, LinkEnd(.silent, "the peer did not answer the greeting in time"))
                 }
             case .up:
+                checkBacklogs(of: session)
                 keepAlive(session)
             }
         }

@@ -111,6 +111,8 @@ extension Engine where P: ~Copyable {
     /// Whatever the peer has not answered has failed.
     mutating func failRequests(of target: Int) {
         while links.targets[target].waiting.popFirst() != nil {}
+        links.targets[target].backlog.removeAll()
+        links.targets[target].isDraining = false
         guard links.targets[target].activeCount > 0 else { return }
         for slot in 0..<links.targets[target].requests.count where links.targets[target].requests[slot].isActive {
             links.targets[target].requests[slot].openPieces = 0
@@ -194,6 +196,7 @@ extension Engine where P: ~Copyable {
         case .save: invariantFailed("an undo area is an element of this host")
         }
         if operation.kind == .readAndCompare, request.kind == .read { request.buffer = operation.secondBuffer }
+        if links.targets[target].isAsynchronous, goesToBacklog(request, target) { return keep(request, target) }
         links.targets[target].requests[slot] = request
         links.targets[target].activeCount += 1
         guard links.targets[target].stage == .up else {
@@ -217,23 +220,25 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    private mutating func pumpTarget(_ target: Int) {
+    mutating func pumpTarget(_ target: Int) {
         let session = links.peers[links.targets[target].peer].session
         while !links.targets[target].waiting.isEmpty {
-            let slot = Int(links.targets[target].waiting[0])
-            guard sendPiece(target, slot, session) else { return }
-            if links.targets[target].requests[slot].isSent { _ = links.targets[target].waiting.popFirst() }
+            let number = Int(links.targets[target].waiting[0])
+            guard let request = links.targets[target].request(number) else {
+                invariantFailed("a request waits as long as it is active")
+            }
+            guard sendPiece(request, number, target, session) else { return }
+            if links.targets[target].request(number)?.isSent ?? true { _ = links.targets[target].waiting.popFirst() }
         }
     }
 
     /// Sends the next piece of a request; false when there is no room for it now.
-    private mutating func sendPiece(_ target: Int, _ slot: Int, _ session: Int) -> Bool {
+    private mutating func sendPiece(_ request: RemoteRequest, _ number: Int, _ target: Int, _ session: Int) -> Bool {
         guard links.sessions[session].stage == .up, let terms = links.sessions[session].terms else { return false }
-        let request = links.targets[target].requests[slot]
         let limit = pieceLength(request, session)
         let length = min(request.extent.length - request.sentByteCount, limit)
-        let number = request.sentByteCount / limit
-        invariant(number < RemoteRequest.pieceLimit, "a request has no more pieces than bits to remember them by")
+        let piece = request.sentByteCount / limit
+        invariant(piece < RemoteRequest.pieceLimit, "a request has no more pieces than bits to remember them by")
         let byteCount = request.carriesData ? Int(length) : 0
         guard links.sessions[session].requestCount < Int(terms.limits.requestCount) else { return false }
         let window = Int(terms.limits.windowByteCount)
@@ -243,17 +248,24 @@ extension Engine where P: ~Copyable {
             hasRoomForFrame(connection)
         else { return false }
         var header = frameHeader(of: request, length: length, stream: links.targets[target].stream)
-        header.tag = UInt64(request.slot.generation) << 32 | number << 24 | UInt64(slot)
+        header.tag = UInt64(request.slot.generation) << 32 | piece << 24 | UInt64(number)
         var frame = OutgoingFrame(header: header)
         if request.kind == .write {
             frame.header.payloadByteCount = UInt32(length)
-            frame.payload = .buffer(request.buffer, offset: Int(request.sentByteCount), count: Int(length))
+            let sent = Int(request.sentByteCount)
+            let count = Int(length)
+            frame.payload =
+                number >= Backlog.firstNumber
+                ? .backlog(target: target, offset: request.dataOffset + sent, count: count)
+                : .buffer(request.buffer, offset: sent, count: count)
         }
         links.sessions[session].requestCount += 1
         links.sessions[session].requestByteCount += byteCount
-        links.targets[target].requests[slot].openPieces |= 1 << number
-        links.targets[target].requests[slot].sentByteCount += length
-        links.targets[target].requests[slot].isSent = request.sentByteCount + length == request.extent.length
+        links.targets[target].update(number) { request in
+            request.openPieces |= 1 << piece
+            request.sentByteCount += length
+            request.isSent = request.sentByteCount == request.extent.length
+        }
         enqueue(frame, on: connection)
         return true
     }
@@ -276,6 +288,7 @@ extension Engine where P: ~Copyable {
             kind: kind,
             flags: flags,
             stream: stream,
+            epoch: request.epoch,
             offset: offset,
             length: UInt32(length),
             detail: detail
@@ -289,17 +302,15 @@ extension Engine where P: ~Copyable {
         guard let target = target(ofStream: header.stream, session) else {
             throw LinkEnd(.badOrder, "an answer for a pair that is not open")
         }
-        let slot = Int(header.tag & 0xFF_FFFF)
-        let number = header.tag >> 24 & 0xFF
-        guard slot < links.targets[target].requests.count, links.targets[target].requests[slot].isActive,
-            number < RemoteRequest.pieceLimit, links.targets[target].requests[slot].openPieces >> number & 1 == 1,
-            UInt64(links.targets[target].requests[slot].slot.generation) == header.tag >> 32
+        let number = Int(header.tag & 0xFF_FFFF)
+        let piece = header.tag >> 24 & 0xFF
+        guard let request = links.targets[target].request(number), piece < RemoteRequest.pieceLimit,
+            request.openPieces >> piece & 1 == 1, UInt64(request.slot.generation) == header.tag >> 32
         else { throw LinkEnd(.badOrder, "an answer to what was not asked") }
-        let request = links.targets[target].requests[slot]
         let length = pieceLength(request, session)
-        let start = number * length
+        let start = piece * length
         let extent = Extent(offset: request.extent.offset + start, length: min(length, request.extent.length - start))
-        return AnsweredPiece(target: target, slot: slot, number: number, extent: extent)
+        return AnsweredPiece(target: target, number: number, piece: piece, request: request, extent: extent)
     }
 
     /// The bytes that one frame of a request is about at most.
@@ -311,15 +322,19 @@ extension Engine where P: ~Copyable {
     /// A piece has been answered, and with the last one the request.
     private mutating func answered(_ piece: AnsweredPiece, _ failure: IOFailure?, _ session: Int) {
         let target = piece.target
-        let slot = piece.slot
         links.sessions[session].requestCount -= 1
-        if links.targets[target].requests[slot].carriesData {
-            links.sessions[session].requestByteCount -= Int(piece.extent.length)
+        if piece.request.carriesData { links.sessions[session].requestByteCount -= Int(piece.extent.length) }
+        links.targets[target].update(piece.number) { request in
+            request.openPieces &= ~(1 << piece.piece)
+            if let failure { request.failure = failure }
         }
-        links.targets[target].requests[slot].openPieces &= ~(1 << piece.number)
-        if let failure { links.targets[target].requests[slot].failure = failure }
-        let isOver = links.targets[target].requests[slot].openPieces == 0 && links.targets[target].requests[slot].isSent
-        if isOver { finishRequest(target, slot) }
+        if let request = links.targets[target].request(piece.number), request.openPieces == 0, request.isSent {
+            if piece.number >= Backlog.firstNumber {
+                finishEntry(request, piece.number, target)
+            } else {
+                finishRequest(target, piece.number)
+            }
+        }
         pumpTargets(of: session)
     }
 
@@ -337,7 +352,7 @@ extension Engine where P: ~Copyable {
     }
 
     /// Tells the machine, at the end of the event.
-    private mutating func endRequest(_ target: Int, _ slot: Int) {
+    mutating func endRequest(_ target: Int, _ slot: Int) {
         let request = links.targets[target].requests[slot]
         links.targets[target].requests[slot].isActive = false
         links.targets[target].activeCount -= 1
@@ -359,7 +374,7 @@ extension Engine where P: ~Copyable {
             return try recordAnswered(header, target)
         }
         let piece = try piece(header, session)
-        let request = links.targets[piece.target].requests[piece.slot]
+        let request = piece.request
         let status = AckStatus(rawValue: header.detail) ?? .ioError
         guard status == .done else { return answered(piece, failure(for: status), session) }
         guard request.kind != .read, request.kind != .digest else {
@@ -379,7 +394,7 @@ extension Engine where P: ~Copyable {
 
     mutating func readAnswered(_ header: FrameHeader, _ connection: Int, _ session: Int) throws(LinkEnd) {
         let piece = try piece(header, session)
-        let request = links.targets[piece.target].requests[piece.slot]
+        let request = piece.request
         guard request.kind == .read, header.offset == piece.extent.offset,
             UInt64(header.length) == piece.extent.length, !header.flags.contains(.compressed)
         else { throw LinkEnd(.badOrder, "data that was not asked for") }
@@ -395,7 +410,7 @@ extension Engine where P: ~Copyable {
 
     mutating func digestsAnswered(_ header: FrameHeader, _ connection: Int, _ session: Int) throws(LinkEnd) {
         let piece = try piece(header, session)
-        let request = links.targets[piece.target].requests[piece.slot]
+        let request = piece.request
         guard request.kind == .digest, header.offset == piece.extent.offset,
             UInt64(header.length) == piece.extent.length, header.payloadByteCount == 8
         else { throw LinkEnd(.badOrder, "digests that were not asked for") }
@@ -403,7 +418,7 @@ extension Engine where P: ~Copyable {
         let found = unsafe payload(of: header, connection).loadUnaligned(as: UInt64.self)
         let bytes = unsafe UnsafeRawBufferPointer(pool.bytes(of: request.buffer))[start..<start + Int(header.length)]
         let own = unsafe BlockDigest.digest(UnsafeRawBufferPointer(rebasing: bytes))
-        if UInt64(littleEndian: found) != own { links.targets[piece.target].requests[piece.slot].differs = true }
+        if UInt64(littleEndian: found) != own { links.targets[piece.target].requests[piece.number].differs = true }
         answered(piece, nil, session)
     }
 
@@ -435,7 +450,10 @@ extension Engine where P: ~Copyable {
 /// The piece of a request that an answer is to.
 private struct AnsweredPiece {
     var target: Int
-    var slot: Int
-    var number: UInt64
+    /// The request's number, and the piece's in it.
+    var number: Int
+    var piece: UInt64
+    /// As it was before the answer.
+    var request: RemoteRequest
     var extent: Extent
 }

@@ -87,6 +87,8 @@ extension Engine where P: ~Copyable {
         }
         links.replicas[place].session = session
         links.replicas[place].stream = header.stream
+        links.replicas[place].epoch = 0
+        links.replicas[place].epochFailure = nil
         return .opened
     }
 
@@ -176,6 +178,9 @@ extension Engine where P: ~Copyable {
             return true
         }
         guard !links.serves.isFull else { return false }
+        if header.epoch != 0, header.epoch != links.replicas[place].epoch {
+            return beginEpoch(header, place, session)
+        }
         var request = PeerRequest.blank
         request.kind = header.kind
         request.replica = place
@@ -195,8 +200,45 @@ extension Engine where P: ~Copyable {
         }
         guard let serve = links.serves.take(request) else { invariantFailed("there is a place") }
         links.replicas[place].requestCount += 1
+        if links.serves[serve].isWrite { links.replicas[place].writeCount += 1 }
         if !submitServe(serve) { links.waitingServes.append(serve) }
         return true
+    }
+
+    /// The first write of an epoch has come: it waits until all of the one before is on stable storage.
+    ///
+    /// True when it has been answered, because that could not be.
+    private mutating func beginEpoch(_ header: FrameHeader, _ place: Int, _ session: Int) -> Bool {
+        if let failure = links.replicas[place].epochFailure {
+            acknowledge(header, status(for: failure), session)
+            return true
+        }
+        guard links.replicas[place].writeCount == 0, !links.replicas[place].isEndingEpoch else { return false }
+        var request = PeerRequest.blank
+        request.kind = .epochMark
+        request.replica = place
+        request.session = session
+        request.sessionNumber = links.sessions[session].number
+        request.tag = header.epoch
+        guard let serve = links.serves.take(request) else { return false }
+        links.replicas[place].requestCount += 1
+        links.replicas[place].isEndingEpoch = true
+        if !submitServe(serve) { links.waitingServes.append(serve) }
+        return false
+    }
+
+    /// The flush that ends an epoch has been answered.
+    private mutating func epochEnded(_ serve: SlotID, _ failure: IOFailure?) {
+        let request = links.serves[serve]
+        links.replicas[request.replica].isEndingEpoch = false
+        let isOfSession =
+            links.sessions[request.session].number == request.sessionNumber
+            && links.replicas[request.replica].session == request.session
+        if isOfSession {
+            links.replicas[request.replica].epochFailure = failure
+            if failure == nil { links.replicas[request.replica].epoch = request.tag }
+        }
+        endServe(serve)
     }
 
     /// Takes the data of a write into a buffer; false when there is none.
@@ -230,7 +272,7 @@ extension Engine where P: ~Copyable {
             case .write: .write
             case .zero: .writeZeroes
             case .discard: .discard
-            case .flush: .flush
+            case .flush, .epochMark: .flush
             default: .read
             }
         let request = HostRequest(
@@ -251,6 +293,7 @@ extension Engine where P: ~Copyable {
     mutating func serveAnswered(_ slot: UInt32, _ failure: IOFailure?) {
         guard let serve = links.serves.taken(at: Int(slot)) else { invariantFailed("an answer is to a request") }
         let request = links.serves[serve]
+        if request.kind == .epochMark { return epochEnded(serve, failure) }
         // A buffer that was written from comes back by itself.
         if request.kind == .write || failure != nil { links.serves[serve].buffer = .none }
         guard links.sessions[request.session].number == request.sessionNumber,
@@ -299,6 +342,7 @@ extension Engine where P: ~Copyable {
         if request.buffer != .none { releaseBuffer(request.buffer) }
         links.serves.release(serve)
         links.replicas[request.replica].requestCount -= 1
+        if request.isWrite { links.replicas[request.replica].writeCount -= 1 }
         hasFreedResources = true
         finishReplicaIfIdle(request.replica)
     }

@@ -130,6 +130,14 @@ package enum LinkCommand<P: Platform & ~Copyable>: Sendable {
     case addReplica(ReplicaSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// The volume is this host's own again; answered when nothing of the peer is in flight.
     case removeReplica(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Whether hosts are answered before the target of a pair has their writes, and how old what it lacks may become, in
+    /// nanoseconds; at once.
+    case setMode(
+        PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds: UInt64,
+        answer: @Sendable (Result<Void, EngineRefusal>) -> Void
+    )
     /// Asks the peer's control plane something.
     case send(PeerID, [UInt8], answer: @Sendable (Result<[UInt8], MessageFailure>) -> Void)
     /// Answers a `PeerMessage`.

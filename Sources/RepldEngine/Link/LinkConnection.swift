@@ -82,6 +82,8 @@ struct OutgoingFrame: BitwiseCopyable {
         case control
         /// So many bytes of a buffer, from a place in it on.
         case buffer(BufferID, offset: Int, count: Int)
+        /// So many bytes of the backlog of a remote target.
+        case backlog(target: Int, offset: Int, count: Int)
     }
 
     var header: FrameHeader

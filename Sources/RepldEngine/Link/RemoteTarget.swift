@@ -37,10 +37,18 @@ struct RemoteTarget: ~Copyable {
     /// Counts the records that were sent: the answer to an older one means nothing.
     var recordTag: UInt64 = 0
     var requests: FixedArray<RemoteRequest>
-    /// Requests of which not all pieces have been sent, by slot.
+    /// Requests of which not all pieces have been sent, by slot, in the order of coming; those of the backlog are numbered
+    /// from `Backlog.firstNumber` on.
     var waiting: BoundedQueue<UInt32>
     /// Requests that have begun and not ended.
     var activeCount = 0
+    /// Writes that hosts were answered for, or will be when the source has them.
+    var backlog = Backlog(byteCount: 0)
+    var isAsynchronous = false
+    /// How old what the peer lacks may become, in nanoseconds; 0 for no limit.
+    var recoveryPointNanoseconds: UInt64 = 0
+    /// The machine waits until nothing is on its way any more.
+    var isDraining = false
     /// Requests that have ended, on their way to the machine.
     var ended: BoundedQueue<RemoteOutcome>
     /// Why the peer does not open the pair; empty when it was never asked.
@@ -58,8 +66,27 @@ struct RemoteTarget: ~Copyable {
         self.pair = pair
         self.volume = volume
         requests = FixedArray(repeating: RemoteRequest.blank, count: slotCapacity)
-        waiting = BoundedQueue(capacity: slotCapacity, blank: 0)
+        waiting = BoundedQueue(capacity: slotCapacity + Backlog.entryLimit, blank: 0)
         ended = BoundedQueue(capacity: slotCapacity, blank: .blank)
+    }
+}
+
+extension RemoteTarget {
+    /// A request that was begun, by its number; `nil` when none has that number now.
+    func request(_ number: Int) -> RemoteRequest? {
+        let isOfBacklog = number >= Backlog.firstNumber
+        let place = isOfBacklog ? number - Backlog.firstNumber : number
+        guard place < (isOfBacklog ? backlog.entries.count : requests.count) else { return nil }
+        let request = isOfBacklog ? backlog.entries[place] : requests[place]
+        return request.isActive ? request : nil
+    }
+
+    mutating func update(_ number: Int, _ change: (inout RemoteRequest) -> Void) {
+        if number >= Backlog.firstNumber {
+            backlog.update(number - Backlog.firstNumber, change)
+        } else {
+            change(&requests[number])
+        }
     }
 }
 
@@ -85,6 +112,11 @@ struct RemoteRequest: BitwiseCopyable {
     /// Pieces that were sent and not answered, as bits; they are of one length, but for the last.
     var openPieces: UInt64 = 0
     var failure: IOFailure?
+    /// Of one in the backlog: where its data is, and when it came.
+    var dataOffset = 0
+    var acceptedAt = Instant(nanoseconds: 0)
+    /// The epoch that it belongs to; 0 for none.
+    var epoch: UInt64 = 0
 
     static var blank: RemoteRequest { RemoteRequest() }
 

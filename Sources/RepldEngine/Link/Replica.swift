@@ -21,8 +21,14 @@ struct Replica: ~Copyable {
     /// The session that has opened the pair, and the stream's number there.
     var session: Int?
     var stream: UInt32 = 0
-    /// Requests of peers in flight, of whatever session.
+    /// Requests of peers in flight, of whatever session, and those of them that write.
     var requestCount = 0
+    var writeCount = 0
+    /// The epoch that is being applied: all before it is on stable storage. 0 when nothing is known of it.
+    var epoch: UInt64 = 0
+    /// A flush ends the epoch; why it could not.
+    var isEndingEpoch = false
+    var epochFailure: IOFailure?
     var removal: (@Sendable (Result<Void, EngineRefusal>) -> Void)?
 
     var isIdle: Bool { requestCount == 0 && writing == nil }
@@ -58,6 +64,8 @@ struct PeerRequest: BitwiseCopyable {
     var buffer = BufferID.none
     /// The volume's machine has it.
     var isSubmitted = false
+
+    var isWrite: Bool { kind == .write || kind == .zero || kind == .discard }
 
     static var blank: PeerRequest {
         PeerRequest(
