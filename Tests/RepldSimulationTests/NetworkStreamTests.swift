@@ -210,4 +210,39 @@ import Testing
         #expect(world.first.workCounts[1] == 65536)
         #expect(Array(again) == Array(plain))
     }
+
+    @Test func aloneInItsWorldAHostTalksToItself() throws {
+        let world = ScriptedWorld(seed: 12, hostCount: 1)
+        let host = world.first
+        host.deadline = 1_000_000_000
+        host.listen()
+        host.connect(to: host)
+        while world.world.now < host.deadline {
+            host.turn()
+            if let socket = host.connected.first, socket.sentByteCount == 0, !socket.isSending {
+                host.send(ScriptedWorld.pattern(1000), on: socket)
+            }
+        }
+        #expect(host.accepted.map(\.received) == [ScriptedWorld.pattern(1000)])
+    }
+
+    @Test func memoryThatChangesWhileItIsUsedStopsTheProcess() async {
+        await #expect(processExitsWith: .failure) {
+            let world = ScriptedWorld(seed: 13)
+            let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+            memory.initializeMemory(as: UInt8.self, repeating: 0)
+            let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+            world.first.recode(DataRecoding(.compress, UnsafeRawBufferPointer(memory), into: room))
+            memory[7] = 1
+            world.run()
+        }
+        await #expect(processExitsWith: .failure) {
+            let world = ScriptedWorld(seed: 14)
+            world.second.listen()
+            guard let pair = world.makeConnection() else { return }
+            world.first.send(ScriptedWorld.pattern(1000), on: pair.client)
+            world.first.spoilSends()
+            world.run()
+        }
+    }
 }

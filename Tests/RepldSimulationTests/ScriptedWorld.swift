@@ -92,6 +92,11 @@ final class ScriptedHost {
         platform.close(SocketID(index: socket.index))
     }
 
+    /// Changes the memory of all sends in flight, as nobody may.
+    func spoilSends() {
+        for (token, memory) in buffers where Token(rawValue: token).kind == Kind.send.rawValue { memory[0] ^= 1 }
+    }
+
     func recode(_ recoding: DataRecoding) { platform.recode(recoding, token: Self.token(.work)) }
     var workCounts: [UInt32] = []
 
