@@ -138,7 +138,7 @@ extension RemoteSimulation {
         guard differing.isEmpty else { throw failure("Synchronized, and sectors \(differing.prefix(8)) differ") }
         coverage[.synchronizations] += 1
         for host in replication.hosts {
-            guard let taken = host.engine?.pool.takenCount, taken == 1 else {
+            guard host.takenBufferCount == 1 else {
                 throw failure("buffers of the \(host.name) were not given back")
             }
         }

@@ -46,6 +46,7 @@ package final class ReplicationHost {
 
     package var name: String { host.name }
     package var isUp: Bool { engine != nil }
+    package var takenBufferCount: Int { engine?.pool.takenCount ?? 0 }
     /// What its engines have told so far.
     package var events: [EngineEvent] { log.events }
     /// Where it listens to peers, and what they connect to.
