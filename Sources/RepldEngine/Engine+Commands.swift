@@ -207,7 +207,8 @@ extension Engine where P: ~Copyable {
             return nil
         }
         var elements = PairElements(target: target, metadata: metadata)
-        guard let area = spec.undoArea else { return elements }
+        // What a copy would overwrite is with the peer.
+        guard let area = spec.undoArea, target.remoteTarget == nil else { return elements }
         elements.undo = platform.attach(area.handle)
         if elements.undo != nil { return elements }
         detach(elements)
@@ -327,6 +328,7 @@ extension Engine where P: ~Copyable {
         volumes[volume].detachingPairs[pair] = id
         volumes[volume].pairNumbers[pair] = NBDPairSet.noPair
         volumes[volume].machine.detachPair(pair)
+        dropBacklog(ofPair: pair, volume: volume)
         carryOut(volume)
     }
 

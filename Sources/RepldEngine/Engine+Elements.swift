@@ -191,10 +191,10 @@ extension Engine where P: ~Copyable {
     private mutating func grantBuffers(_ waiter: BufferWaiter) -> Bool {
         let count = waiter.isPair ? 2 : 1
         guard moverBufferCount == 0 || moverBufferCount + count <= moverBufferLimit else { return false }
-        guard let first = pool.take(byteCount: waiter.byteCount) else { return false }
+        guard let first = pool.take(byteCount: waiter.byteCount, leaving: peerReserve) else { return false }
         var second = BufferID.none
         if waiter.isPair {
-            guard let other = pool.take(byteCount: waiter.byteCount) else {
+            guard let other = pool.take(byteCount: waiter.byteCount, leaving: peerReserve) else {
                 pool.release(first)
                 return false
             }
@@ -236,8 +236,10 @@ extension Engine where P: ~Copyable {
         if case .operationEnded(let pair, let operation, let failure) = event {
             return operationEnded(pair, operation, failure, volume: volume)
         }
-        if case .copyStateChanged(let pair, _, .skewed) = event, let index = volumes[volume].machine.pairIndex(pair) {
-            drainBacklog(ofPair: index, volume: volume)
+        if case .copyStateChanged(let pair, _, let state) = event, state != .synchronized, state != .unsynchronized,
+            let index = volumes[volume].machine.pairIndex(pair)
+        {
+            dropBacklog(ofPair: index, volume: volume)
         }
         let (pair, kind): (PairID?, EngineEvent.Kind) =
             switch event {

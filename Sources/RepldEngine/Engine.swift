@@ -176,8 +176,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         if platform.now >= nextWake { wakeMovers() }
         if isOrderStale { orderMovers() }
         settleTurn()
-        if platform.now >= nextTick { tick() }
+        let hasTicked = platform.now >= nextTick
+        if hasTicked { tick() }
         if stage != .running { advanceStopping() }
+        // What time and stopping have begun is to be sent now, and not with the next event.
+        if hasTicked || stage != .running { settleTurn() }
         guard stage != .ended else {
             end()
             return false
@@ -242,8 +245,13 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     /// Takes a buffer for a host request, leaving the movers their reserve; `nil` is the back-pressure.
     package mutating func takeHostBuffer(byteCount: Int) -> BufferID? {
-        pool.take(byteCount: byteCount, leaving: Self.copyReserve)
+        pool.take(byteCount: byteCount, leaving: Self.copyReserve + peerReserve)
     }
+
+    /// Large buffers that only the requests of peers may take, where there are peers.
+    ///
+    /// Two daemons that replicate to each other would otherwise wait for each other's buffers.
+    var peerReserve: Int { links.isInUse ? min(Self.copyReserve, pool.largestBufferCount / 8) : 0 }
 
     /// Gives a buffer back and lets waiters know.
     package mutating func releaseBuffer(_ buffer: BufferID) {

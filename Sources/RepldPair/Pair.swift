@@ -122,6 +122,8 @@ package struct Pair: ~Copyable {
     package internal(set) var isAsynchronous = false
     /// So much is on its way to the target that a copy rather remembers what hosts write than sends it.
     var isBacklogLong = false
+    /// Something is on its way to the target that hosts were answered for; counted in `operationsInFlight`.
+    var hasBacklog = false
 
     var wantsStart = false
     var wantsDetach = false

@@ -17,6 +17,7 @@ extension VolumeMachine {
         pairs[index].isRemote = true
         pairs[index].isReachable = false
         guard pairs[index].isMirroring else { return }
+        if pairs[index].hasVerifyMarks { pairs[index].joinChanges() }
         // Nothing is in flight, and no host has written: the maps have all that may differ.
         pairs[index].copyState = .partitioned
         pairs[index].reason = .linkLost
@@ -59,6 +60,23 @@ extension VolumeMachine {
         finishEvent()
     }
 
+    /// What the target holds is not known: everything is to be compared. In a conflict only an operator can say whose data counts.
+    package mutating func forgetTarget(pair index: Int, isConflict: Bool) {
+        guard pairs[index].isInUse, pairs[index].isRemote, pairs[index].copyState != .initialized else { return }
+        pairs[index].markAgain(Extent(offset: 0, length: byteCount))
+        pairs[index].distrustMaps()
+        pairs[index].comparesFirst = true
+        pairs[index].isTargetConsistent = false
+        if isConflict {
+            pairs[index].reason = .historiesDiffer
+            pairs[index].wantsStart = false
+            endOperation(index, .pairBroken)
+            changeState(index, to: .invalid)
+        }
+        wantRecord(index)
+        finishEvent()
+    }
+
     // MARK: - Asynchronous mode
 
     /// Whether a host is answered before the target has its write.
@@ -96,13 +114,20 @@ extension VolumeMachine {
         pairs[index].reason = .backlogTooLong
         stopMirroring(index, to: .skewed)
         leaveGate(index, .pairBroken)
+        // It catches up as soon as the target has what was sent.
+        pairs[index].wantsStart = true
     }
 
-    /// Nothing is on its way to the target any more: a pair that was Skewed catches up.
-    package mutating func backlogDrained(pair index: Int) {
-        guard pairs[index].isInUse, pairs[index].copyState == .skewed, !pairs[index].wantsDetach else { return }
-        pairs[index].wantsStart = true
-        startIfPossible(index)
+    /// Something is on its way to the target that hosts were answered for, or nothing any more: it counts as one operation in flight.
+    ///
+    /// So whatever waits for the target to be quiet waits for it as well.
+    package mutating func setBacklogged(pair index: Int, _ hasBacklog: Bool) {
+        guard pairs[index].isInUse, pairs[index].hasBacklog != hasBacklog else { return }
+        pairs[index].hasBacklog = hasBacklog
+        pairs[index].operationsInFlight += hasBacklog ? 1 : -1
+        if hasBacklog { return }
+        targetOperationEnded(index)
+        if isClosing { advanceClosing() }
         finishEvent()
     }
 

@@ -59,6 +59,9 @@ extension RemoteSimulation {
             }
             history.settle(value, sector)
         }
+        // The target has an image of the past that ends here, until it has been copied to.
+        formerOrder = formerOrder ?? order
+        order = WriteOrder(values: (0..<sourceDisk.sectorCount).map { word(sourceDisk, $0) })
     }
 
     private func word(_ disk: SimulatedDisk, _ sector: Int) -> UInt64 {
@@ -80,7 +83,7 @@ extension RemoteSimulation {
         guard facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
         coverage[.imagesChecked] += 1
         let values = (0..<targetDisk.sectorCount).map { word(targetDisk, $0) }
-        if let flaw = order.flaw(in: values) {
+        if let flaw = (formerOrder ?? order).flaw(in: values) {
             throw failure("the target is no image of the past in \(facts.copyState.name): \(flaw)")
         }
     }

@@ -26,8 +26,8 @@ package final class RemoteSimulation {
     let replicaMetadata: SimulatedDisk
     var history: WriteHistory
     var order: WriteOrder
-    /// The target has been copied to since it last was a usable image of its own.
-    var isImageKnown = false
+    /// The writes before the last crash of the source, as long as the target's image is of those.
+    var formerOrder: WriteOrder?
     /// Requests that hosts wait for, by number on the source's host.
     var waiting: [Waiting] = []
     var nextValue: UInt64 = 1
@@ -102,6 +102,7 @@ package final class RemoteSimulation {
     func turn() throws(SimulationFailure) {
         guard replication.step() else { throw failure("nothing will ever happen again") }
         try takeAnswers()
+        if source.isUp, source.engine?.copyState(of: Self.pair) == .synchronized { formerOrder = nil }
         if random.chance(oneIn: 20) { try checkImage() }
     }
 

@@ -60,7 +60,4 @@ struct WriteOrder {
         }
         return nil
     }
-
-    /// Forgets what no image can show any more: everything before the values of two images.
-    mutating func restart(from values: [UInt64]) { self = WriteOrder(values: values) }
 }

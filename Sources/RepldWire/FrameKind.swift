@@ -200,9 +200,10 @@ extension FrameKind {
         let request: FrameFields = [.stream, .position, .range, .tag]
         let detailed = request.union(.detail)
         switch self {
-        case .read: return FrameRule(fields: request, lane: .control)
+        // With an epoch they are about what all writes before them have come to, and so travel behind these.
+        case .read: return FrameRule(fields: request)
         case .readReply: return FrameRule(fields: request, flags: [.compressed, .zeroes], payload: .data, lane: .data)
-        case .digestRequest: return FrameRule(fields: detailed, lane: .control, needs: .digests)
+        case .digestRequest: return FrameRule(fields: detailed, needs: .digests)
         case .digestReply: return FrameRule(fields: detailed, payload: .digests, lane: .data, needs: .digests)
         case .allocationQuery: return FrameRule(fields: request, lane: .control, needs: .allocation)
         case .allocationReply: return FrameRule(fields: request, payload: .runs, lane: .data, needs: .allocation)

@@ -35,10 +35,7 @@ extension Engine where P: ~Copyable {
         let slot = Int(request.slot.index)
         links.targets[target].requests[slot] = request
         links.targets[target].activeCount += 1
-        guard links.targets[target].stage == .up, !links.targets[target].isDraining else {
-            let isDraining = links.targets[target].isDraining
-            return endKeeping(target, slot, isDraining ? .noResources : .gone)
-        }
+        guard links.targets[target].stage == .up else { return endKeeping(target, slot, .gone) }
         var entry = request
         entry.acceptedAt = platform.now
         // Nobody waits for its durability; the epoch's is the peer's business.
@@ -54,6 +51,7 @@ extension Engine where P: ~Copyable {
         }
         volumes[volume].isEpochInUse = true
         links.targets[target].waiting.append(UInt32(Backlog.firstNumber + place))
+        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, true)
         noteLength(target)
         endKeeping(target, slot, nil)
         pumpTarget(target)
@@ -82,10 +80,16 @@ extension Engine where P: ~Copyable {
             carryOut(volume)
         }
         noteLength(target)
-        guard links.targets[target].isDraining, links.targets[target].backlog.isEmpty else { return }
-        links.targets[target].isDraining = false
-        volumes[volume].machine.backlogDrained(pair: index)
+        backlogReleased(target)
+    }
+
+    /// Tells the machine when nothing is on its way any more.
+    mutating func backlogReleased(_ target: Int) {
+        guard links.targets[target].backlog.isEmpty else { return }
+        let volume = links.targets[target].volume
+        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, false)
         carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     private mutating func noteLength(_ target: Int) {
@@ -114,14 +118,13 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    /// The pair is Skewed: what waits to be sent is dropped, what has been sent is awaited.
+    /// The pair does not mirror any more: what waits to be sent is dropped, what has been sent is awaited.
     ///
-    /// What the peer has then is the image of an instant; the next one begins with a copy.
-    mutating func drainBacklog(ofPair pair: Int, volume: Int) {
-        guard let target = remoteTarget(ofPair: pair, volume: volume), links.targets[target].stage == .up else {
+    /// What the peer has then is the image of an instant, and what it lacks its machine remembers.
+    mutating func dropBacklog(ofPair pair: Int, volume: Int) {
+        guard let target = remoteTarget(ofPair: pair, volume: volume), !links.targets[target].backlog.isEmpty else {
             return
         }
-        links.targets[target].isDraining = true
         for _ in 0..<links.targets[target].waiting.count {
             guard let number = links.targets[target].waiting.popFirst() else { break }
             let isUnsent = links.targets[target].request(Int(number))?.sentByteCount == 0
@@ -132,8 +135,6 @@ extension Engine where P: ~Copyable {
             }
         }
         links.targets[target].backlog.release()
-        guard links.targets[target].backlog.isEmpty else { return }
-        links.targets[target].isDraining = false
-        volumes[volume].machine.backlogDrained(pair: pair)
+        if links.targets[target].backlog.isEmpty { volumes[volume].machine.setBacklogged(pair: pair, false) }
     }
 }

@@ -9,7 +9,7 @@ extension Engine where P: ~Copyable {
 
     /// Whether a frame of data would find room; control frames always do, because what asks for them is bounded.
     func hasRoomForFrame(_ connection: Int) -> Bool {
-        links.connections[connection].frames.count < Links.frameLimit - 128
+        links.connections[connection].frames.count < Links.queuedFrameLimit
     }
 
     /// Puts a frame at the end of what a connection sends.
@@ -72,6 +72,9 @@ extension Engine where P: ~Copyable {
         var tail = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
         while !links.connections[connection].frames.isEmpty {
             let frame = links.connections[connection].frames[0]
+            guard isStillAsked(frame, connection) else {
+                return endConnection(connection, LinkEnd(.badOrder, "an answer to what was not sent"))
+            }
             let isCopied = frame.header.payloadByteCount <= UInt32(Links.copiedByteLimit) || isControl(frame.payload)
             let needed = FrameHeader.byteCount + (isCopied ? Int(frame.header.payloadByteCount) : 0)
             guard used + needed <= memory.count else { break }
@@ -95,6 +98,15 @@ extension Engine where P: ~Copyable {
             tail,
             token: linkToken(.linkSend, connection)
         )
+    }
+
+    /// Whether the request of a frame of data is open: a peer may not answer before it was sent.
+    private func isStillAsked(_ frame: OutgoingFrame, _ connection: Int) -> Bool {
+        guard frame.header.kind == .write, links.connections[connection].isInitiator else { return true }
+        let number = Int(frame.header.tag & 0xFF_FFFF)
+        guard let request = links.targets[Int(frame.header.stream) - 1].request(number) else { return false }
+        let piece = frame.header.tag >> 24 & 0xFF
+        return request.openPieces >> piece & 1 == 1 && UInt64(request.slot.generation) == frame.header.tag >> 32
     }
 
     private func isControl(_ payload: OutgoingFrame.Payload) -> Bool {
@@ -146,6 +158,8 @@ extension Engine where P: ~Copyable {
             return endConnection(connection, LinkEnd(.silent, "the connection was lost: \(failure.words)"))
         }
         mark(connection)
+        // Whoever could not answer for want of room may try again.
+        hasFreedResources = true
         if let session = links.connections[connection].session, links.connections[connection].isInitiator {
             pumpTargets(of: session)
         }
@@ -184,9 +198,9 @@ extension Engine where P: ~Copyable {
         let range = links.connections[connection].stagedRange
         links.connections[connection].stagedRange = range.lowerBound..<range.upperBound + Int(completion.count)
         if let session = links.connections[connection].session {
-            links.sessions[session].heardAt = platform.now
             links.sessions[session].receivedByteCount += UInt64(completion.count)
         }
+        links.connections[connection].heardAt = platform.now
         takeFrames(connection)
     }
 
@@ -196,6 +210,10 @@ extension Engine where P: ~Copyable {
         do throws(LinkEnd) {
             while !links.connections[connection].isEnding {
                 guard let header = try nextFrame(connection) else { break }
+                guard canAnswer(connection) else {
+                    links.connections[connection].isPaused = true
+                    return
+                }
                 guard try handle(header, connection) else {
                     links.connections[connection].isPaused = true
                     return
@@ -208,6 +226,16 @@ extension Engine where P: ~Copyable {
             return endConnection(connection, error)
         }
         receiveFrames(connection)
+    }
+
+    /// Whether there is room for the answer to a frame, on whichever connection of the session it goes.
+    private func canAnswer(_ connection: Int) -> Bool {
+        guard let session = links.connections[connection].session, !links.connections[connection].isInitiator else {
+            return true
+        }
+        if let control = links.sessions[session].control, !hasRoomForFrame(control) { return false }
+        if let data = links.sessions[session].data, !hasRoomForFrame(data) { return false }
+        return true
     }
 
     private mutating func nextFrame(_ connection: Int) throws(LinkEnd) -> FrameHeader? {
@@ -263,13 +291,13 @@ extension Engine where P: ~Copyable {
         case .pairOpen where !isInitiator:
             openReplica(try decode(PairOpening.self, header, connection), header, session)
         case .pairOpenReply where isInitiator:
-            _ = try decode(PairOpening.self, header, connection)
-            targetOpened(header, session)
+            targetOpened(try decode(PairOpening.self, header, connection), header, session)
         case .pairClose where !isInitiator:
             closeReplica(header, session)
         case .record where !isInitiator:
             return try recordReceived(header, connection, session)
         case .ack where isInitiator:
+            if let data = links.sessions[session].data { links.connections[data].heardAt = platform.now }
             try requestAnswered(header, session)
         case .readReply where isInitiator:
             try readAnswered(header, connection, session)
@@ -301,9 +329,14 @@ extension Engine where P: ~Copyable {
 
     /// Whoever waits for a buffer or a place may try again.
     mutating func retryLinks() {
+        var blockedReplicas: UInt32 = 0
         for _ in 0..<links.waitingServes.count {
             guard let serve = links.waitingServes.popFirst() else { break }
-            if !submitServe(serve) { links.waitingServes.append(serve) }
+            let bit: UInt32 = 1 << UInt32(links.serves[serve].replica)
+            if blockedReplicas & bit != 0 || !submitServe(serve) {
+                blockedReplicas |= bit
+                links.waitingServes.append(serve)
+            }
         }
         for connection in 0..<Links.connectionLimit where links.connections[connection].isPaused {
             takeFrames(connection)

@@ -11,6 +11,7 @@ extension Engine where P: ~Copyable {
         if links.host == PairID(high: 0, low: 0) {
             links.host = PairID(high: platform.random(), low: platform.random())
         }
+        links.isInUse = true
         switch command {
         case .addPeer(let spec, let answer): answer(addPeer(spec))
         case .removePeer(let id, let answer): answer(removePeer(id))
@@ -156,7 +157,6 @@ extension Engine where P: ~Copyable {
         links.sessions[session].id = PairID(high: platform.random(), low: platform.random())
         links.sessions[session].terms = nil
         links.sessions[session].startedAt = platform.now
-        links.sessions[session].heardAt = platform.now
         links.sessions[session].stage = .connecting
         if !openConnection(session, .control) { links.sessions[session].stage = .down }
     }
@@ -214,7 +214,7 @@ extension Engine where P: ~Copyable {
     }
 
     func ownHello(_ lane: Lane, session: PairID) -> Hello {
-        let features: WireFeatures = [.lz4, .digests]
+        let features: WireFeatures = [.digests]
         return Hello(lane: lane, features: features, session: session, host: links.host)
     }
 
@@ -227,16 +227,16 @@ extension Engine where P: ~Copyable {
 
     /// The first frame of a connection that a peer has made.
     mutating func greeted(_ connection: Int, _ hello: Hello) throws(LinkEnd) {
-        let session = try findSession(for: hello)
         links.connections[connection].lane = hello.lane
         let terms = try negotiated(hello, connection)
+        let session = try findSession(for: hello)
         guard (hello.lane == .control ? links.sessions[session].control : links.sessions[session].data) == nil else {
             throw LinkEnd(.badOrder, "the session has a \(hello.lane) connection")
         }
         links.connections[connection].session = session
         links.connections[connection].stage = .open
         setConnection(connection, session, hello.lane)
-        links.sessions[session].heardAt = platform.now
+        links.connections[connection].heardAt = platform.now
         links.sessions[session].terms = terms
         links.connections[connection].reader = FrameReader(context: WireContext(lane: hello.lane, terms: terms))
         sendHello(.helloReply, connection, hello.session)
@@ -301,7 +301,7 @@ extension Engine where P: ~Copyable {
         }
         links.connections[connection].stage = .open
         links.connections[connection].reader = FrameReader(context: WireContext(lane: lane, terms: terms))
-        links.sessions[session].heardAt = platform.now
+        links.connections[connection].heardAt = platform.now
         links.sessions[session].terms = terms
         links.sessions[session].host = hello.host
         if lane == .control {
@@ -395,6 +395,7 @@ extension Engine where P: ~Copyable {
     // MARK: - Time
 
     mutating func tickLinks() {
+        tickMessages()
         for session in 0..<Links.sessionLimit {
             switch links.sessions[session].stage {
             case .free, .ending: continue
@@ -422,18 +423,36 @@ extension Engine where P: ~Copyable {
 
     private mutating func keepAlive(_ session: Int) {
         let settings = links.sessions[session].peer.map { links.peers[$0].settings } ?? LinkSettings()
-        if platform.now.nanoseconds(since: links.sessions[session].heardAt) > settings.silenceNanoseconds {
-            let seconds = settings.silenceNanoseconds / 1_000_000_000
-            return endSession(session, LinkEnd(.silent, "the peer was silent for more than \(seconds) s"))
+        let limit = settings.silenceNanoseconds
+        for connection in [links.sessions[session].control, links.sessions[session].data] {
+            guard let connection, !links.connections[connection].isPaused else { continue }
+            guard platform.now.nanoseconds(since: links.connections[connection].heardAt) > limit else { continue }
+            let lane = links.connections[connection].lane
+            let words = "nothing was heard on the \(lane) connection for more than \(limit / 1_000_000_000) s"
+            return endSession(session, LinkEnd(.silent, words))
         }
         guard let peer = links.sessions[session].peer else { return }
+        if isRecordOverdue(peer, limit) {
+            return endSession(session, LinkEnd(.silent, "the peer did not keep a record in time"))
+        }
         ping(session)
         openTargets(of: peer)
     }
 
+    private func isRecordOverdue(_ peer: Int, _ limit: UInt64) -> Bool {
+        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].peer == peer {
+            guard links.targets[target].isRecordAwaited || links.targets[target].stage == .recording else { continue }
+            if platform.now.nanoseconds(since: links.targets[target].recordSentAt) > limit { return true }
+        }
+        return false
+    }
+
+    /// Asks on both connections whether the peer is there.
     private mutating func ping(_ session: Int) {
-        guard let control = links.sessions[session].control else { return }
-        send(.ping, Ping(askedClock: platform.now.nanoseconds), on: control, tag: 0)
+        for connection in [links.sessions[session].control, links.sessions[session].data] {
+            guard let connection, hasRoomForFrame(connection) else { continue }
+            send(.ping, Ping(askedClock: platform.now.nanoseconds), on: connection)
+        }
     }
 
     // MARK: - Stopping

@@ -6,6 +6,8 @@ internal import RepldWire
 extension Engine where P: ~Copyable {
     /// How many messages of peers the control plane may owe an answer to.
     private static var owedLimit: Int { 64 }
+    /// How long a peer's control plane may take to answer.
+    private static var patienceNanoseconds: UInt64 { 60_000_000_000 }
 
     mutating func sendMessage(
         _ id: PeerID,
@@ -25,7 +27,8 @@ extension Engine where P: ~Copyable {
         }
         let tag = links.nextMessageTag
         links.nextMessageTag += 1
-        links.askers.append(Links.MessageAsker(tag: tag, session: session, answer: answer))
+        let deadline = platform.now.advanced(byNanoseconds: Self.patienceNanoseconds)
+        links.askers.append(Links.MessageAsker(tag: tag, session: session, deadline: deadline, answer: answer))
         send(.message, bytes: bytes, on: control, tag: tag)
     }
 
@@ -42,8 +45,16 @@ extension Engine where P: ~Copyable {
         for asker in asked { asker.answer(.failure(.noAnswer)) }
     }
 
+    /// Gives up what was not answered in time.
+    mutating func tickMessages() {
+        let now = platform.now
+        let late = links.askers.filter { $0.deadline < now }
+        links.askers.removeAll { $0.deadline < now }
+        for asker in late { asker.answer(.failure(.noAnswer)) }
+    }
+
     mutating func messageReceived(_ header: FrameHeader, _ connection: Int, _ session: Int) {
-        guard links.owedAnswers.count < Self.owedLimit else {
+        guard links.owedAnswers.count(where: { $0.session == session }) < Self.owedLimit else {
             return endSession(session, LinkEnd(.noResources, "the peer asks more than is answered"))
         }
         let token = links.nextMessageTag
@@ -56,9 +67,9 @@ extension Engine where P: ~Copyable {
     mutating func replyToMessage(_ token: UInt64, _ bytes: [UInt8]) {
         guard let place = links.owedAnswers.firstIndex(where: { $0.token == token }) else { return }
         let owed = links.owedAnswers.remove(at: place)
-        guard bytes.count <= PeerMessage.byteCountMaximum, let control = links.sessions[owed.session].control else {
-            return
-        }
-        send(.messageReply, bytes: bytes, on: control, tag: owed.tag)
+        guard let control = links.sessions[owed.session].control else { return }
+        // Whoever asked is not left without an end.
+        let answer = bytes.count <= PeerMessage.byteCountMaximum ? bytes : []
+        send(.messageReply, bytes: answer, on: control, tag: owed.tag)
     }
 }

@@ -58,17 +58,21 @@ extension Engine where P: ~Copyable {
                 blockByteCount: volumes[links.targets[target].volume].geometry.logicalBlockByteCount,
                 granuleShift: record.granuleShift
             )
-            send(.pairOpen, opening, on: control, stream: links.targets[target].stream)
+            links.targets[target].openTag = links.nextMessageTag
+            links.nextMessageTag += 1
+            let tag = links.targets[target].openTag
+            send(.pairOpen, opening, on: control, stream: links.targets[target].stream, tag: tag)
         }
     }
 
     /// The peer has answered whether it opens a pair.
-    mutating func targetOpened(_ header: FrameHeader, _ session: Int) {
-        guard let target = target(ofStream: header.stream, session), links.targets[target].stage == .opening else {
-            return
-        }
+    mutating func targetOpened(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) {
+        guard let target = target(ofStream: header.stream, session), links.targets[target].stage == .opening,
+            links.targets[target].openTag == header.tag
+        else { return }
         switch OpenStatus(rawValue: header.detail) {
         case .opened:
+            meetHistory(of: opening.record, target)
             links.targets[target].stage = .recording
             links.targets[target].reason = ""
             sendRecord(target)
@@ -79,6 +83,15 @@ extension Engine where P: ~Copyable {
         case .damaged: refuseOpening(target, "the peer cannot read or write what it keeps of this pair")
         case .noResources, nil: refuseOpening(target, "the peer has no room for this pair")
         }
+    }
+
+    /// What the peer knows of this pair has to be what it was told by this side.
+    private mutating func meetHistory(of peer: SideRecord, _ target: Int) {
+        let own = links.targets[target].record?.sequence ?? 0
+        guard peer.meeting == 0 || peer.meeting > own else { return }
+        let volume = links.targets[target].volume
+        volumes[volume].machine.forgetTarget(pair: links.targets[target].index, isConflict: peer.meeting > own)
+        carryOut(volume)
     }
 
     private mutating func refuseOpening(_ target: Int, _ words: String) {
@@ -106,13 +119,14 @@ extension Engine where P: ~Copyable {
             volumes[volume].machine.recordWritten(pair: index, nil)
         }
         carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     /// Whatever the peer has not answered has failed.
     mutating func failRequests(of target: Int) {
         while links.targets[target].waiting.popFirst() != nil {}
         links.targets[target].backlog.removeAll()
-        links.targets[target].isDraining = false
+        backlogReleased(target)
         guard links.targets[target].activeCount > 0 else { return }
         for slot in 0..<links.targets[target].requests.count where links.targets[target].requests[slot].isActive {
             links.targets[target].requests[slot].openPieces = 0
@@ -142,6 +156,7 @@ extension Engine where P: ~Copyable {
         let session = links.peers[links.targets[target].peer].session
         guard let record = links.targets[target].record, let control = links.sessions[session].control else { return }
         links.targets[target].recordTag += 1
+        links.targets[target].recordSentAt = platform.now
         var bytes = [UInt8](repeating: 0, count: PairRecord.blockByteCount)
         var span = bytes.mutableSpan
         var raw = unsafe span.mutableBytes
@@ -155,10 +170,13 @@ extension Engine where P: ~Copyable {
 
     private mutating func recordAnswered(_ header: FrameHeader, _ target: Int) throws(LinkEnd) {
         guard header.tag == links.targets[target].recordTag | Self.recordBit else { return }
-        guard header.detail == AckStatus.done.rawValue else {
-            throw LinkEnd(.internalError, "the peer cannot keep the record of a pair")
-        }
         let isOpening = links.targets[target].stage == .recording
+        guard isOpening || links.targets[target].stage == .up else { return }
+        guard header.detail == AckStatus.done.rawValue else {
+            guard isOpening else { throw LinkEnd(.internalError, "the peer cannot keep the record of a pair") }
+            // The other pairs of the session go on.
+            return closeTarget(target, "the peer cannot keep the record of this pair")
+        }
         let volume = links.targets[target].volume
         let index = links.targets[target].index
         links.targets[target].stage = .up
@@ -169,6 +187,7 @@ extension Engine where P: ~Copyable {
         if isOpening { volumes[volume].machine.linkRestored(pair: index) }
         isOrderStale = true
         carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
     // MARK: - Requests
@@ -215,22 +234,34 @@ extension Engine where P: ~Copyable {
     /// Sends what waits for all targets of a session, one after the other.
     mutating func pumpTargets(of session: Int) {
         guard let peer = links.sessions[session].peer else { return }
-        for target in 0..<Links.targetLimit where links.targets[target].isInUse {
-            if links.targets[target].peer == peer, !links.targets[target].waiting.isEmpty { pumpTarget(target) }
+        var hasSent = true
+        while hasSent {
+            hasSent = false
+            for step in 0..<Links.targetLimit {
+                let target = (links.sessions[session].nextTarget + step) % Links.targetLimit
+                guard links.targets[target].isInUse, links.targets[target].peer == peer else { continue }
+                guard sendNext(target, session) else { continue }
+                links.sessions[session].nextTarget = (target + 1) % Links.targetLimit
+                hasSent = true
+                break
+            }
         }
     }
 
-    mutating func pumpTarget(_ target: Int) {
-        let session = links.peers[links.targets[target].peer].session
-        while !links.targets[target].waiting.isEmpty {
-            let number = Int(links.targets[target].waiting[0])
-            guard let request = links.targets[target].request(number) else {
-                invariantFailed("a request waits as long as it is active")
-            }
-            guard sendPiece(request, number, target, session) else { return }
-            if links.targets[target].request(number)?.isSent ?? true { _ = links.targets[target].waiting.popFirst() }
+    /// Sends one piece of what waits for a target; false when nothing does, or there is no room.
+    private mutating func sendNext(_ target: Int, _ session: Int) -> Bool {
+        guard !links.targets[target].waiting.isEmpty else { return false }
+        let number = Int(links.targets[target].waiting[0])
+        guard let request = links.targets[target].request(number) else {
+            invariantFailed("a request waits as long as it is active")
         }
+        guard sendPiece(request, number, target, session) else { return false }
+        if links.targets[target].request(number)?.isSent ?? true { _ = links.targets[target].waiting.popFirst() }
+        return true
     }
+
+    /// Sends what waits for a target, and for the others of its session.
+    mutating func pumpTarget(_ target: Int) { pumpTargets(of: links.peers[links.targets[target].peer].session) }
 
     /// Sends the next piece of a request; false when there is no room for it now.
     private mutating func sendPiece(_ request: RemoteRequest, _ number: Int, _ target: Int, _ session: Int) -> Bool {
@@ -243,12 +274,15 @@ extension Engine where P: ~Copyable {
         guard links.sessions[session].requestCount < Int(terms.limits.requestCount) else { return false }
         let window = Int(terms.limits.windowByteCount)
         guard links.sessions[session].requestByteCount + byteCount <= window else { return false }
-        let isControl = request.kind == .read || request.kind == .digest
+        let hasBacklog = links.targets[target].isAsynchronous || !links.targets[target].backlog.isEmpty
+        let isOrdered = request.isBehindWrites && hasBacklog
+        let isControl = (request.kind == .read || request.kind == .digest) && !isOrdered
         guard let connection = isControl ? links.sessions[session].control : links.sessions[session].data,
             hasRoomForFrame(connection)
         else { return false }
         var header = frameHeader(of: request, length: length, stream: links.targets[target].stream)
         header.tag = UInt64(request.slot.generation) << 32 | piece << 24 | UInt64(number)
+        if isOrdered { header.epoch = volumes[links.targets[target].volume].epoch }
         var frame = OutgoingFrame(header: header)
         if request.kind == .write {
             frame.header.payloadByteCount = UInt32(length)

@@ -33,6 +33,7 @@ extension Engine where P: ~Copyable {
         links.replicas[place].metadataOffset = spec.metadataOffset
         links.replicas[place].block = AlignedBlock(isInUse: true)
         links.replicas[place].record = spec.record
+        links.replicas[place].nextBlock = spec.recordBlock ^ 1
         volumes[volume].isReplica = true
         return .success(())
     }
@@ -67,6 +68,10 @@ extension Engine where P: ~Copyable {
         guard let control = links.sessions[session].control else { return }
         var answer = opening
         answer.record.role = .target
+        answer.record.meeting = 0
+        if let place = replicaIndex(opening.record.pair) {
+            answer.record.meeting = links.replicas[place].record?.sequence ?? 0
+        }
         send(.pairOpenReply, answer, on: control, stream: header.stream, tag: header.tag, detail: status.rawValue)
     }
 
@@ -82,7 +87,7 @@ extension Engine where P: ~Copyable {
         }
         // What came over an earlier session must not be applied behind what comes over this one.
         guard links.replicas[place].isIdle else { return .alreadyOpen }
-        for other in 0..<Links.replicaLimit where links.replicas[other].session == session {
+        for other in 0..<Links.replicaLimit where other != place && links.replicas[other].session == session {
             if links.replicas[other].stream == header.stream { return .noResources }
         }
         links.replicas[place].session = session
@@ -111,15 +116,13 @@ extension Engine where P: ~Copyable {
             return true
         }
         guard links.replicas[place].writing == nil else { return false }
-        var record: PairRecord
+        let record: PairRecord
         do throws(PairRecordDamage) {
             record = unsafe try PairRecord.decode(RawSpan(_unsafeBytes: payload(of: header, connection)))
         } catch {
             throw LinkEnd(.badFrame, "a bad record: \(error.words)")
         }
         guard record.pair == links.replicas[place].pair else { throw LinkEnd(.badOrder, "the record of another pair") }
-        // The blocks alternate by this side's own count.
-        record.sequence = (links.replicas[place].record?.sequence ?? 0) + 1
         links.replicas[place].writing = record
         links.replicas[place].writingSession = session
         links.replicas[place].writingTag = header.tag
@@ -129,7 +132,7 @@ extension Engine where P: ~Copyable {
         record.encode(into: &span)
         unsafe platform.write(
             metadata,
-            at: links.replicas[place].metadataOffset + record.areaOffset,
+            at: links.replicas[place].metadataOffset + UInt64(links.replicas[place].nextBlock * PairRecord.blockByteCount),
             from: UnsafeRawBufferPointer(block),
             isDurable: true,
             token: Token(
@@ -144,7 +147,10 @@ extension Engine where P: ~Copyable {
     mutating func replicaRecordWritten(_ place: Int, _ failure: IOFailure?) {
         guard let record = links.replicas[place].writing else { invariantFailed("a record was on its way") }
         links.replicas[place].writing = nil
-        if failure == nil { links.replicas[place].record = record }
+        if failure == nil {
+            links.replicas[place].record = record
+            links.replicas[place].nextBlock ^= 1
+        }
         if let session = links.replicas[place].writingSession, links.replicas[place].session == session,
             let control = links.sessions[session].control
         {
@@ -173,13 +179,21 @@ extension Engine where P: ~Copyable {
         let volume = links.replicas[place].volume
         let extent = Extent(offset: header.offset, length: UInt64(header.length))
         let block = UInt64(volumes[volume].geometry.logicalBlockByteCount)
-        guard extent.end <= volumes[volume].machine.byteCount, extent.isAligned(to: block) else {
+        let longest = min(Int(links.sessions[session].terms?.limits.pieceByteCount ?? 0), pool.largestByteCount)
+        let needsBuffer = header.kind == .write || header.kind == .read || header.kind == .digestRequest
+        let isShort = !needsBuffer || Int(header.length) <= longest
+        guard isShort, extent.end <= volumes[volume].machine.byteCount, extent.isAligned(to: block) else {
             acknowledge(header, .outOfRange, session)
             return true
         }
         guard !links.serves.isFull else { return false }
-        if header.epoch != 0, header.epoch != links.replicas[place].epoch {
-            return beginEpoch(header, place, session)
+        if header.epoch != 0 {
+            switch header.kind {
+            case .write, .zero, .discard:
+                if header.epoch != links.replicas[place].epoch { return beginEpoch(header, place, session) }
+            default:
+                guard links.replicas[place].writeCount == 0 else { return false }
+            }
         }
         var request = PeerRequest.blank
         request.kind = header.kind
@@ -201,8 +215,13 @@ extension Engine where P: ~Copyable {
         guard let serve = links.serves.take(request) else { invariantFailed("there is a place") }
         links.replicas[place].requestCount += 1
         if links.serves[serve].isWrite { links.replicas[place].writeCount += 1 }
-        if !submitServe(serve) { links.waitingServes.append(serve) }
+        submitInOrder(serve)
         return true
+    }
+
+    /// Hands a request to its volume behind all that wait already: overlapping ones keep their order.
+    private mutating func submitInOrder(_ serve: SlotID) {
+        if !links.waitingServes.isEmpty || !submitServe(serve) { links.waitingServes.append(serve) }
     }
 
     /// The first write of an epoch has come: it waits until all of the one before is on stable storage.
@@ -223,7 +242,7 @@ extension Engine where P: ~Copyable {
         guard let serve = links.serves.take(request) else { return false }
         links.replicas[place].requestCount += 1
         links.replicas[place].isEndingEpoch = true
-        if !submitServe(serve) { links.waitingServes.append(serve) }
+        submitInOrder(serve)
         return false
     }
 
@@ -248,7 +267,7 @@ extension Engine where P: ~Copyable {
         _ request: inout PeerRequest
     ) throws(LinkEnd) -> Bool {
         guard !header.flags.contains(.compressed) else { throw LinkEnd(.badOrder, "compressed data was not agreed on") }
-        guard let buffer = takeHostBuffer(byteCount: Int(header.length)) else { return false }
+        guard let buffer = pool.take(byteCount: Int(header.length)) else { return false }
         let room = unsafe bytes(buffer, Int(header.length))
         if header.flags.contains(.zeroes) {
             unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
@@ -264,7 +283,7 @@ extension Engine where P: ~Copyable {
         let volume = links.replicas[links.serves[serve].replica].volume
         let kind = links.serves[serve].kind
         if kind == .read || kind == .digestRequest, links.serves[serve].buffer == .none {
-            guard let buffer = takeHostBuffer(byteCount: Int(links.serves[serve].extent.length)) else { return false }
+            guard let buffer = pool.take(byteCount: Int(links.serves[serve].extent.length)) else { return false }
             links.serves[serve].buffer = buffer
         }
         let operation: HostOperation =

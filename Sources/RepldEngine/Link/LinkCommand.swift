@@ -73,6 +73,8 @@ package struct ReplicaSpec<P: Platform & ~Copyable>: Sendable {
     package var metadataOffset: UInt64
     /// What that area said when it was opened; `nil` while the peer has told nothing.
     package var record: PairRecord?
+    /// The block of the area that has it, 0 or 1.
+    package var recordBlock = 1
 
     package init(
         volume: VolumeID,

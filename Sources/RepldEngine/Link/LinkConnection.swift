@@ -20,6 +20,8 @@ struct LinkConnection: ~Copyable {
     var lane = Lane.control
     var isInitiator = false
     var startedAt = Instant(nanoseconds: 0)
+    /// When something came last; on a data connection also an answer to what was sent there.
+    var heardAt = Instant(nanoseconds: 0)
 
     var memory = LinkMemory(isInUse: false)
     var reader = FrameReader(context: WireContext(lane: .control))

@@ -39,8 +39,11 @@ struct Links: ~Copyable {
     static var listenerLimit: Int { 4 }
     /// Requests of all peers that are being served.
     static var serveLimit: Int { 2048 }
-    /// Frames that may wait for one connection: all answers that a peer may wait for, and control.
-    static var frameLimit: Int { 2304 }
+    /// Frames that may wait for one connection: those behind which nothing more is taken, the answers to all that is being served,
+    /// and what is sent without being asked.
+    static var frameLimit: Int { queuedFrameLimit + serveLimit + 256 }
+    /// As long as so many wait, nothing more is taken from the peer, and no request is sent.
+    static var queuedFrameLimit: Int { 1024 }
     /// Payloads up to this length are copied behind their headers, longer ones are sent from where they are.
     static var copiedByteLimit: Int { 16 << 10 }
     /// How long a connection may take to greet.
@@ -70,10 +73,13 @@ struct Links: ~Copyable {
     /// Names this daemon to its peers.
     var host: PairID
     var isStopping = false
+    /// There are peers, or may be.
+    var isInUse = false
 
     struct MessageAsker {
         var tag: UInt64
         var session: Int
+        var deadline: Instant
         var answer: @Sendable (Result<[UInt8], MessageFailure>) -> Void
     }
 
@@ -137,8 +143,9 @@ struct LinkSession: ~Copyable {
     var terms: WireTerms?
     var control: Int?
     var data: Int?
-    var heardAt = Instant(nanoseconds: 0)
     var startedAt = Instant(nanoseconds: 0)
+    /// The target that is served next.
+    var nextTarget = 0
     /// Requests that the peer has not answered, and the bytes of data that they carry.
     var requestCount = 0
     var requestByteCount = 0

@@ -36,6 +36,7 @@ struct RemoteTarget: ~Copyable {
     var isRecordAwaited = false
     /// Counts the records that were sent: the answer to an older one means nothing.
     var recordTag: UInt64 = 0
+    var recordSentAt = Instant(nanoseconds: 0)
     var requests: FixedArray<RemoteRequest>
     /// Requests of which not all pieces have been sent, by slot, in the order of coming; those of the backlog are numbered
     /// from `Backlog.firstNumber` on.
@@ -47,10 +48,10 @@ struct RemoteTarget: ~Copyable {
     var isAsynchronous = false
     /// How old what the peer lacks may become, in nanoseconds; 0 for no limit.
     var recoveryPointNanoseconds: UInt64 = 0
-    /// The machine waits until nothing is on its way any more.
-    var isDraining = false
     /// Requests that have ended, on their way to the machine.
     var ended: BoundedQueue<RemoteOutcome>
+    /// Counts the openings that were asked for: the answer to an earlier one means nothing.
+    var openTag: UInt64 = 0
     /// Why the peer does not open the pair; empty when it was never asked.
     var reason = ""
 
@@ -122,6 +123,9 @@ struct RemoteRequest: BitwiseCopyable {
 
     /// A request has at most so many pieces: the largest buffer in the smallest pieces that this side agrees to.
     static var pieceLimit: UInt64 { 64 }
+
+    /// It does not write, and is about what all writes before it have come to.
+    var isBehindWrites: Bool { kind == .flush || kind == .read || kind == .digest }
 
     /// Data that travels, and so counts against the window.
     var carriesData: Bool { kind == .read || kind == .write }

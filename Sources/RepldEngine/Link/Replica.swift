@@ -12,8 +12,10 @@ struct Replica: ~Copyable {
     var metadata: ElementID?
     var metadataOffset: UInt64 = 0
     var block = AlignedBlock(isInUse: false)
-    /// The last record that the peer told of and that is on stable storage here; its sequence is this side's.
+    /// The last record that the peer told of and that is on stable storage here.
     var record: PairRecord?
+    /// The block of the area that the next one is written to: the blocks alternate, whatever the source's sequence does.
+    var nextBlock = 0
     /// The record that is being written, its session, and what it is answered under.
     var writing: PairRecord?
     var writingSession: Int?
