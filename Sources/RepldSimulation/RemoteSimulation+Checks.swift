@@ -81,7 +81,7 @@ extension RemoteSimulation {
     func checkImage() throws(SimulationFailure) {
         guard source.isUp, let facts = source.engine?.facts(of: Self.pair) else { return }
         guard facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
-        coverage[.imagesChecked] += 1
+        coverage[facts.copyState == .synchronized ? .imagesChecked : .formerImagesChecked] += 1
         let values = (0..<targetDisk.sectorCount).map { word(targetDisk, $0) }
         if let flaw = (formerOrder ?? order).flaw(in: values) {
             throw failure("the target is no image of the past in \(facts.copyState.name): \(flaw)")
@@ -113,6 +113,30 @@ extension RemoteSimulation {
                 throw failure("\(event) sector \(sector) differs in \(state?.name ?? "no state"), and no dirty bit says so")
             }
         }
+    }
+
+    /// For a while nothing goes wrong: the pair gets to Synchronized, with hosts at work, and the next storm finds it there.
+    func calm() throws(SimulationFailure) {
+        note("calm")
+        replication.healNetwork()
+        if !target.isUp { try startTarget() }
+        if !source.isUp { try startSource(isNew: false) }
+        let end = replication.world.now + 60_000_000_000
+        var nextTry = replication.world.now
+        while state != .synchronized, replication.world.now < end {
+            if replication.world.now >= nextTry {
+                nextTry = replication.world.now + 10_000_000_000
+                for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
+            }
+            if random.chance(oneIn: 8) { submit() }
+            try turn()
+        }
+        for _ in 0..<random.below(100) {
+            if random.chance(oneIn: 2) { submit() }
+            try turn()
+        }
+        if state == .synchronized { coverage[.synchronizations] += 1 }
+        replication.faults = options.network
     }
 
     /// The world heals, and the pair becomes Synchronized and equal.

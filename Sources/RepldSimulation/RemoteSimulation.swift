@@ -80,7 +80,7 @@ package final class RemoteSimulation {
         try startTarget()
         try startSource(isNew: true)
         try operate(.activate)
-        replication.faults = options.network
+        if random.chance(oneIn: 8) { replication.faults = options.network } else { try calm() }
         while step < options.stepCount {
             step += 1
             try takeStep()
@@ -94,8 +94,9 @@ package final class RemoteSimulation {
         if random.chance(oneIn: options.restartOneIn) { return try restartOne() }
         if random.chance(oneIn: options.operatorOneIn) { return try operateAtRandom() }
         if random.chance(oneIn: options.restOneIn) { return try rest() }
-        if random.chance(oneIn: 3) { submit() }
-        for _ in 0...random.below(4) { try turn() }
+        if random.chance(oneIn: options.calmOneIn) { return try calm() }
+        if random.chance(oneIn: 2) { submit() }
+        for _ in 0...random.below(6) { try turn() }
     }
 
     /// One turn of one engine, with every check that holds at all times.
@@ -108,7 +109,7 @@ package final class RemoteSimulation {
 
     // MARK: - Hosts
 
-    private func submit() {
+    func submit() {
         guard source.isUp, waiting.count < options.depth else { return }
         let count = sourceDisk.sectorCount
         let length = random.chance(oneIn: 8) ? Int(1 + random.below(64)) : Int(1 + random.below(8))
@@ -287,6 +288,7 @@ struct RemoteOptions {
     var restartOneIn: UInt64
     var operatorOneIn: UInt64
     var restOneIn: UInt64
+    var calmOneIn: UInt64
     var network: NetworkFaults
 
     init(seed: UInt64) {
@@ -304,13 +306,14 @@ struct RemoteOptions {
         )
         isAsynchronous = random.chance(oneIn: 2)
         recoveryPointNanoseconds = pick([0, 2_000_000_000])
-        stepCount = pick([200, 500])
+        stepCount = pick([300, 800])
         depth = pick([1, 4, 16])
         sourceCrashOneIn = pick([0, 100, 300])
         targetCrashOneIn = pick([0, 100, 300])
         restartOneIn = pick([0, 200])
         operatorOneIn = pick([0, 40])
         restOneIn = pick([30, 100])
+        calmOneIn = pick([40, 120])
         network = NetworkFaults(seed: seed)
     }
 
