@@ -18,6 +18,7 @@ struct ControlRoutes {
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
+        addPeers(to: router)
         addChanges(to: router)
         addJobs(to: router)
         addVerify(to: router)
