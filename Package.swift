@@ -80,7 +80,7 @@ let package = Package(
             swiftSettings: library
         ),
 
-        // What replctl reads without the daemon.
+        // What replctl does without the daemon.
         .target(
             name: "RepldInspection",
             dependencies: ["RepldCore", "RepldFormat", "RepldPair", "CRepldLinux"],
