@@ -45,7 +45,7 @@ package struct PeerEntry: Codable, Hashable, Sendable {
     package var opening: PeerOpening {
         var settings = LinkSettings()
         settings.compression = compression.mode
-        let security = keyFile.map { PeerSecurity.key(path: $0) } ?? .plaintext
+        let security = keyFile.map { PeerOpening.Security.key(path: $0) } ?? .plaintext
         return PeerOpening(id: id, name: name, host: host, port: port, security: security, settings: settings)
     }
 

@@ -104,6 +104,7 @@ extension ReplicationService {
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")
         }
         do {
+            try checkPeerStays(of: entry)
             try registry.commit { content in
                 content.pairs.append(entry)
                 // From here on the volume has a size of its own, whatever becomes of its element.

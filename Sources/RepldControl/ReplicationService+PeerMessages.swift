@@ -63,9 +63,16 @@ extension ReplicationService {
     /// An operation that was asked of the replica's host.
     private func operate(_ message: OperateMessage, from host: PairID) async throws(ControlError) -> MethodReply {
         let entry = try sharedPair(message.pair, with: host)
-        let peer = entry.remote?.peer ?? ""
-        let caller = Caller(name: "\(message.by) at peer \(peer)")
-        return try await setReplicationRelationship(pair: entry.name, message.request, for: caller)
+        // The role was asked for where the operation was.
+        let principal = Principal(.somebodyAtPeer(message.by, peer: entry.remote?.peer ?? ""), role: .operator)
+        let result: Result<MethodReply, ControlError> = await Principal.$current.withValue(principal) {
+            do throws(ControlError) {
+                return .success(try await setReplicationRelationship(pair: entry.name, message.request))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
     }
 
     private func wait(_ message: AwaitMessage, from host: PairID) async throws(ControlError) -> MethodReply {

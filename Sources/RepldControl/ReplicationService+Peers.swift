@@ -58,14 +58,7 @@ extension ReplicationService {
         try begin("remove", on: subject)
         defer { end(on: subject) }
         let entry = try peerEntry(named: name)
-        let users = pairNames(of: entry)
-        if let first = users.first {
-            throw ControlError(
-                .peerInUse,
-                "peer '\(name)' has the other element of \(users.map { "'\($0)'" }.joined(separator: ", "))",
-                suggestion: "detach first: 'replctl set \(first) Detach'"
-            )
-        }
+        try checkIsUnused(entry)
         if peerFailures[entry.number] == nil {
             do {
                 try await plane.removePeer(entry.id)
@@ -73,6 +66,13 @@ extension ReplicationService {
                 throw Self.controlError(error, "cannot remove peer '\(name)'")
             }
             peerFailures[entry.number] = "it is being removed"
+        }
+        do {
+            // A pair may have been made meanwhile.
+            try checkIsUnused(entry)
+        } catch {
+            await open(entry)
+            throw error
         }
         try registry.commit { $0.peers.removeAll { $0.number == entry.number } }
         peerFailures[entry.number] = nil
@@ -167,6 +167,16 @@ extension ReplicationService {
         }
         if found.isConnected { return (true, nil) }
         return (false, found.reason.isEmpty ? "no attempt has been made yet" : found.reason)
+    }
+
+    private func checkIsUnused(_ entry: PeerEntry) throws(ControlError) {
+        let users = pairNames(of: entry)
+        guard let first = users.first else { return }
+        throw ControlError(
+            .peerInUse,
+            "peer '\(entry.name)' has the other element of \(users.map { "'\($0)'" }.joined(separator: ", "))",
+            suggestion: "detach first: 'replctl set \(first) Detach'"
+        )
     }
 
     /// The pairs whose other element is at a peer.

@@ -133,6 +133,12 @@ extension ReplicationService {
         }
     }
 
+    /// Before a pair is remembered: its peer may have been forgotten while the pair was made.
+    func checkPeerStays(of entry: PairEntry) throws(ControlError) {
+        guard let remote = entry.remote, registry.content.peer(named: remote.peer) == nil else { return }
+        throw ControlError(.peerNotFound, "peer '\(remote.peer)' was removed meanwhile")
+    }
+
     /// Before a pair is ended: its peer should hear of it.
     func checkPeerListens(_ entry: PairEntry, _ operation: ReplicationOperation, isForced: Bool)
         async throws(ControlError)

@@ -24,7 +24,7 @@ extension ReplicationService {
         }
         // So that operations that are asked for here find the way to the source.
         if registry.content.peer(ofHost: message.host) == nil { await identifyPeers() }
-        let subjects = ["volume \(message.volume)", "pair \(message.name)"]
+        let subjects = ["volume \(message.volume)", "pair \(message.name)", "pair id \(id)"]
         var begun: [String] = []
         defer { for subject in begun { end(on: subject) } }
         for subject in subjects {
@@ -36,7 +36,7 @@ extension ReplicationService {
             throw ControlError(.volumeNotServed, "volume '\(volume.name)' is not served: \(reason)")
         }
         if let known = registry.content.replica(id) { return try await geometry(of: known, volume, message) }
-        try checkFree(volume, message)
+        try checkFree(volume, message, id)
         let geometry = try await checkFits(volume, message)
         try state.beginReplica(id)
         let entry = ReplicaEntry(
@@ -164,7 +164,11 @@ extension ReplicationService {
         return try await checkFits(volume, message, countsClients: false)
     }
 
-    private func checkFree(_ volume: VolumeEntry, _ message: AssociateMessage) throws(ControlError) {
+    private func checkFree(_ volume: VolumeEntry, _ message: AssociateMessage, _ id: PairID) throws(ControlError) {
+        // It names files here.
+        if let pair = registry.content.pair(id) {
+            throw ControlError(.elementInUse, "pair \(id) is known here as '\(pair.name)', which has its source here")
+        }
         try checkIsNoReplica(volume, "cannot become a replica")
         if let pair = registry.content.pairs(of: volume).first {
             throw ControlError(.volumeHasPairs, "volume '\(volume.name)' is the source of pair '\(pair.name)'")

@@ -1,23 +1,23 @@
 package import RepldCore
 package import RepldEngine
 
-/// How two hosts prove to each other who they are.
-package enum PeerSecurity: Hashable, Sendable {
-    /// By a key that both have, in a file of this host; what is sent is encrypted.
-    case key(path: String)
-    /// Not at all, and nothing is encrypted: for links that nobody else can reach.
-    case plaintext
-}
-
 /// A peer that the data plane is to keep in touch with.
 package struct PeerOpening: Hashable, Sendable {
+    /// How the two hosts prove to each other who they are.
+    package enum Security: Hashable, Sendable {
+        /// By a key that both have, in a file of this host; what is sent is encrypted.
+        case key(path: String)
+        /// Not at all, and nothing is encrypted: for links that nobody else can reach.
+        case plaintext
+    }
+
     package var id: PeerID
     /// The name that people know it by.
     package var name: String
     /// A name or an address, resolved anew with each attempt to connect.
     package var host: String
     package var port: UInt16
-    package var security: PeerSecurity
+    package var security: Security
     package var settings: LinkSettings
 
     package init(
@@ -25,7 +25,7 @@ package struct PeerOpening: Hashable, Sendable {
         name: String,
         host: String,
         port: UInt16,
-        security: PeerSecurity,
+        security: Security,
         settings: LinkSettings = LinkSettings()
     ) {
         self.id = id

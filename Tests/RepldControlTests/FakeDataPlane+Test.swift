@@ -21,7 +21,7 @@ extension FakeDataPlane {
 
     func mendElement(_ path: String) { state.withLock { $0.failures[path] = nil } }
 
-    /// The next operation or detach waits for `release`.
+    /// The next operation, detach or pair with a peer waits for `release`.
     func hold() { state.withLock { $0.isHolding = true } }
 
     /// Whether a call waits.

@@ -118,6 +118,7 @@ final class FakeDataPlane: DataPlane {
                 throw DataPlaneError(.refused, "refused", refusal: .tableFull("peers"))
             }
             size = geometry.byteCount
+            await waitWhileHeld()
         }
         guard size >= source else {
             let refusal = EngineRefusal.targetTooSmall(sourceByteCount: source, targetByteCount: size)

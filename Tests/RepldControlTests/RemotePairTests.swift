@@ -118,10 +118,27 @@ import Testing
             hosts.north.plane.breakElement("peer")
             let error = await refusal { try await hosts.pair() }
             #expect(error?.code == .elementUnavailable)
+            #expect(try await hosts.north.service.pairList().isEmpty)
             #expect(try await hosts.south.service.pairList().isEmpty)
             #expect(hosts.south.plane.calls.last == .removeReplica)
             hosts.north.plane.mendElement("peer")
             try await hosts.pair()
+        }
+    }
+
+    /// A peer that is removed while a pair with it is made leaves no pair without a peer.
+    @Test func aPeerThatGoesMeanwhile() async throws {
+        try await TwoHosts.run { hosts in
+            let (plane, service) = (hosts.north.plane, hosts.north.service)
+            plane.hold()
+            let request = PairCreateRequest(sourceVolume: "db1", targetPath: "repl://south/copy", name: "m1")
+            let creation = Task { await refusal { try await service.createPair(request) } }
+            while !plane.isHeld { await Task.yield() }
+            try await service.removePeer(named: "south")
+            plane.release()
+            #expect(await creation.value?.code == .peerNotFound)
+            #expect(try await service.pairList().isEmpty)
+            #expect(plane.calls.last == .detachPair)
         }
     }
 
@@ -313,21 +330,50 @@ import Testing
         }
     }
 
+    /// An id names files: one that is another pair's already must not be taken from a peer.
+    @Test func anIdThatIsAnothersHere() async throws {
+        try await TwoHosts.run { hosts in
+            let source = try hosts.south.directory.element("source")
+            let target = try hosts.south.directory.element("target")
+            _ = try await hosts.south.service.addVolume(VolumeAddRequest(name: "own", elementPath: source))
+            let request = PairCreateRequest(sourceVolume: "own", targetPath: target, name: "m2")
+            let own = try await hosts.south.service.createPair(request)
+            let before = try hosts.south.record("m2")
+            let answer = try await hosts.answer(to: PeerMessages.encode(hosts.message(try #require(PairID(own.id)))))
+            #expect(answer.refusal?.extendedStatus?.code == "element-in-use")
+            #expect(try hosts.south.record("m2") == before)
+        }
+    }
+
+    /// The same pair with two volumes at once becomes one replica.
+    @Test func anIdThatIsAskedForTwice() async throws {
+        try await TwoHosts.run { hosts in
+            let other = try hosts.south.directory.element("other")
+            _ = try await hosts.south.service.addVolume(VolumeAddRequest(name: "copy2", elementPath: other))
+            let id = PairID(high: 5, low: 6)
+            let messages = try [
+                PeerMessages.encode(hosts.message(id)),
+                PeerMessages.encode(hosts.message(id, name: "m8", volume: "copy2")),
+                PeerMessages.encode(hosts.message(id, name: "m7")),
+            ]
+            let (south, host) = (hosts.south.plane, hosts.north.plane.state.withLock { $0.host })
+            let answers = try await withThrowingTaskGroup(of: PeerAnswer.self) { group in
+                for message in messages {
+                    group.addTask { try PeerAnswer.decode(await south.hear(message, from: host).get(), of: "south") }
+                }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(answers.count(where: { $0.refusal == nil }) == 1)
+            #expect(try await hosts.south.service.pairList().count == 1)
+        }
+    }
+
     @Test func aDaemonThatIsItsOwnPeer() async throws {
         try await TwoHosts.run { hosts in
             hosts.link.replace(hosts.south.plane, by: hosts.north.plane)
             let host = hosts.north.plane.state.withLock { $0.host }
             hosts.south.plane.state.withLock { $0.host = host }
-            let message = AssociateMessage(
-                pair: PairID(high: 1, low: 2),
-                name: "m1",
-                host: host,
-                sourceVolume: "x",
-                byteCount: 4096,
-                blockByteCount: 512,
-                granuleByteCount: 65536,
-                volume: "db1"
-            )
+            let message = hosts.message(PairID(high: 1, low: 2), volume: "db1")
             let found = try await hosts.north.plane.hear(PeerMessages.encode(message), from: host).get()
             let answer = try PeerAnswer.decode(found, of: "north")
             #expect(answer.refusal?.extendedStatus?.code == "invalid-request")

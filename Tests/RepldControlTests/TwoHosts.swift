@@ -74,6 +74,20 @@ final class TwoHosts {
         return try await north.service.createPair(request)
     }
 
+    /// What `north` would ask `south`.
+    func message(_ pair: PairID, name: String = "m9", volume: String = "copy") -> AssociateMessage {
+        AssociateMessage(
+            pair: pair,
+            name: name,
+            host: north.plane.state.withLock { $0.host },
+            sourceVolume: "db1",
+            byteCount: 4096,
+            blockByteCount: 4096,
+            granuleByteCount: 65536,
+            volume: volume
+        )
+    }
+
     /// What `south` answers to a message of `north`, of whatever bytes.
     func answer(to bytes: [UInt8], from host: PairID? = nil) async throws -> PeerAnswer {
         let known = north.plane.state.withLock { $0.host }
