@@ -28,7 +28,8 @@ struct ControlRoutes {
             let text = MetricsText.render(
                 volumes: try await service.volumeList(),
                 pairs: try await service.pairList(),
-                jobs: try await service.jobList()
+                jobs: try await service.jobList(),
+                peers: try await service.peerList()
             )
             return Response(
                 status: .ok,

@@ -252,6 +252,10 @@ extension ReplicationService {
             ),
             createdAt: entry.createdAt
         )
+        if let operation = record.flatMap({ ReplicationOperation(rawValue: $0.operation) }) {
+            reply.operation = Enumerated(operation)
+            reply.requestedCopyState = Self.requestedCopyState(PairFacts(copyState: copyState, operation: operation))
+        }
         reply.role = .replica
         reply.peer = PairPeerReply(
             name: name,

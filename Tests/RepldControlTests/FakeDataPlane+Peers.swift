@@ -164,15 +164,16 @@ extension FakeDataPlane {
     }
 
     /// What the source has told of a pair whose replica is here.
-    func hearRecord(_ copyState: CopyState) {
+    func hearRecord(_ copyState: CopyState, _ operation: ReplicationOperation? = nil) {
         for replica in state.withLock({ Array($0.replicas.values) }) {
-            let record = PairRecord(
+            var record = PairRecord(
                 sequence: 1,
                 pair: replica.pair,
                 volumeByteCount: 1 << 20,
                 copyState: copyState.rawValue,
                 isClosedCleanly: false
             )
+            record.operation = operation?.rawValue ?? 0
             try? PairMetadata.begin(record, in: replica.metadata)
         }
     }
