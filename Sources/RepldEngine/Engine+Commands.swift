@@ -32,12 +32,13 @@ extension Engine where P: ~Copyable {
         case .listen(let handle, let answer):
             answer(startListening(handle) ? .success(()) : .failure(.tableFull("listeners")))
         case .changes(let id, let query, let answer): answer(changes(id, query))
-        case .link(let command): refuse(command, .stopping)
+        case .link(let command): carryOut(command)
         case .status(let answer): answer(status())
         case .stop(let answer):
             stopAnswers.append(answer)
             stage = .stoppingFrontends
             beginFrontendStop()
+            beginLinkStop()
         }
     }
 
@@ -54,16 +55,6 @@ extension Engine where P: ~Copyable {
         case .link(let command): refuse(command, refusal)
         case .status(let answer): answer(EngineStatus(volumes: [], connectionCount: 0, buffersTaken: 0))
         case .stop(let answer): answer()
-        }
-    }
-
-    func refuse(_ command: LinkCommand<P>, _ refusal: EngineRefusal) {
-        switch command {
-        case .addPeer(_, let answer), .removePeer(_, let answer), .listenToPeers(_, let answer),
-            .addReplica(_, let answer), .removeReplica(_, let answer):
-            answer(.failure(refusal))
-        case .send(_, _, let answer): answer(.failure(.stopping))
-        case .reply: break
         }
     }
 
@@ -102,6 +93,7 @@ extension Engine where P: ~Copyable {
         for pair in 0..<VolumeMachine.pairLimit where volumes[index].metadata[pair] != nil {
             return answer(.failure(.volumeHasPairs))
         }
+        guard !volumes[index].isReplica else { return answer(.failure(.volumeHasPairs)) }
         let connectionCount = volumes[index].connectionCount
         guard connectionCount == 0 || isForced else {
             return answer(.failure(.volumeInUse(connectionCount: connectionCount)))
@@ -127,7 +119,7 @@ extension Engine where P: ~Copyable {
         }
         guard !volumes[index].hasQueriesInFlight else { return }
         for place in 0..<HostedVolume.legLimit {
-            if let element = volumes[index].takeElement(atPlace: UInt8(place)) { platform.detach(element) }
+            if let element = volumes[index].takeElement(atPlace: UInt8(place)) { detachElement(element) }
         }
         for pair in 0..<VolumeMachine.pairLimit {
             if let element = volumes[index].metadata[pair] { platform.detach(element) }
@@ -146,6 +138,7 @@ extension Engine where P: ~Copyable {
     private mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
+        guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
         if let refusal = refusal(of: spec.target.geometry, forVolume: volume) { return .failure(refusal) }
         let mapByteCount = Pair.mapByteCount(
             volumeByteCount: volumes[volume].geometry.byteCount,
@@ -171,7 +164,7 @@ extension Engine where P: ~Copyable {
         where volumes[volume].detachingPairs[pair] != nil && volumes[volume].machine.withPair(pair, { _ in }) == nil {
             return .failure(.tableFull("pairs that are being detached"))
         }
-        guard let elements = attachElements(of: spec) else { return .failure(.tableFull("elements")) }
+        guard let elements = attachElements(of: spec, volume: volume) else { return .failure(.tableFull("elements")) }
         var settings = spec.settings
         settings.keepsUndo = elements.undo != nil && settings.keepsUndo
         let place = volumes[volume].machine.addPair(
@@ -179,7 +172,8 @@ extension Engine where P: ~Copyable {
             spec.maps,
             isNew: spec.isNew,
             settings: settings,
-            undo: elements.undo == nil ? nil : spec.undo
+            undo: elements.undo == nil ? nil : spec.undo,
+            isRemote: elements.target.remoteTarget != nil
         )
         guard let place else {
             detach(elements)
@@ -190,6 +184,7 @@ extension Engine where P: ~Copyable {
             setUndoHead(ofPair: place, volume: volume)
         }
         volumes[volume].setElement(elements.target, leg: UInt8(place + 1))
+        if let target = elements.target.remoteTarget { links.targets[target].index = place }
         volumes[volume].metadata[place] = elements.metadata
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
         volumes[volume].pairNames[place] = spec.name
@@ -200,22 +195,32 @@ extension Engine where P: ~Copyable {
     }
 
     /// Attaches the elements of a pair, all of them or none.
-    private mutating func attachElements(of spec: PairSpec<P>) -> PairElements? {
-        guard case .local(let local) = spec.target, let target = platform.attach(local.handle) else { return nil }
+    private mutating func attachElements(of spec: PairSpec<P>, volume: Int) -> PairElements? {
+        let attached: ElementID? =
+            switch spec.target {
+            case .local(let local): platform.attach(local.handle)
+            case .remote(let peer, _): attachRemote(peer, spec.pair, volume: volume)
+            }
+        guard let target = attached else { return nil }
         guard let metadata = platform.attach(spec.metadata.handle) else {
-            platform.detach(target)
+            detachElement(target)
             return nil
         }
         var elements = PairElements(target: target, metadata: metadata)
-        guard let area = spec.undoArea else { return elements }
+        // What a copy would overwrite is with the peer.
+        guard let area = spec.undoArea, target.remoteTarget == nil else { return elements }
         elements.undo = platform.attach(area.handle)
         if elements.undo != nil { return elements }
         detach(elements)
         return nil
     }
 
+    private mutating func detachElement(_ element: ElementID) {
+        if let target = element.remoteTarget { detachRemote(target) } else { platform.detach(element) }
+    }
+
     private mutating func detach(_ elements: PairElements) {
-        platform.detach(elements.target)
+        detachElement(elements.target)
         platform.detach(elements.metadata)
         if let undo = elements.undo { platform.detach(undo) }
     }
@@ -323,6 +328,7 @@ extension Engine where P: ~Copyable {
         volumes[volume].detachingPairs[pair] = id
         volumes[volume].pairNumbers[pair] = NBDPairSet.noPair
         volumes[volume].machine.detachPair(pair)
+        dropBacklog(ofPair: pair, volume: volume)
         carryOut(volume)
     }
 
@@ -349,7 +355,7 @@ extension Engine where P: ~Copyable {
     }
 
     private mutating func closeElement(ofPair pair: Int, atPlace place: UInt8, volume: Int) {
-        if let element = volumes[volume].takeElement(atPlace: place) { platform.detach(element) }
+        if let element = volumes[volume].takeElement(atPlace: place) { detachElement(element) }
         if let element = volumes[volume].metadata[pair] { platform.detach(element) }
         volumes[volume].metadata[pair] = nil
         let undoPlace = HostedVolume.undoPlace(ofPair: pair)
@@ -365,11 +371,14 @@ extension Engine where P: ~Copyable {
     private func status() -> EngineStatus {
         var found: [VolumeStatus] = []
         for index in 0..<volumes.count where volumes[index].isInUse { found.append(status(of: index)) }
-        return EngineStatus(
+        var status = EngineStatus(
             volumes: found,
             connectionCount: found.reduce(0) { $0 + $1.connectionCount },
             buffersTaken: pool.takenCount
         )
+        status.peers = peerStatuses
+        status.replicas = replicaStatuses
+        return status
     }
 
     private func status(of index: Int) -> VolumeStatus {
@@ -416,6 +425,10 @@ extension Engine where P: ~Copyable {
             }
             pairStatus?.keepsUndo = volumes[index].machine.withPair(pair) { $0.settings.keepsUndo } ?? false
             pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
+            if let target = remoteTarget(ofPair: pair, volume: index) {
+                pairStatus?.peer = links.peers[links.targets[target].peer].id
+                if pairStatus?.copyState == .partitioned { pairStatus?.reason = links.targets[target].reason }
+            }
             pairStatus?.verify = volumes[index].machine.runningVerifyCounts(pair)
             if let pairStatus { status.pairs.append(pairStatus) }
         }

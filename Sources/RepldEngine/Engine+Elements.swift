@@ -19,7 +19,11 @@ extension Engine where P: ~Copyable {
             case .perform(let operation):
                 perform(operation, volume: volume)
             case .answer(let origin, let failure):
-                if failure != nil { volumes[volume].counters.failedRequestCount += 1 }
+                if failure != nil {
+                    volumes[volume].counters.failedRequestCount += 1
+                } else {
+                    noteAcknowledgement(volume)
+                }
                 hasFreedResources = true
                 answers.append(EngineAnswer(origin: origin, failure: failure))
             case .recycle(let buffer):
@@ -67,6 +71,7 @@ extension Engine where P: ~Copyable {
     private mutating func perform(_ operation: ElementOperation, volume: Int) {
         let place = volumes[volume].place(ofLeg: operation.leg)
         let element = volumes[volume].element(atPlace: place)
+        if let target = element.remoteTarget { return performRemotely(operation, target, place: place) }
         let extent = operation.extent
         // An undo area has its pages before what is at byte 0 of the volume.
         let offset = extent.offset + volumes[volume].headByteCount(atPlace: place)
@@ -127,6 +132,7 @@ extension Engine where P: ~Copyable {
         hasFreedResources = true
         switch kind {
         case .record:
+            if failure == nil, recordIsDurableHere(pair: Int(place), volume: volume) { return }
             volumes[volume].machine.recordWritten(pair: Int(place), failure)
             carryOut(volume)
             if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
@@ -185,10 +191,10 @@ extension Engine where P: ~Copyable {
     private mutating func grantBuffers(_ waiter: BufferWaiter) -> Bool {
         let count = waiter.isPair ? 2 : 1
         guard moverBufferCount == 0 || moverBufferCount + count <= moverBufferLimit else { return false }
-        guard let first = pool.take(byteCount: waiter.byteCount) else { return false }
+        guard let first = pool.take(byteCount: waiter.byteCount, leaving: peerReserve) else { return false }
         var second = BufferID.none
         if waiter.isPair {
-            guard let other = pool.take(byteCount: waiter.byteCount) else {
+            guard let other = pool.take(byteCount: waiter.byteCount, leaving: peerReserve) else {
                 pool.release(first)
                 return false
             }
@@ -229,6 +235,11 @@ extension Engine where P: ~Copyable {
         isOrderStale = true
         if case .operationEnded(let pair, let operation, let failure) = event {
             return operationEnded(pair, operation, failure, volume: volume)
+        }
+        if case .copyStateChanged(let pair, _, let state) = event, state != .synchronized, state != .unsynchronized,
+            let index = volumes[volume].machine.pairIndex(pair)
+        {
+            dropBacklog(ofPair: index, volume: volume)
         }
         let (pair, kind): (PairID?, EngineEvent.Kind) =
             switch event {

@@ -42,13 +42,19 @@ extension Engine where P: ~Copyable {
     /// The element that limits the volume: of a pair, or the one that serves.
     private func smallestElement(of volume: Int) -> (pair: PairID?, byteCount: UInt64) {
         var smallest: (pair: PairID?, byteCount: UInt64) =
-            (nil, platform.byteCount(of: volumes[volume].element(leg: 0)))
+            (nil, byteCount(ofLeg: 0, volume: volume))
         for pair in 0..<VolumeMachine.pairLimit {
             guard let id = volumes[volume].machine.withPair(pair, { $0.id }) else { continue }
-            let byteCount = platform.byteCount(of: volumes[volume].element(leg: UInt8(pair + 1)))
+            let byteCount = byteCount(ofLeg: UInt8(pair + 1), volume: volume)
             if byteCount < smallest.byteCount { smallest = (id, byteCount) }
         }
         return smallest
+    }
+
+    /// How large an element is now; of one that a peer has no more is known than that it has the volume's size.
+    private func byteCount(ofLeg leg: UInt8, volume: Int) -> UInt64 {
+        let element = volumes[volume].element(leg: leg)
+        return element.remoteTarget == nil ? platform.byteCount(of: element) : volumes[volume].machine.byteCount
     }
 
     /// Whether the maps of a pair would be too large.

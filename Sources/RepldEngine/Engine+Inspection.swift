@@ -54,6 +54,13 @@ extension Engine where P: ~Copyable {
         return false
     }
 
+    /// Whether something is on its way to the target of a pair that hosts were answered for.
+    package func hasBacklog(_ pair: PairID) -> Bool {
+        guard let (volume, index) = findPair(pair) else { return false }
+        guard let target = remoteTarget(ofPair: index, volume: volume) else { return false }
+        return !links.targets[target].backlog.isEmpty
+    }
+
     /// Checks every machine's invariants from scratch.
     package func checkInvariants() {
         for volume in 0..<volumes.count where volumes[volume].isInUse { volumes[volume].machine.checkInvariants() }

@@ -10,6 +10,7 @@ extension Engine where P: ~Copyable {
         let block = unsafe volumes[volume].blocks.memory(of: .record, pair: pair)
         var span = unsafe MutableRawSpan(_unsafeBytes: block)
         record.encode(into: &span)
+        if let target = remoteTarget(ofPair: pair, volume: volume) { links.targets[target].recordInFlight = record }
         unsafe write(block, at: record.areaOffset, .record, pair: pair, slot: 0, volume: volume)
     }
 

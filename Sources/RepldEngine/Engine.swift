@@ -28,9 +28,16 @@ enum TokenKind: UInt8 {
     case receive = 17
     case send = 18
     case query = 19
+    /// Operations on the sockets of links; the slot's index is the listener or the connection.
+    case linkAccept = 24
+    case linkConnect = 25
+    case linkReceive = 26
+    case linkSend = 27
+    /// The record that a peer has told of; the slot's index is the replica.
+    case replicaRecord = 28
 }
 
-enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, ended }
+enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, closingLinks, ended }
 
 /// An answer of a volume, on its way to whoever asked.
 ///
@@ -62,7 +69,8 @@ struct BufferWaiter: BitwiseCopyable {
 /// answers to clients; let those who waited for buffers or slots go on; send what has gathered; wait. Answers go
 /// through a queue, so that a client which reacts to one by submitting more never re-enters a machine.
 ///
-/// Stopping: front ends stop and drain, then every volume closes (drains, flushes, records), then the loop ends.
+/// Stopping: front ends and peers that write here stop and drain, then every volume closes (drains, flushes, records), then the
+/// links to other peers, then the loop ends.
 ///
 /// Not thread-safe: everything but the mailbox belongs to the loop thread.
 package struct Engine<P: Platform & ~Copyable>: ~Copyable {
@@ -81,6 +89,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package let mailbox: Mailbox<P>
     var volumes: FixedArray<HostedVolume>
     var nbd: NBDServer
+    var links: Links
+    /// How the platform reaches the peers, by their places.
+    var peerHandles: [P.PeerHandle?] = Array(repeating: nil, count: Links.peerLimit)
+    /// Gets what the control planes of peers ask ours; called on the loop thread, must not block.
+    let messageSink: @Sendable (PeerMessage) -> Void
     var answers: BoundedQueue<EngineAnswer>
     /// Answers to whoever embeds the engine; it takes them between turns.
     package var embedderAnswers: BoundedQueue<EmbedderAnswer>
@@ -113,16 +126,21 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     /// Makes an engine without volumes.
     ///
-    /// `eventSink` is called on the loop thread and must not block.
+    /// `eventSink` is called on the loop thread and must not block, nor must `messageSink`; `host` names this daemon to its peers,
+    /// drawn by chance where it is not given.
     package init(
         platform: consuming P,
         mailbox: Mailbox<P>,
         bufferClasses: [BufferPool.SizeClass] = BufferPool.standardClasses,
+        host: PairID? = nil,
+        messageSink: @escaping @Sendable (PeerMessage) -> Void = { _ in },
         eventSink: @escaping @Sendable (EngineEvent) -> Void
     ) {
         self.platform = platform
         self.mailbox = mailbox
         self.eventSink = eventSink
+        self.messageSink = messageSink
+        links = Links(host: host ?? PairID(high: 0, low: 0))
         pool = BufferPool(bufferClasses)
         guard let zeroes = pool.take(byteCount: pool.largestByteCount) else { invariantFailed("a new pool is full") }
         self.zeroes = zeroes
@@ -158,8 +176,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         if platform.now >= nextWake { wakeMovers() }
         if isOrderStale { orderMovers() }
         settleTurn()
-        if platform.now >= nextTick { tick() }
+        let hasTicked = platform.now >= nextTick
+        if hasTicked { tick() }
         if stage != .running { advanceStopping() }
+        // What time and stopping have begun is to be sent now, and not with the next event.
+        if hasTicked || stage != .running { settleTurn() }
         guard stage != .ended else {
             end()
             return false
@@ -180,14 +201,19 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
                 hasFreedResources = false
                 serveBufferWaiters()
                 frontendResourcesFreed()
+                retryLinks()
             }
-        } while !answers.isEmpty || hasFreedResources
+            if links.hasEnded { deliverRemoteOutcomes() }
+        } while !answers.isEmpty || hasFreedResources || links.hasEnded
         frontendFlushOutput()
+        flushLinks()
     }
 
     private mutating func deliver(_ answer: EngineAnswer) {
         if answer.origin.client == RequestOrigin.embedder {
             embedderAnswers.append(EmbedderAnswer(request: answer.origin.request, failure: answer.failure))
+        } else if answer.origin.client == RequestOrigin.peers {
+            serveAnswered(answer.origin.request, answer.failure)
         } else {
             frontendAnswered(answer.origin, answer.failure)
         }
@@ -219,8 +245,13 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
 
     /// Takes a buffer for a host request, leaving the movers their reserve; `nil` is the back-pressure.
     package mutating func takeHostBuffer(byteCount: Int) -> BufferID? {
-        pool.take(byteCount: byteCount, leaving: Self.copyReserve)
+        pool.take(byteCount: byteCount, leaving: Self.copyReserve + peerReserve)
     }
+
+    /// Large buffers that only the requests of peers may take, where there are peers.
+    ///
+    /// Two daemons that replicate to each other would otherwise wait for each other's buffers.
+    var peerReserve: Int { links.isInUse ? min(Self.copyReserve, pool.largestBufferCount / 8) : 0 }
 
     /// Gives a buffer back and lets waiters know.
     package mutating func releaseBuffer(_ buffer: BufferID) {
@@ -245,6 +276,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
+        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord:
+            linkCompleted(kind, completion)
         }
     }
 
@@ -259,6 +292,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     private mutating func tick() {
         nextTick = platform.now.advanced(byNanoseconds: 1_000_000_000)
         frontendTick()
+        tickLinks()
         for index in 0..<volumes.count where volumes[index].isInUse {
             volumes[index].machine.advance(to: platform.now)
             volumes[index].machine.tick()
@@ -268,7 +302,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     }
 
     private mutating func advanceStopping() {
-        if stage == .stoppingFrontends && isFrontendStopped {
+        if stage == .stoppingFrontends && isFrontendStopped && isLinkServingStopped {
             stage = .closingVolumes
             for index in 0..<volumes.count where volumes[index].isInUse && !volumes[index].isRemoving {
                 volumes[index].machine.close()
@@ -280,8 +314,11 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             // What a target does not give back is waited for once more, and then left.
             let deadline = stuckDeadline ?? platform.now.advanced(byNanoseconds: Self.stuckGraceNanoseconds)
             stuckDeadline = deadline
-            if !hasStuckOperations || platform.now >= deadline { stage = .ended }
+            guard !hasStuckOperations || platform.now >= deadline else { return }
+            stage = .closingLinks
+            endAllSessions()
         }
+        if stage == .closingLinks && areLinksClosed { stage = .ended }
     }
 
     /// Whether closed volumes have operations in flight that their targets do not give back.

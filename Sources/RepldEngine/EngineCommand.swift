@@ -119,6 +119,8 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     /// A verify was not begun; why not.
     case verifyRefused(VerifyRefusal)
     case noVerifyRunning
+    /// Both elements are of this host: nothing is asynchronous between them.
+    case notRemote
     /// The volume does not take another size; why not.
     case growthRefused(GrowthRefusal)
     case stopping

@@ -10,6 +10,11 @@ struct HostedVolume: ~Copyable {
     var name = ""
     var isReadOnly = false
     var isRemoving = false
+    /// A peer writes it, and nobody else may.
+    var isReplica = false
+    /// Writes that begin now belong to it; whether one does already.
+    var epoch: UInt64 = 1
+    var isEpochInUse = false
     /// The machine has drained, flushed and recorded; only operations that a target does not give back may be in flight.
     var isClosed = false
     var geometry: ElementGeometry

@@ -154,8 +154,8 @@ extension Engine where P: ~Copyable {
         case .query:
             queryCompleted(slot, completion)
         case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied,
-            .examination:
-            invariantFailed("completions of elements go to the machines")
+            .examination, .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord:
+            invariantFailed("completions of elements go to the machines, those of links to the links")
         }
     }
 

@@ -190,9 +190,17 @@ extension Engine where P: ~Copyable {
         let place = volumes[volume].place(ofLeg: nbd.connections[connection].side)
         volumes[volume].queryCounts[Int(place)] += 1
         nbd.pieces[piece].place = place
+        let element = volumes[volume].element(atPlace: place)
+        if element.remoteTarget != nil {
+            // The peer is not asked: what is not known is data.
+            submitted(pending, connection)
+            pieceEnded(piece, nil)
+            queryEnded(atPlace: place, volume: volume)
+            return .again
+        }
         let memory = unsafe UnsafeMutableRawBufferPointer(rebasing: pool.bytes(of: buffer)[..<Self.queryByteCount])
         unsafe platform.queryAllocation(
-            volumes[volume].element(atPlace: place),
+            element,
             nbd.pendings[pending].request.extent,
             into: memory.bindMemory(to: AllocationRun.self),
             token: Token(kind: TokenKind.query.rawValue, leg: UInt8(volume), slot: piece)

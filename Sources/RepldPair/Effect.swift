@@ -88,6 +88,12 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetReadFailed(IOFailure, Extent)
     case targetFlushFailed(IOFailure)
     case targetTimedOut
+    /// The peer that has the target cannot be reached.
+    case linkLost
+    /// The peer has heard of a later record of this pair than there is here.
+    case historiesDiffer
+    /// More is on its way to the target than may be, or for longer.
+    case backlogTooLong
     case sourceReadFailed(IOFailure, Extent)
     /// What the target held could not be kept, and so was not overwritten.
     case undoFailed(IOFailure)
@@ -106,6 +112,14 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
             the undo area could not be written (\(failure.words)), and nothing was overwritten without it: mend that or make \
             room, and ResyncReplica goes on; or ResyncReplica without an undo (--no-undo), or Failover, which takes the copy back
             """
+        case .linkLost: "the peer cannot be reached"
+        case .historiesDiffer:
+            """
+            the metadata here is older than what the peer has been told: what was written since is not known. \
+            ResyncReplica --force keeps the source's data, Detach keeps both apart
+            """
+        case .backlogTooLong:
+            "hosts write faster than the link carries: the target keeps an older image until it has caught up"
         case .targetTimedOut: "the \(to) did not answer within its time limit"
         case .sourceReadFailed(let failure, let extent):
             "the \(from) failed a read at byte \(extent.offset), which the copy needs: \(failure.words)"

@@ -114,6 +114,17 @@ package struct Pair: ~Copyable {
     package internal(set) var copyZeroByteCount: UInt64 = 0
     package internal(set) var copyEqualByteCount: UInt64 = 0
 
+    /// The target is behind a peer, which may be out of reach.
+    package internal(set) var isRemote = false
+    /// Operations may be sent to the target: it is here, or its peer is.
+    package internal(set) var isReachable = true
+    /// Hosts are answered when the source has a write; the target gets it later, in the order of writing.
+    package internal(set) var isAsynchronous = false
+    /// So much is on its way to the target that a copy rather remembers what hosts write than sends it.
+    var isBacklogLong = false
+    /// Something is on its way to the target that hosts were answered for; counted in `operationsInFlight`.
+    var hasBacklog = false
+
     var wantsStart = false
     var wantsDetach = false
     /// The elements keep their places: the pair is about to be detached.

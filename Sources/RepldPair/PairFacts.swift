@@ -26,6 +26,8 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
     package var targetClientCount: UInt32
     /// Another pair of the volume copies or mirrors.
     package var doesOtherPairFlow: Bool
+    /// The target is behind a peer.
+    package var isRemote = false
 
     package init(
         copyState: CopyState,
@@ -120,6 +122,8 @@ extension OperationTable {
         if let verdict = verdictDuring(facts.operation, operation, facts, isForced: isForced) { return verdict }
         if rule.holdsIn.contains(facts.copyState), !repairsMarks(operation, facts) { return .holds }
         guard let edge = rule.edge(from: facts.copyState) else { return .refused(.state) }
+        // Hosts are served by the daemon that has the element.
+        if facts.isRemote, movesPrimary(operation, from: facts.copyState) { return .refused(.notSupported(.notYet)) }
         if movesPrimary(operation, from: facts.copyState), facts.doesOtherPairFlow { return .refused(.otherPairFlows) }
         if facts.isSourceInconsistent, copiesForward(operation), !isForced { return .needsForce(.sourceInconsistent) }
         switch need(of: edge.condition, facts) {

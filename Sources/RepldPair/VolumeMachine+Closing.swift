@@ -40,9 +40,16 @@ extension VolumeMachine {
     private var onlyStuckRemain: Bool {
         for index in 0..<slots.capacity {
             guard let id = slots.taken(at: index) else { continue }
-            if slots[id].stage != .abandoned { return false }
+            if slots[id].stage != .abandoned, !isStuckRollback(id) { return false }
         }
         return true
+    }
+
+    /// A chunk that was being taken back has a limit of its own; nobody waits for it but the pair.
+    private func isStuckRollback(_ id: SlotID) -> Bool {
+        guard slots[id].purpose == .rollback, slots[id].pendingLegs != 0 else { return false }
+        let limit = pairs[Int(slots[id].pair)].settings.targetTimeoutNanoseconds
+        return now.nanoseconds(since: slots[id].startedAt) > limit
     }
 
     private mutating func startCloseFlush() {

@@ -73,6 +73,8 @@ extension VolumeMachine {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
         for index in 0..<pairs.count where pairs[index].isMirroring {
+            // A host does not wait for what is asynchronous; the machine's own flushes do.
+            if pairs[index].isAsynchronous, slots[id].purpose == .hostFlush { continue }
             issue(id, leg: leg(ofPair: index), .flush)
             noteFullFlush(id, index)
         }
@@ -146,6 +148,9 @@ extension VolumeMachine {
         guard pairs[index].isMirroring else {
             // The pair was stopped after the write was issued; stopping has marked the extent already.
             return
+        }
+        if failure == .noResources, pairs[index].isAsynchronous {
+            return skew(index, slots[id].host.extent)
         }
         if let failure {
             // The leg is no longer pending, so that breaking would miss its extent: mark it first.

@@ -27,7 +27,7 @@ extension VolumeMachine {
         invariant(hostCount == hostRequestCount, "host requests are counted")
         invariant(held == heldCount, "held requests are counted")
         for index in 0..<pairs.count where pairs[index].isInUse {
-            var legs = 0
+            var legs = pairs[index].hasBacklog ? 1 : 0
             for slot in 0..<slots.capacity {
                 guard let id = slots.taken(at: slot) else { continue }
                 legs += (slots[id].pendingLegs & legBits(ofPair: index)).nonzeroBitCount

@@ -169,6 +169,7 @@ extension VolumeMachine {
         facts.operation = pairs[index].operation
         facts.isTargetConsistent = pairs[index].isTargetConsistent
         facts.hasUndo = pairs[index].undo.isPresent
+        facts.isRemote = pairs[index].isRemote
         facts.undoByteCount = pairs[index].undo.saved.dirtyByteCount
         facts.isSourceAhead = pairs[index].isSourceAhead
         facts.isSourceInconsistent = pairs[index].isSourceInconsistent

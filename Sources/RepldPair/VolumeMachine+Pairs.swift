@@ -11,13 +11,15 @@ extension VolumeMachine {
     /// writes. A pair that was Synchronized and closed cleanly is Synchronized at once. If a host has written since the volume is
     /// served, or nothing can be relied on, everything is dirty. A fresh pair (`isNew`) starts Initialized with everything dirty
     /// and copies without comparing.
+    /// A remote pair begins out of reach: one that flowed is Partitioned until `linkRestored`.
     /// Returns the place of the pair; `nil` when every place is taken.
     package mutating func addPair(
         _ record: PairRecord,
         _ maps: RecoveredMaps,
         isNew: Bool,
         settings: PairSettings,
-        undo: RecoveredUndo? = nil
+        undo: RecoveredUndo? = nil,
+        isRemote: Bool = false
     ) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
@@ -38,6 +40,7 @@ extension VolumeMachine {
         pairs[index].isOpenRecorded = isNew
         takeUp(record, maps, isNew: isNew, index)
         takeUpUndo(record, undo, index)
+        if isRemote { beginOutOfReach(index) }
         if pairs[index].isMirroring { resetCopyCounters(index) }
         // Of what a crash has interrupted only one of the two blocks may know.
         markRecordCritical(index)
@@ -138,6 +141,7 @@ extension VolumeMachine {
     /// Begins the copy that is wanted, in the direction of the operation.
     mutating func startIfPossible(_ index: Int) {
         guard pairs[index].wantsStart, pairs[index].operationsInFlight == 0, !isClosing, !gate.isClosed else { return }
+        guard pairs[index].isReachable else { return }
         guard !pairs[index].undo.isBusy, pairs[index].undo.rollbacksInFlight == 0 else { return }
         if pairs[index].operation == .failback { return beginFlowingBack(index) }
         if !awaitsUndo(index) { beginCopying(index) }

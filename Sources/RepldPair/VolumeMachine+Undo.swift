@@ -25,7 +25,8 @@ extension VolumeMachine {
 
     /// Whether a host's write goes to the pair's element now.
     func mirrors(_ index: Int, _ extent: Extent) -> Bool {
-        pairs[index].isMirroring && (!pairs[index].undo.isPresent || pairs[index].undo.hasSaved(extent))
+        pairs[index].isMirroring && !isRatherRemembered(index)
+            && (!pairs[index].undo.isPresent || pairs[index].undo.hasSaved(extent))
     }
 
     // MARK: - Beginning and end

@@ -1,132 +1,11 @@
 package import RepldCore
 package import RepldEngine
 
-/// The simulated world of one host: a clock that jumps from event to event, and the operations under way.
-///
-/// It outlives engines: a crash drops the engine and whatever is in flight, and the next engine gets the same world.
-package final class SimulatedWorld {
-    package private(set) var now: UInt64 = 1
-    package var random: RandomSource
-    private var operations: [SimulatedOperation] = []
-    private var examinations: [SimulatedExamination] = []
-    private var nextSequence: UInt64 = 0
-    package var isWakePending = false
-    /// Longest time of one disk operation, in nanoseconds.
-    package var latencyLimitNanoseconds: UInt64 = 2_000_000
-    /// Longest time of one examination of data, in nanoseconds; 0 where they are over with the next turn.
-    package var examinationLimitNanoseconds: UInt64 = 0
-    /// Examinations are not over until this is false again: the thread that makes them gets no core.
-    package var isExaminerStuck = false
-    package private(set) var operationCount: UInt64 = 0
-    package private(set) var examinationCount = 0
-
-    package init(seed: UInt64) { random = RandomSource(seed: seed) }
-
-    package var hasOperationsInFlight: Bool { !operations.isEmpty || !examinations.isEmpty }
-
-    func start(_ disk: SimulatedDisk, _ kind: SimulatedOperation.Kind, byteCount: Int, token: Token) {
-        let operation = SimulatedOperation(
-            disk: disk,
-            kind: kind,
-            token: token,
-            dueAt: now + 1 + random.below(latencyLimitNanoseconds),
-            sequence: nextSequence,
-            byteCount: UInt32(byteCount)
-        )
-        nextSequence += 1
-        operations.append(operation)
-    }
-
-    func start(_ examination: DataExamination, token: Token) {
-        let limit = examinationLimitNanoseconds
-        let dueAt = limit == 0 ? now : now + 1 + random.below(limit)
-        examinations.append(SimulatedExamination(examination, token: token, dueAt: dueAt, sequence: nextSequence))
-        nextSequence += 1
-    }
-
-    /// Lets time pass to the next completion, at most to `deadline`.
-    func advance(to deadline: UInt64, into completions: inout BoundedQueue<Completion>) {
-        if isWakePending {
-            isWakePending = false
-            completions.append(Completion(token: .wake, count: 0, failure: nil))
-            return
-        }
-        let operation = nextOperation()
-        let examination = nextExamination()
-        let operationMoment = operation.map { (operations[$0].dueAt, operations[$0].sequence) } ?? (.max, .max)
-        let examinationMoment = examination.map { (examinations[$0].dueAt, examinations[$0].sequence) } ?? (.max, .max)
-        guard min(operationMoment.0, examinationMoment.0) <= deadline else {
-            now = max(now, deadline)
-            return
-        }
-        if let index = examination, examinationMoment < operationMoment {
-            completions.append(endExamination(index))
-        } else if let index = operation {
-            completions.append(endOperation(index))
-        }
-    }
-
-    private func nextOperation() -> Int? {
-        var next: Int?
-        for index in operations.indices where !operations[index].disk.faults.isStuck {
-            guard let best = next else {
-                next = index
-                continue
-            }
-            let left = (operations[index].dueAt, operations[index].sequence)
-            if left < (operations[best].dueAt, operations[best].sequence) { next = index }
-        }
-        return next
-    }
-
-    private func nextExamination() -> Int? {
-        if isExaminerStuck { return nil }
-        return examinations.indices.min {
-            (examinations[$0].dueAt, examinations[$0].sequence) < (examinations[$1].dueAt, examinations[$1].sequence)
-        }
-    }
-
-    private func endOperation(_ index: Int) -> Completion {
-        let operation = operations.remove(at: index)
-        now = max(now, operation.dueAt)
-        operationCount += 1
-        let failure = operation.disk.apply(operation, random: &random)
-        return Completion(token: operation.token, count: operation.byteCount, failure: failure)
-    }
-
-    private func endExamination(_ index: Int) -> Completion {
-        let ended = examinations.remove(at: index)
-        now = max(now, ended.dueAt)
-        examinationCount += 1
-        invariant(ended.isUntouched, "memory stays as it is while it is examined")
-        return Completion(token: ended.token, count: ended.examination.isMatch ? 1 : 0, failure: nil)
-    }
-
-    /// The host dies: what is under way may have happened or not, and power goes from the disks.
-    ///
-    /// The memory of the operations must still be there, so this comes before the engine is dropped.
-    package func crash(disks: [SimulatedDisk]) {
-        for operation in operations where random.chance(oneIn: 2) {
-            guard case .write = operation.kind else { continue }
-            if random.chance(oneIn: 2) {
-                operation.disk.tear(operation, random: &random)
-            } else {
-                _ = operation.disk.apply(operation, random: &random)
-            }
-        }
-        operations.removeAll()
-        examinations.removeAll()
-        isExaminerStuck = false
-        for disk in disks { disk.losePower(random: &random) }
-        isWakePending = false
-    }
-}
-
 /// Rouses a simulated loop: there is one thread, so it is a flag.
 package struct SimulatedWaker: Waker, @unchecked Sendable {
-    let world: SimulatedWorld
+    let host: SimulatedHost
 
-    package func wake() { world.isWakePending = true }
+    package func wake() { host.isWakePending = true }
 }
 
 /// A simulated element, as the control plane would hand it over.
@@ -138,24 +17,28 @@ package struct SimulatedElement: @unchecked Sendable {
     package init(_ disk: SimulatedDisk) { self.disk = disk }
 }
 
-/// The platform of the simulated world: disks with faults and a virtual clock.
+/// The platform of one host of a simulated world: disks with faults, a network with faults, and a virtual clock.
 ///
-/// Links come with replication between hosts.
+/// To make one is to start the host. Listeners and peers are places in the network; who is at the other end of a
+/// connection is never in doubt, and nothing is encrypted, because the faults of those would end the connection too.
 package struct SimulatedPlatform: ~Copyable, Platform {
     package typealias ElementHandle = SimulatedElement
-    package typealias ListenerHandle = Never
-    package typealias PeerHandle = Never
+    package typealias ListenerHandle = SimulatedPlace
+    package typealias PeerHandle = SimulatedPlace
     package typealias PlatformWaker = SimulatedWaker
 
     private let world: SimulatedWorld
+    private let host: SimulatedHost
     private var elements: [SimulatedDisk?]
 
-    package init(world: SimulatedWorld) {
-        self.world = world
+    package init(host: SimulatedHost) {
+        world = host.world
+        self.host = host
         elements = Array(repeating: nil, count: 64)
+        host.boot()
     }
 
-    package var waker: SimulatedWaker { SimulatedWaker(world: world) }
+    package var waker: SimulatedWaker { SimulatedWaker(host: host) }
     package var now: Instant { Instant(nanoseconds: world.now) }
     package mutating func random() -> UInt64 { world.random.next() }
     package mutating func register(memory: UnsafeMutableRawBufferPointer) {}
@@ -186,7 +69,7 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         into memory: UnsafeMutableRawBufferPointer,
         token: Token
     ) {
-        unsafe world.start(disk(element), .read(Int(offset), memory), byteCount: memory.count, token: token)
+        unsafe host.start(disk(element), .read(Int(offset), memory), byteCount: memory.count, token: token)
     }
 
     package mutating func write(
@@ -197,11 +80,11 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         token: Token
     ) {
         let kind = unsafe SimulatedOperation.Kind.write(Int(offset), memory, isDurable: isDurable)
-        world.start(disk(element), kind, byteCount: memory.count, token: token)
+        host.start(disk(element), kind, byteCount: memory.count, token: token)
     }
 
     package mutating func flush(_ element: ElementID, token: Token) {
-        world.start(disk(element), .flush, byteCount: 0, token: token)
+        host.start(disk(element), .flush, byteCount: 0, token: token)
     }
 
     package mutating func zero(
@@ -211,7 +94,7 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         isDurable: Bool,
         token: Token
     ) {
-        world.start(disk(element), .zero(extent, isDurable: isDurable), byteCount: 0, token: token)
+        host.start(disk(element), .zero(extent, isDurable: isDurable), byteCount: 0, token: token)
     }
 
     package mutating func queryAllocation(
@@ -221,27 +104,38 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         token: Token
     ) {
         unsafe memory[0] = AllocationRun(end: extent.end, isHole: false)
-        world.start(disk(element), .queryAllocation, byteCount: 1, token: token)
+        host.start(disk(element), .queryAllocation, byteCount: 1, token: token)
+    }
+
+    package mutating func examine(_ examination: DataExamination, token: Token) {
+        host.start(.examine(examination), token: token)
     }
 
     package mutating func recode(_ recoding: DataRecoding, token: Token) {
-        invariantFailed("nothing is compressed in a world without links")
+        host.start(.recode(recoding), token: token)
     }
 
-    package mutating func connect(_ peer: Never, token: Token) {}
+    package mutating func wait(until deadline: Instant, into completions: inout BoundedQueue<Completion>) {
+        host.wait(until: deadline.nanoseconds, into: &completions)
+    }
+}
 
-    package mutating func examine(_ examination: DataExamination, token: Token) {
-        world.start(examination, token: token)
+/// Sockets.
+extension SimulatedPlatform {
+    package mutating func connect(_ peer: SimulatedPlace, token: Token) {
+        world.network.connect(host, to: peer, token: token)
     }
 
-    package mutating func startAccepting(_ listener: Never, token: Token) {}
-
-    package mutating func stopAccepting(token: Token) {
-        invariantFailed("nothing listens in a world without links")
+    package mutating func startAccepting(_ listener: SimulatedPlace, token: Token) {
+        host.startAccepting(listener, token: token)
     }
+
+    package mutating func stopAccepting(token: Token) { host.stopAccepting(token) }
 
     package mutating func receive(_ socket: SocketID, into memory: UnsafeMutableRawBufferPointer, token: Token) {
-        invariantFailed("no socket exists in a world without links")
+        invariant(memory.count > 0, "a receive has room for at least a byte")
+        let socket = host.socket(Int(socket.index))
+        socket.connection.start(unsafe SimulatedReceive(memory: memory, token: token), socket.side)
     }
 
     package mutating func send(
@@ -250,18 +144,15 @@ package struct SimulatedPlatform: ~Copyable, Platform {
         _ second: UnsafeRawBufferPointer,
         token: Token
     ) {
-        invariantFailed("no socket exists in a world without links")
+        invariant(first.count + second.count > 0, "a send sends at least a byte")
+        let socket = host.socket(Int(socket.index))
+        socket.connection.start(unsafe SimulatedSend(first, second, token: token), socket.side)
     }
 
     package mutating func shutdown(_ socket: SocketID) {
-        invariantFailed("no socket exists in a world without links")
+        let socket = host.socket(Int(socket.index))
+        socket.connection.shutDown(socket.side)
     }
 
-    package mutating func close(_ socket: SocketID) {
-        invariantFailed("no socket exists in a world without links")
-    }
-
-    package mutating func wait(until deadline: Instant, into completions: inout BoundedQueue<Completion>) {
-        world.advance(to: deadline.nanoseconds, into: &completions)
-    }
+    package mutating func close(_ socket: SocketID) { host.close(Int(socket.index)) }
 }

@@ -21,8 +21,8 @@ extension Simulation {
 
     private func injectTargetFaults() {
         if world.random.chance(oneIn: options.examinerStuckOneIn) {
-            world.isExaminerStuck.toggle()
-            note("examinations stuck: \(world.isExaminerStuck)")
+            host.isExaminerStuck.toggle()
+            note("examinations stuck: \(host.isExaminerStuck)")
         }
         if world.random.chance(oneIn: options.targetFailureOneIn) {
             let disk = other(pick())
@@ -90,14 +90,14 @@ extension Simulation {
             disk.faults.failsOneIn = 0
             disk.faults.isStuck = false
         }
-        world.isExaminerStuck = false
+        host.isExaminerStuck = false
     }
 
     /// Hosts wait for their own element as long as it takes: one that hangs answers again.
     func releaseHosts() {
         primary.faults.isStuck = false
         // A copy holds its lock until what it has read is examined.
-        world.isExaminerStuck = false
+        host.isExaminerStuck = false
         for index in pairs.indices where inFlight.contains(where: { $0?.pair == index }) {
             other(index).faults.isStuck = false
         }

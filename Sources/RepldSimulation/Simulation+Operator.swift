@@ -154,7 +154,7 @@ extension Simulation {
         coverage.accepted(operation, from: facts.copyState)
         // The answer waits for what is stuck on either element or in the undo area, and for what hosts have in flight on the target.
         for disk in disks + pairs.compactMap(\.undoArea) { disk.faults.isStuck = false }
-        world.isExaminerStuck = false
+        host.isExaminerStuck = false
         let id = pairs[pair].id
         // The control plane writes down which element serves, and only then detaches.
         let held = try ask { .holdPlace(id, isHeld: true, answer: $0) }
@@ -200,7 +200,7 @@ extension Simulation {
         guard engine.facts(of: pairs[pair].id)?.doesOtherPairFlow == false else { return }
         guard other(pair).faults.failure == nil, other(pair).faults.failsOneIn == 0 else { return }
         for disk in disks { disk.faults.isStuck = false }
-        world.isExaminerStuck = false
+        host.isExaminerStuck = false
         note("\(primary.name) hangs; pair \(pair) is to fail over")
         for _ in 0..<world.random.below(20) { submit() }
         primary.faults.isStuck = true

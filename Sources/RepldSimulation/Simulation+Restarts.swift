@@ -163,7 +163,7 @@ extension Simulation {
         if pairs.contains(where: { $0.isAttached && $0.accepted != nil }) { coverage[.crashesInGate] += 1 }
         note("crash")
         crashAtTurn = nil
-        world.crash(disks: allDisks)
+        host.crash(disks: allDisks)
         for place in inFlight.indices { inFlight[place] = nil }
         healAll()
         metadataTroubleUntil = 0
@@ -181,7 +181,7 @@ extension Simulation {
             }
         }
         mailbox = Mailbox()
-        engine = Self.makeEngine(world, mailbox, log)
+        engine = Self.makeEngine(host, mailbox, log)
         try choosePrimary()
         keepImages(wasSynchronized)
         try checkHistories(after: "the crash", wasSynchronized) { $0.survivors($1) }
@@ -312,12 +312,12 @@ extension Simulation {
             if turns > 100_000 { throw failure("the engine does not stop") }
         }
         guard box.value == true else { throw failure("the engine ended without saying so") }
-        world.crash(disks: allDisks)
+        host.crash(disks: allDisks)
         healAll()
         metadataTroubleUntil = 0
         coverage[.cleanRestarts] += 1
         mailbox = Mailbox()
-        engine = Self.makeEngine(world, mailbox, log)
+        engine = Self.makeEngine(host, mailbox, log)
         try choosePrimary()
         keepImages(pairs.map { $0.state == .synchronized })
         try checkHistories(after: "a clean stop", pairs.map { $0.state == .synchronized }) { $0.readable($1) }

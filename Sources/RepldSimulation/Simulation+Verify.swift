@@ -131,7 +131,7 @@ extension Simulation {
     /// Nothing is wrong with the pair, and nothing under way on the volume.
     private func isHealthy(_ pair: Int) -> Bool {
         guard pairs[pair].state == .synchronized, !pairs[pair].isVerifying, !hasUntoldLoss else { return false }
-        guard !world.isExaminerStuck else { return false }
+        guard !host.isExaminerStuck else { return false }
         guard !pairs.contains(where: { $0.isAttached && $0.accepted != nil }), !isMetadataInTrouble else {
             return false
         }

@@ -31,10 +31,11 @@ package struct SimulationFailure: Error, CustomStringConvertible, Sendable {
 /// - host requests fail only where an element or a metadata area was made to fail; every buffer comes back; and when all
 ///   faults are healed, every pair is brought back to Synchronized by operations, within bounded time.
 ///
-/// Not simulated yet: links, asynchronous mode, several hosts.
+/// Not simulated here: pairs between hosts, asynchronous mode.
 package final class Simulation {
     package let options: SimulationOptions
     let world: SimulatedWorld
+    let host: SimulatedHost
     /// The first element of every pair: it serves hosts, except while a pair has moved them to its second.
     var volumeDisk: SimulatedDisk
     var pairs: [SimulatedPair] = []
@@ -86,7 +87,8 @@ package final class Simulation {
     package init(_ options: SimulationOptions, trace: ((String) -> Void)? = nil) {
         self.options = options
         world = SimulatedWorld(seed: options.seed)
-        world.examinationLimitNanoseconds = options.examinationLimitNanoseconds
+        host = world.addHost("host")
+        host.examinationLimitNanoseconds = options.examinationLimitNanoseconds
         volumeDisk = SimulatedDisk(name: "disk 0", byteCount: options.volumeByteCount)
         volumeDisk.faults.lacksZeroing = options.sourceLacksZeroing
         history = WriteHistory(sectorCount: options.volumeByteCount / SimulatedDisk.sectorByteCount)
@@ -107,18 +109,18 @@ package final class Simulation {
             pairs[index].undoArea = Self.undoArea(options, ofPair: index)
         }
         mailbox = Mailbox()
-        engine = Self.makeEngine(world, mailbox, log)
+        engine = Self.makeEngine(host, mailbox, log)
     }
 
     static func makeEngine(
-        _ world: SimulatedWorld,
+        _ host: SimulatedHost,
         _ mailbox: Mailbox<SimulatedPlatform>,
         _ log: EventLog
     ) -> Engine<SimulatedPlatform> {
         log.ended.removeAll()
         log.verified.removeAll()
         return Engine(
-            platform: SimulatedPlatform(world: world),
+            platform: SimulatedPlatform(host: host),
             mailbox: mailbox,
             bufferClasses: bufferClasses
         ) { event in
@@ -155,7 +157,7 @@ package final class Simulation {
         coverage[.pairsBroken] = log.brokenCount
         coverage[.readsServedByTarget] = log.servedByTargetCount
         coverage[.synchronizations] = log.synchronizedCount
-        coverage[.examinations] = world.examinationCount
+        coverage[.examinations] = host.examinationCount
     }
 
     private func takeStep() throws(SimulationFailure) {

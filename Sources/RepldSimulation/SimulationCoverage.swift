@@ -40,6 +40,10 @@ package struct SimulationCoverage: Sendable, Hashable {
         case rollbacks = "copies taken back, with the target as it was before"
         case examinations = "examinations away from the loop"
         case comparisonsAtRest = "comparisons of all copies at rest"
+        case sourceHostCrashes = "crashes of the host with the source"
+        case targetHostCrashes = "crashes of the host with the target"
+        case imagesChecked = "Synchronized targets found to be an image of the past"
+        case formerImagesChecked = "targets out of reach or Skewed found to be an image of the past"
     }
 
     private var counts: [String: Int] = [:]

@@ -229,6 +229,9 @@ extension FrameHeader {
         case .words:
             let most = UInt32(Goodbye.wordByteCountMaximum)
             return count <= most ? nil : .payloadTooLong(kind, count, most)
+        case .message:
+            let most = UInt32(WireLimits.messageByteCountMaximum)
+            return count <= most ? nil : .payloadTooLong(kind, count, most)
         }
     }
 
@@ -262,7 +265,7 @@ extension FrameHeader {
         case .data: Int(length)
         case .digests: Int((granuleCount ?? 0) * 8)
         case .bitmap: Int(Self.wordBytes(granuleCount ?? 0))
-        case .none, .fixed, .runs, .words: Int(payloadByteCount)
+        case .none, .fixed, .runs, .words, .message: Int(payloadByteCount)
         }
     }
 }

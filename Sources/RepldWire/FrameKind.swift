@@ -34,6 +34,13 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case stateChange = 19
     /// The operation's return code and where the pair stands: `StateChangeResult`.
     case stateChangeReply = 20
+    /// The source's record of the pair as it is now, to be kept on stable storage before the answer.
+    case record = 21
+
+    /// A question of one control plane to the other, in bytes that are not looked at here.
+    case message = 24
+    /// The answer to it.
+    case messageReply = 25
 
     /// Bytes of the volume.
     case write = 32
@@ -121,6 +128,8 @@ enum PayloadShape: Hashable, Sendable, BitwiseCopyable {
     case bitmap
     /// Words in UTF-8, or none.
     case words
+    /// Bytes of a message, at most `WireLimits.messageByteCountMaximum`.
+    case message
 }
 
 /// All that is fixed about a kind.
@@ -156,6 +165,10 @@ extension FrameKind {
                 payload: .fixed(StateChangeResult.byteCount),
                 lane: .control
             )
+        case .record:
+            FrameRule(fields: [.stream, .tag], payload: .fixed(WireLimits.recordByteCount), lane: .control)
+        case .message: FrameRule(fields: [.tag], payload: .message, lane: .control)
+        case .messageReply: FrameRule(fields: [.tag], payload: .message, lane: .control)
         case .write, .zero, .discard, .flush, .epochMark, .ack, .trim, .differs: writeRule
         case .read, .readReply, .digestRequest, .digestReply, .allocationQuery, .allocationReply, .mapRequest, .mapPart:
             readRule
@@ -187,9 +200,10 @@ extension FrameKind {
         let request: FrameFields = [.stream, .position, .range, .tag]
         let detailed = request.union(.detail)
         switch self {
-        case .read: return FrameRule(fields: request, lane: .control)
+        // With an epoch they are about what all writes before them have come to, and so travel behind these.
+        case .read: return FrameRule(fields: request)
         case .readReply: return FrameRule(fields: request, flags: [.compressed, .zeroes], payload: .data, lane: .data)
-        case .digestRequest: return FrameRule(fields: detailed, lane: .control, needs: .digests)
+        case .digestRequest: return FrameRule(fields: detailed, needs: .digests)
         case .digestReply: return FrameRule(fields: detailed, payload: .digests, lane: .data, needs: .digests)
         case .allocationQuery: return FrameRule(fields: request, lane: .control, needs: .allocation)
         case .allocationReply: return FrameRule(fields: request, payload: .runs, lane: .data, needs: .allocation)

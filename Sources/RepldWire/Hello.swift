@@ -47,6 +47,9 @@ package struct WireLimits: Hashable, Sendable, BitwiseCopyable {
     /// What a receive buffer has to hold.
     package static var frameByteCountMaximum: Int { FrameHeader.byteCount + pieceByteCountCeiling }
     package static var keepAliveMillisecondsFloor: UInt32 { 10 }
+    /// The block of a pair's record, as it lies in a metadata area.
+    package static var recordByteCount: Int { 4096 }
+    package static var messageByteCountMaximum: Int { 64 << 10 }
 
     package init(
         pieceByteCount: UInt32 = 128 << 10,

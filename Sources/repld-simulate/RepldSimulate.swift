@@ -25,6 +25,11 @@ struct RepldSimulate: ParsableCommand {
     @Flag(help: "Print everything that happens.")
     var trace = false
 
+    @Option(help: "What a seed runs: pairs of one host, pairs between hosts, or both.")
+    var kind = Kind.both
+
+    enum Kind: String, ExpressibleByArgument, CaseIterable { case host, hosts, both }
+
     @Option(help: "Processes that share the seeds of a range.")
     var jobs: Int = ProcessInfo.processInfo.activeProcessorCount
 
@@ -44,7 +49,7 @@ struct RepldSimulate: ParsableCommand {
         } else if let seeds, jobs == 1 {
             try runHere(Array(Swift.stride(from: seeds.first, through: seeds.last, by: Int(stride))))
         } else if let seeds {
-            try SeedWorkers(seeds: seeds, jobs: jobs).run()
+            try SeedWorkers(seeds: seeds, jobs: jobs, kind: kind.rawValue).run()
         }
     }
 
@@ -54,14 +59,18 @@ struct RepldSimulate: ParsableCommand {
         var failedCount = 0
         for seed in seeds {
             say("seed \(seed)")
-            let simulation = Simulation(SimulationOptions(seed: seed), trace: trace ? { say($0) } : nil)
+            let trace = trace ? { say($0) } : nil
+            let simulation = Simulation(SimulationOptions(seed: seed), trace: trace)
+            let remote = RemoteSimulation(seed: seed, trace: trace)
             do {
-                try simulation.run()
+                if kind != .hosts { try simulation.run() }
+                if kind != .host { try remote.run() }
             } catch {
                 failedCount += 1
                 say("failed \(error)")
             }
             total.add(simulation.coverage)
+            total.add(remote.coverage)
         }
         if isWorker {
             for row in total.rows { say("covered \(row.count) \(row.name)") }

@@ -7,6 +7,7 @@ import RepldSimulation
 struct SeedWorkers {
     let seeds: SeedRange
     let jobs: Int
+    let kind: String
 
     /// What one process came to.
     struct Outcome: Sendable {
@@ -24,7 +25,7 @@ struct SeedWorkers {
         let group = DispatchGroup()
         for lane in 0..<lanes {
             DispatchQueue.global().async(group: group) {
-                outcomes.add(Self.work(executable, first: seeds.first + lane, last: seeds.last, stride: lanes))
+                outcomes.add(Self.work(executable, kind, first: seeds.first + lane, last: seeds.last, stride: lanes))
             }
         }
         group.wait()
@@ -32,14 +33,14 @@ struct SeedWorkers {
     }
 
     /// Runs one lane to its end; after the death of a process the next one goes on behind the seed that it died of.
-    private static func work(_ executable: String, first: UInt64, last: UInt64, stride: UInt64) -> Outcome {
+    private static func work(_ executable: String, _ kind: String, first: UInt64, last: UInt64, stride: UInt64) -> Outcome {
         var outcome = Outcome()
         var next = first
         while next <= last {
             let process = Process()
             process.executableURL = URL(filePath: executable)
             // A stride of 1 would start workers again; two lanes and more never have it.
-            process.arguments = ["--seeds", "\(next)..\(last)", "--stride", "\(stride)", "--jobs", "1"]
+            process.arguments = ["--seeds", "\(next)..\(last)", "--stride", "\(stride)", "--jobs", "1", "--kind", kind]
             let output = Pipe()
             let errors = Pipe()
             process.standardOutput = output

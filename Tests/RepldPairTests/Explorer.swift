@@ -72,12 +72,14 @@ struct Explorer {
     static func walkShapes(
         seeds: ClosedRange<UInt64>,
         keepsUndo: Bool = false,
+        isRemote: Bool = false,
         _ coverage: inout Coverage
     ) -> [String] {
         var findings: [String] = []
         for (pairCount, writesRecordsAtOnce) in [(1, true), (1, false), (2, true), (2, false)] {
             var explorer = Explorer()
             explorer.shape.keepsUndo = keepsUndo
+            explorer.shape.isRemote = isRemote
             explorer.shape.pairCount = pairCount
             explorer.shape.granuleCount = 3
             explorer.shape.copyDepth = 2
@@ -181,6 +183,11 @@ extension PairWorld {
             events.append(.targetFlush(pair: pair))
         }
         if !machine.pairs[pair].wantsDetach { events.append(.detach(pair)) }
+        if !machine.pairs[pair].isReachable {
+            events.append(.linkRestored(pair: pair))
+        } else if machine.pairs[pair].isRemote {
+            events += WorldEvent.Fate.allCases.map { .linkLost(pair: pair, $0) }
+        }
         return events
     }
 
@@ -220,7 +227,7 @@ extension PairWorld {
     func choose(_ random: inout RandomSource, _ choices: [WorldEvent]) -> WorldEvent? {
         let weighted = choices.filter { event in
             switch event {
-            case .crash: random.chance(oneIn: 40)
+            case .crash, .linkLost: random.chance(oneIn: 40)
             case .close, .detach: random.chance(oneIn: 60)
             case .tick: random.chance(oneIn: 8)
             case .end(_, _, .done), .record(_, isWritten: true), .undoPage(_, isWritten: true): true
@@ -228,7 +235,7 @@ extension PairWorld {
             case .operate: random.chance(oneIn: 6)
             case .cancel: random.chance(oneIn: 10)
             case .write, .read, .flush, .targetWrite, .targetFlush: random.chance(oneIn: 2)
-            case .playOut: true
+            case .playOut, .linkRestored: true
             }
         }
         if random.chance(oneIn: 50) { return .playOut }

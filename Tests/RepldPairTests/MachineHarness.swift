@@ -208,6 +208,11 @@ final class MachineHarness {
         while let operation = operations.first { complete(leg: operation.leg) }
     }
 
+    /// Completes everything that is or comes in flight on other legs.
+    func completeAll(besides leg: UInt8) {
+        while let operation = operations.first(where: { $0.leg != leg }) { complete(leg: operation.leg) }
+    }
+
     /// Takes in a pair that was in sync and closed cleanly.
     func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
         let record = PairRecord(

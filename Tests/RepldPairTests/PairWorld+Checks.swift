@@ -221,6 +221,7 @@ extension PairWorld {
     private func pairSignature(_ pair: Int) -> [Int] {
         let association = pairs[pair]
         var words = [-4, association.expectsRebase ? 1 : 0, association.isTargetOwned ? 1 : 0]
+        words.append(machine.pairs[pair].isReachable ? 1 : 0)
         words += association.outstanding.map { Int($0.rawValue) }
         let newest = association.blocks.map { block -> UInt64 in
             if case .valid(let record) = block { record.sequence } else { 0 }

@@ -22,6 +22,8 @@ final class PairWorld {
         var writesRecordsAtOnce = true
         /// Each pair has an undo area: an element behind those of all pairs.
         var keepsUndo = false
+        /// The targets are behind peers.
+        var isRemote = false
     }
 
     /// An operation on an element that has not ended.
@@ -132,7 +134,14 @@ final class PairWorld {
         var maps = RecoveredMaps.unknown(because: nil)
         if record.isClosedCleanly, record.copyState == CopyState.synchronized.rawValue { maps.trust = .exact }
         let undo = recoveredUndo(pair, record)
-        let place = machine.addPair(record, maps, isNew: found == nil, settings: settings, undo: undo)
+        let place = machine.addPair(
+            record,
+            maps,
+            isNew: found == nil,
+            settings: settings,
+            undo: undo,
+            isRemote: shape.isRemote
+        )
         if place != pair { violation = "pair \(pair) got place \(String(describing: place))" }
         pairs[pair].outstanding = machine.pairs[pair].operation.map { [$0] } ?? []
     }

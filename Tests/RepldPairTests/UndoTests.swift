@@ -158,6 +158,28 @@ import Testing
         #expect(harness.state == .failedover)
     }
 
+    /// Found by the simulator: a cancelled Failover left what its target does not give back without an end.
+    @Test func volumeClosesWhileATargetHoldsAChunkThatWasBeingTakenBack() {
+        let harness = suspended()
+        harness.ask(.resume)
+        for leg: UInt8 in [0, 1, 4, 1, 0] { harness.complete(leg: leg) }
+        harness.ask(.failover, isForced: true)
+        harness.complete(leg: 1)
+        #expect(harness.operations.map(\.leg) == [4], "the old content is being read")
+        let isCancelled = harness.machine.cancelOperation(0)
+        #expect(isCancelled)
+        harness.machine.close()
+        harness.settle()
+        harness.completeAll(besides: 4)
+        #expect(!harness.isClosed)
+        harness.machine.advance(to: Instant(nanoseconds: 40_000_000_000))
+        harness.machine.tick()
+        harness.settle()
+        harness.completeAll(besides: 4)
+        #expect(harness.isClosed)
+        #expect(harness.records.last?.record.isClosedCleanly == false)
+    }
+
     @Test func pairWithoutAnAreaKeepsNothing() {
         let harness = MachineHarness()
         _ = harness.addSynchronizedPair()

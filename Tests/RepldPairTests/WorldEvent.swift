@@ -32,6 +32,9 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
     case record(pair: Int, isWritten: Bool)
     /// A page of the pair's undo area ends.
     case undoPage(pair: Int, isWritten: Bool)
+    /// The link to the pair's target is lost, and what was in flight there with it; what becomes of the target.
+    case linkLost(pair: Int, Fate)
+    case linkRestored(pair: Int)
     /// The time limit passes.
     case tick
     /// The daemon is killed and started; whether a record that was on its way was written.
@@ -54,6 +57,8 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
         case .end(let element, let nth, let outcome): "element \(element) ends \(nth): \(outcome)"
         case .record(let pair, let isWritten): "record \(pair) \(isWritten ? "written" : "failed")"
         case .undoPage(let pair, let isWritten): "undo page \(pair) \(isWritten ? "written" : "failed")"
+        case .linkLost(let pair, let fate): "link \(pair) lost, its target \(fate)"
+        case .linkRestored(let pair): "link \(pair) restored"
         case .tick: "tick"
         case .crash(let fates, let isRecordWritten): "crash \(fates) record \(isRecordWritten ? "written" : "lost")"
         case .close: "close"
@@ -96,6 +101,10 @@ extension PairWorld {
         case .undoPage(let pair, let isWritten):
             guard pairs[pair].undo.pageInFlight != nil else { return false }
             undoPageEnds(pair, isWritten: isWritten)
+        case .linkLost(let pair, let fate): return loseLink(pair, fate)
+        case .linkRestored(let pair):
+            guard machine.pairs[pair].isInUse, !machine.pairs[pair].isReachable else { return false }
+            machine.linkRestored(pair: pair)
         case .tick: passTime()
         case .crash(let fates, let isRecordWritten): restart(fates, isRecordWritten: isRecordWritten)
         case .close:
@@ -106,6 +115,21 @@ extension PairWorld {
             machine.detachPair(pair)
         case .playOut: playOut()
         }
+        return true
+    }
+
+    private func loseLink(_ pair: Int, _ fate: WorldEvent.Fate) -> Bool {
+        guard machine.pairs[pair].isInUse, machine.pairs[pair].isRemote, machine.pairs[pair].isReachable else {
+            return false
+        }
+        let element = places[pair + 1]
+        machine.linkLost(pair: pair)
+        settle()
+        while let index = inFlight.firstIndex(where: { $0.element == element }) {
+            end(index, fate == .keptWithInFlight ? .failedAfterEffect : .failed)
+            settle()
+        }
+        if fate == .lostCache { disks[element].loseCache() }
         return true
     }
 
@@ -251,6 +275,7 @@ extension PairWorld {
         while quietTicks < 6, violation == nil {
             steps += 1
             if steps > 2000 { return fail("it does not come to rest") }
+            for pair in pairs.indices where shape.isRemote { machine.linkRestored(pair: pair) }
             settle()
             if let pair = pairs.indices.first(where: { pairs[$0].recordInFlight != nil }) {
                 recordEnds(pair, isWritten: true)

@@ -12,12 +12,13 @@ import Testing
         static var byteCount: Int { 1 << 20 }
         static var names: [String] { ["a", "b"] }
 
+        let world = SimulatedWorld(seed: 1)
         let mailbox = Mailbox<SimulatedPlatform>()
         var engine: Engine<SimulatedPlatform>
 
         init(orders: [UInt16]) {
             engine = Engine(
-                platform: SimulatedPlatform(world: SimulatedWorld(seed: 1)),
+                platform: SimulatedPlatform(host: world.addHost("host")),
                 mailbox: mailbox,
                 bufferClasses: [
                     BufferPool.SizeClass(byteCount: 4096, count: 64), BufferPool.SizeClass(byteCount: 65536, count: 48),

@@ -90,6 +90,7 @@ struct FrameSource {
             return []
         case .fixed(let count): return bytes(count)
         case .words: return bytes(Int(random.below(513)))
+        case .message: return bytes(Int(random.below(65537)))
         case .runs: return bytes(8 * Int(1 + random.below(100)))
         case .data, .digests, .bitmap:
             if header.kind.rule.payload != .data { header.detail = 512 << UInt32(random.below(8)) }

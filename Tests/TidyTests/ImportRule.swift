@@ -16,7 +16,7 @@ struct ImportRule {
         "RepldPair": Allowed(own: ["RepldCore", "RepldFormat"]),
         "RepldFrontends": Allowed(own: ["RepldCore"]),
         "RepldEngine": Allowed(
-            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends"],
+            own: ["RepldCore", "RepldFormat", "RepldPair", "RepldFrontends", "RepldWire"],
             foreign: ["Synchronization"]
         ),
         "RepldUring": Allowed(

@@ -73,6 +73,8 @@ package struct ReplicaSpec<P: Platform & ~Copyable>: Sendable {
     package var metadataOffset: UInt64
     /// What that area said when it was opened; `nil` while the peer has told nothing.
     package var record: PairRecord?
+    /// The block of the area that has it, 0 or 1.
+    package var recordBlock = 1
 
     package init(
         volume: VolumeID,
@@ -130,6 +132,14 @@ package enum LinkCommand<P: Platform & ~Copyable>: Sendable {
     case addReplica(ReplicaSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// The volume is this host's own again; answered when nothing of the peer is in flight.
     case removeReplica(PairID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Whether hosts are answered before the target of a pair has their writes, and how old what it lacks may become, in
+    /// nanoseconds; at once.
+    case setMode(
+        PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds: UInt64,
+        answer: @Sendable (Result<Void, EngineRefusal>) -> Void
+    )
     /// Asks the peer's control plane something.
     case send(PeerID, [UInt8], answer: @Sendable (Result<[UInt8], MessageFailure>) -> Void)
     /// Answers a `PeerMessage`.

@@ -1,0 +1,140 @@
+internal import RepldCore
+internal import RepldPair
+
+/// Asynchronous pairs: what hosts write goes to the backlog, and from there to the peer, epoch by epoch.
+extension Engine where P: ~Copyable {
+    mutating func setMode(
+        _ id: PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds: UInt64
+    ) -> Result<Void, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        guard let target = remoteTarget(ofPair: pair, volume: volume) else {
+            return isAsynchronous ? .failure(.notRemote) : .success(())
+        }
+        if isAsynchronous, links.targets[target].backlog.entries.count == 0 {
+            links.targets[target].backlog = Backlog(byteCount: Backlog.byteLimit)
+        }
+        links.targets[target].isAsynchronous = isAsynchronous
+        links.targets[target].recoveryPointNanoseconds = recoveryPointNanoseconds
+        volumes[volume].machine.setAsynchronous(pair: pair, isAsynchronous)
+        carryOut(volume)
+        return .success(())
+    }
+
+    func goesToBacklog(_ request: RemoteRequest, _ target: Int) -> Bool {
+        switch request.kind {
+        case .write, .zero, .keptZero, .discard:
+            volumes[links.targets[target].volume].machine.isHostWrite(request.slot)
+        case .read, .digest, .flush: false
+        }
+    }
+
+    /// Takes a host's write into the backlog: to the machine it is over, or the pair is Skewed.
+    mutating func keep(_ request: RemoteRequest, _ target: Int) {
+        let slot = Int(request.slot.index)
+        links.targets[target].requests[slot] = request
+        links.targets[target].activeCount += 1
+        guard links.targets[target].stage == .up else { return endKeeping(target, slot, .gone) }
+        var entry = request
+        entry.acceptedAt = platform.now
+        // Nobody waits for its durability; the epoch's is the peer's business.
+        entry.isDurable = false
+        let volume = links.targets[target].volume
+        entry.epoch = volumes[volume].epoch
+        let data =
+            request.kind == .write
+            ? unsafe UnsafeRawBufferPointer(bytes(request.buffer, Int(request.extent.length)))
+            : unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+        guard let place = unsafe links.targets[target].backlog.append(entry, data) else {
+            return endKeeping(target, slot, .noResources)
+        }
+        volumes[volume].isEpochInUse = true
+        links.targets[target].waiting.append(UInt32(Backlog.firstNumber + place))
+        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, true)
+        noteLength(target)
+        endKeeping(target, slot, nil)
+        pumpTarget(target)
+    }
+
+    private mutating func endKeeping(_ target: Int, _ slot: Int, _ failure: IOFailure?) {
+        links.targets[target].requests[slot].failure = failure
+        endRequest(target, slot)
+    }
+
+    /// A host is told that a write is done: what it writes from here on is of another epoch.
+    mutating func noteAcknowledgement(_ volume: Int) {
+        guard volumes[volume].isEpochInUse else { return }
+        volumes[volume].isEpochInUse = false
+        volumes[volume].epoch += 1
+    }
+
+    /// The peer has an entry, on stable storage with the end of its epoch.
+    mutating func finishEntry(_ entry: RemoteRequest, _ number: Int, _ target: Int) {
+        links.targets[target].update(number) { $0.isActive = false }
+        links.targets[target].backlog.release()
+        let volume = links.targets[target].volume
+        let index = links.targets[target].index
+        if let failure = entry.failure {
+            volumes[volume].machine.backlogFailed(pair: index, entry.extent, failure)
+            carryOut(volume)
+        }
+        noteLength(target)
+        backlogReleased(target)
+    }
+
+    /// Tells the machine when nothing is on its way any more.
+    mutating func backlogReleased(_ target: Int) {
+        guard links.targets[target].backlog.isEmpty else { return }
+        let volume = links.targets[target].volume
+        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, false)
+        carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
+    }
+
+    private mutating func noteLength(_ target: Int) {
+        let volume = links.targets[target].volume
+        let isLong = links.targets[target].backlog.isLong
+        if isLong || links.targets[target].backlog.isShort {
+            volumes[volume].machine.backlogChanged(pair: links.targets[target].index, isLong: isLong)
+        }
+    }
+
+    /// How old what the peer lacks of a pair is, in nanoseconds.
+    func backlogAge(_ target: Int) -> UInt64 {
+        guard let oldest = links.targets[target].backlog.oldest else { return 0 }
+        return platform.now.nanoseconds(since: oldest)
+    }
+
+    /// A pair whose target is older than it may be is Skewed.
+    mutating func checkBacklogs(of session: Int) {
+        guard let peer = links.sessions[session].peer else { return }
+        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].peer == peer {
+            let limit = links.targets[target].recoveryPointNanoseconds
+            guard limit > 0, backlogAge(target) > limit else { continue }
+            let volume = links.targets[target].volume
+            volumes[volume].machine.backlogTooLong(pair: links.targets[target].index)
+            carryOut(volume)
+        }
+    }
+
+    /// The pair does not mirror any more: what waits to be sent is dropped, what has been sent is awaited.
+    ///
+    /// What the peer has then is the image of an instant, and what it lacks its machine remembers.
+    mutating func dropBacklog(ofPair pair: Int, volume: Int) {
+        guard let target = remoteTarget(ofPair: pair, volume: volume), !links.targets[target].backlog.isEmpty else {
+            return
+        }
+        for _ in 0..<links.targets[target].waiting.count {
+            guard let number = links.targets[target].waiting.popFirst() else { break }
+            let isUnsent = links.targets[target].request(Int(number))?.sentByteCount == 0
+            if Int(number) >= Backlog.firstNumber, isUnsent {
+                links.targets[target].update(Int(number)) { $0.isActive = false }
+            } else {
+                links.targets[target].waiting.append(number)
+            }
+        }
+        links.targets[target].backlog.release()
+        if links.targets[target].backlog.isEmpty { volumes[volume].machine.setBacklogged(pair: pair, false) }
+    }
+}

@@ -1,0 +1,384 @@
+internal import RepldCore
+internal import RepldFormat
+internal import RepldPair
+internal import RepldWire
+
+/// Volumes that a peer writes: its requests, from the frame to the answer, and the record that it tells of.
+extension Engine where P: ~Copyable {
+    // MARK: - Coming and going
+
+    mutating func addReplica(_ spec: ReplicaSpec<P>) -> Result<Void, EngineRefusal> {
+        guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
+        guard replicaIndex(spec.pair) == nil, findPair(spec.pair) == nil else { return .failure(.nameInUse) }
+        guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
+        for pair in 0..<VolumeMachine.pairLimit where volumes[volume].metadata[pair] != nil {
+            return .failure(.volumeHasPairs)
+        }
+        let connectionCount = volumes[volume].connectionCount
+        guard connectionCount == 0 else { return .failure(.volumeInUse(connectionCount: connectionCount)) }
+        guard !volumes[volume].isReadOnly else { return .failure(.targetReadOnly) }
+        let room = spec.metadata.geometry.byteCount - min(spec.metadataOffset, spec.metadata.geometry.byteCount)
+        guard room >= UInt64(PairRecord.areaByteCount) else {
+            return .failure(.metadataTooSmall(byteCount: room, needed: UInt64(PairRecord.areaByteCount)))
+        }
+        guard let place = (0..<Links.replicaLimit).first(where: { !links.replicas[$0].isInUse }) else {
+            return .failure(.tableFull("replicas"))
+        }
+        guard let metadata = platform.attach(spec.metadata.handle) else { return .failure(.tableFull("elements")) }
+        links.replicas[place].isInUse = true
+        links.replicas[place].pair = spec.pair
+        links.replicas[place].name = spec.name
+        links.replicas[place].volume = volume
+        links.replicas[place].metadata = metadata
+        links.replicas[place].metadataOffset = spec.metadataOffset
+        links.replicas[place].block = AlignedBlock(isInUse: true)
+        links.replicas[place].record = spec.record
+        links.replicas[place].nextBlock = spec.recordBlock ^ 1
+        volumes[volume].isReplica = true
+        return .success(())
+    }
+
+    mutating func removeReplica(_ pair: PairID, _ answer: @escaping @Sendable (Result<Void, EngineRefusal>) -> Void) {
+        guard let place = replicaIndex(pair), links.replicas[place].removal == nil else {
+            return answer(.failure(.noSuchPair))
+        }
+        links.replicas[place].session = nil
+        links.replicas[place].removal = answer
+        finishReplicaIfIdle(place)
+    }
+
+    private func replicaIndex(_ pair: PairID) -> Int? {
+        (0..<Links.replicaLimit).first { links.replicas[$0].isInUse && links.replicas[$0].pair == pair }
+    }
+
+    private mutating func finishReplicaIfIdle(_ place: Int) {
+        guard links.replicas[place].isInUse, links.replicas[place].isIdle else { return }
+        guard let answer = links.replicas[place].removal else { return }
+        if let metadata = links.replicas[place].metadata { platform.detach(metadata) }
+        volumes[links.replicas[place].volume].isReplica = false
+        links.replicas[place] = Replica()
+        answer(.success(()))
+    }
+
+    // MARK: - Opening
+
+    /// The peer wants to write a replica.
+    mutating func openReplica(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) {
+        let status = statusOfOpening(opening, header, session)
+        guard let control = links.sessions[session].control else { return }
+        var answer = opening
+        answer.record.role = .target
+        answer.record.meeting = 0
+        if let place = replicaIndex(opening.record.pair) {
+            answer.record.meeting = links.replicas[place].record?.sequence ?? 0
+        }
+        send(.pairOpenReply, answer, on: control, stream: header.stream, tag: header.tag, detail: status.rawValue)
+    }
+
+    private mutating func statusOfOpening(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) -> OpenStatus {
+        guard let place = replicaIndex(opening.record.pair), links.replicas[place].removal == nil else {
+            return .unknownPair
+        }
+        let volume = links.replicas[place].volume
+        let byteCount = volumes[volume].geometry.byteCount
+        let blockByteCount = volumes[volume].geometry.logicalBlockByteCount
+        guard opening.record.volumeByteCount <= byteCount, blockByteCount <= opening.blockByteCount else {
+            return .damaged
+        }
+        // What came over an earlier session must not be applied behind what comes over this one.
+        guard links.replicas[place].isIdle else { return .alreadyOpen }
+        for other in 0..<Links.replicaLimit where other != place && links.replicas[other].session == session {
+            if links.replicas[other].stream == header.stream { return .noResources }
+        }
+        links.replicas[place].session = session
+        links.replicas[place].stream = header.stream
+        links.replicas[place].epoch = 0
+        links.replicas[place].epochFailure = nil
+        return .opened
+    }
+
+    mutating func closeReplica(_ header: FrameHeader, _ session: Int) {
+        if let place = replica(ofStream: header.stream, session) { links.replicas[place].session = nil }
+    }
+
+    private func replica(ofStream stream: UInt32, _ session: Int) -> Int? {
+        (0..<Links.replicaLimit).first {
+            links.replicas[$0].isInUse && links.replicas[$0].session == session && links.replicas[$0].stream == stream
+        }
+    }
+
+    // MARK: - The record
+
+    /// The peer's record of a pair; false when the one before is still being written.
+    mutating func recordReceived(_ header: FrameHeader, _ connection: Int, _ session: Int) throws(LinkEnd) -> Bool {
+        guard let place = replica(ofStream: header.stream, session) else {
+            acknowledge(header, .notOpen, session)
+            return true
+        }
+        guard links.replicas[place].writing == nil else { return false }
+        let record: PairRecord
+        do throws(PairRecordDamage) {
+            record = unsafe try PairRecord.decode(RawSpan(_unsafeBytes: payload(of: header, connection)))
+        } catch {
+            throw LinkEnd(.badFrame, "a bad record: \(error.words)")
+        }
+        guard record.pair == links.replicas[place].pair else { throw LinkEnd(.badOrder, "the record of another pair") }
+        links.replicas[place].writing = record
+        links.replicas[place].writingSession = session
+        links.replicas[place].writingTag = header.tag
+        guard let metadata = links.replicas[place].metadata else { invariantFailed("a replica has a metadata area") }
+        let block = unsafe links.replicas[place].block.memory
+        var span = unsafe MutableRawSpan(_unsafeBytes: block)
+        record.encode(into: &span)
+        unsafe platform.write(
+            metadata,
+            at: links.replicas[place].metadataOffset + UInt64(links.replicas[place].nextBlock * PairRecord.blockByteCount),
+            from: UnsafeRawBufferPointer(block),
+            isDurable: true,
+            token: Token(
+                kind: TokenKind.replicaRecord.rawValue,
+                leg: 0,
+                slot: SlotID(index: UInt32(place), generation: 0)
+            )
+        )
+        return true
+    }
+
+    mutating func replicaRecordWritten(_ place: Int, _ failure: IOFailure?) {
+        guard let record = links.replicas[place].writing else { invariantFailed("a record was on its way") }
+        links.replicas[place].writing = nil
+        if failure == nil {
+            links.replicas[place].record = record
+            links.replicas[place].nextBlock ^= 1
+        }
+        if let session = links.replicas[place].writingSession, links.replicas[place].session == session,
+            let control = links.sessions[session].control
+        {
+            let status: AckStatus = failure == nil ? .done : .ioError
+            let header = FrameHeader(
+                kind: .ack,
+                stream: links.replicas[place].stream,
+                tag: links.replicas[place].writingTag,
+                detail: status.rawValue
+            )
+            enqueue(OutgoingFrame(header: header), on: control)
+        }
+        links.replicas[place].writingSession = nil
+        hasFreedResources = true
+        finishReplicaIfIdle(place)
+    }
+
+    // MARK: - Requests
+
+    /// A request of the peer; false when it has to wait for a place or a buffer.
+    mutating func requestReceived(_ header: FrameHeader, _ connection: Int, _ session: Int) throws(LinkEnd) -> Bool {
+        guard let place = replica(ofStream: header.stream, session) else {
+            acknowledge(header, .notOpen, session)
+            return true
+        }
+        let volume = links.replicas[place].volume
+        let extent = Extent(offset: header.offset, length: UInt64(header.length))
+        let block = UInt64(volumes[volume].geometry.logicalBlockByteCount)
+        let longest = min(Int(links.sessions[session].terms?.limits.pieceByteCount ?? 0), pool.largestByteCount)
+        let needsBuffer = header.kind == .write || header.kind == .read || header.kind == .digestRequest
+        let isShort = !needsBuffer || Int(header.length) <= longest
+        guard isShort, extent.end <= volumes[volume].machine.byteCount, extent.isAligned(to: block) else {
+            acknowledge(header, .outOfRange, session)
+            return true
+        }
+        guard !links.serves.isFull else { return false }
+        if header.epoch != 0 {
+            switch header.kind {
+            case .write, .zero, .discard:
+                if header.epoch != links.replicas[place].epoch { return beginEpoch(header, place, session) }
+            default:
+                guard links.replicas[place].writeCount == 0 else { return false }
+            }
+        }
+        var request = PeerRequest.blank
+        request.kind = header.kind
+        request.replica = place
+        request.session = session
+        request.sessionNumber = links.sessions[session].number
+        request.stream = header.stream
+        request.tag = header.tag
+        request.extent = extent
+        request.granule = header.detail
+        request.isDurable = header.flags.contains(.durable)
+        request.keepsAllocation = header.flags.contains(.noHole)
+        if header.kind == .write {
+            guard try takeData(header, connection, &request) else { return false }
+        }
+        if header.kind == .digestRequest, header.detail < header.length {
+            throw LinkEnd(.badOrder, "digests of less than what is asked for")
+        }
+        guard let serve = links.serves.take(request) else { invariantFailed("there is a place") }
+        links.replicas[place].requestCount += 1
+        if links.serves[serve].isWrite { links.replicas[place].writeCount += 1 }
+        submitInOrder(serve)
+        return true
+    }
+
+    /// Hands a request to its volume behind all that wait already: overlapping ones keep their order.
+    private mutating func submitInOrder(_ serve: SlotID) {
+        if !links.waitingServes.isEmpty || !submitServe(serve) { links.waitingServes.append(serve) }
+    }
+
+    /// The first write of an epoch has come: it waits until all of the one before is on stable storage.
+    ///
+    /// True when it has been answered, because that could not be.
+    private mutating func beginEpoch(_ header: FrameHeader, _ place: Int, _ session: Int) -> Bool {
+        if let failure = links.replicas[place].epochFailure {
+            acknowledge(header, status(for: failure), session)
+            return true
+        }
+        guard links.replicas[place].writeCount == 0, !links.replicas[place].isEndingEpoch else { return false }
+        var request = PeerRequest.blank
+        request.kind = .epochMark
+        request.replica = place
+        request.session = session
+        request.sessionNumber = links.sessions[session].number
+        request.tag = header.epoch
+        guard let serve = links.serves.take(request) else { return false }
+        links.replicas[place].requestCount += 1
+        links.replicas[place].isEndingEpoch = true
+        submitInOrder(serve)
+        return false
+    }
+
+    /// The flush that ends an epoch has been answered.
+    private mutating func epochEnded(_ serve: SlotID, _ failure: IOFailure?) {
+        let request = links.serves[serve]
+        links.replicas[request.replica].isEndingEpoch = false
+        let isOfSession =
+            links.sessions[request.session].number == request.sessionNumber
+            && links.replicas[request.replica].session == request.session
+        if isOfSession {
+            links.replicas[request.replica].epochFailure = failure
+            if failure == nil { links.replicas[request.replica].epoch = request.tag }
+        }
+        endServe(serve)
+    }
+
+    /// Takes the data of a write into a buffer; false when there is none.
+    private mutating func takeData(
+        _ header: FrameHeader,
+        _ connection: Int,
+        _ request: inout PeerRequest
+    ) throws(LinkEnd) -> Bool {
+        guard !header.flags.contains(.compressed) else { throw LinkEnd(.badOrder, "compressed data was not agreed on") }
+        guard let buffer = pool.take(byteCount: Int(header.length)) else { return false }
+        let room = unsafe bytes(buffer, Int(header.length))
+        if header.flags.contains(.zeroes) {
+            unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
+        } else {
+            unsafe room.copyMemory(from: payload(of: header, connection))
+        }
+        request.buffer = buffer
+        return true
+    }
+
+    /// Hands a request to its volume; false when that takes none now.
+    mutating func submitServe(_ serve: SlotID) -> Bool {
+        let volume = links.replicas[links.serves[serve].replica].volume
+        let kind = links.serves[serve].kind
+        if kind == .read || kind == .digestRequest, links.serves[serve].buffer == .none {
+            guard let buffer = pool.take(byteCount: Int(links.serves[serve].extent.length)) else { return false }
+            links.serves[serve].buffer = buffer
+        }
+        let operation: HostOperation =
+            switch kind {
+            case .write: .write
+            case .zero: .writeZeroes
+            case .discard: .discard
+            case .flush, .epochMark: .flush
+            default: .read
+            }
+        let request = HostRequest(
+            operation: operation,
+            extent: links.serves[serve].extent,
+            buffer: links.serves[serve].buffer,
+            origin: RequestOrigin(client: RequestOrigin.peers, request: serve.index),
+            isDurable: links.serves[serve].isDurable,
+            keepsAllocation: links.serves[serve].keepsAllocation
+        )
+        links.serves[serve].isSubmitted = true
+        if submit(request, to: volume) { return true }
+        links.serves[serve].isSubmitted = false
+        return false
+    }
+
+    /// The volume has answered a request of a peer.
+    mutating func serveAnswered(_ slot: UInt32, _ failure: IOFailure?) {
+        guard let serve = links.serves.taken(at: Int(slot)) else { invariantFailed("an answer is to a request") }
+        let request = links.serves[serve]
+        if request.kind == .epochMark { return epochEnded(serve, failure) }
+        // A buffer that was written from comes back by itself.
+        if request.kind == .write || failure != nil { links.serves[serve].buffer = .none }
+        guard links.sessions[request.session].number == request.sessionNumber,
+            links.sessions[request.session].stage == .up
+        else { return endServe(serve) }
+        var header = FrameHeader(kind: .ack, stream: request.stream, tag: request.tag)
+        guard failure == nil, request.kind == .read || request.kind == .digestRequest else {
+            header.detail = status(for: failure).rawValue
+            if failure == nil, request.isDurable || request.kind == .flush { header.flags = .durable }
+            return answer(header, .none, serve, links.sessions[request.session].control)
+        }
+        header.kind = request.kind == .read ? .readReply : .digestReply
+        header.offset = request.extent.offset
+        header.length = UInt32(request.extent.length)
+        let data = links.sessions[request.session].data
+        if request.kind == .read {
+            let count = Int(request.extent.length)
+            header.payloadByteCount = UInt32(count)
+            return answer(header, .buffer(request.buffer, offset: 0, count: count), serve, data)
+        }
+        header.detail = request.granule
+        let bytes = unsafe bytes(request.buffer, Int(request.extent.length))
+        var digest = unsafe BlockDigest.digest(UnsafeRawBufferPointer(bytes)).littleEndian
+        unsafe withUnsafeBytes(of: &digest) { unsafe bytes.copyMemory(from: $0) }
+        header.payloadByteCount = 8
+        answer(header, .buffer(request.buffer, offset: 0, count: 8), serve, data)
+    }
+
+    private mutating func answer(
+        _ header: FrameHeader,
+        _ payload: OutgoingFrame.Payload,
+        _ serve: SlotID,
+        _ connection: Int?
+    ) {
+        guard let connection else { return endServe(serve) }
+        if case .none = payload {
+            enqueue(OutgoingFrame(header: header), on: connection)
+            return endServe(serve)
+        }
+        enqueue(OutgoingFrame(header: header, payload: payload, serve: serve), on: connection)
+    }
+
+    /// A request of a peer is over: its answer has been sent, or nobody wants it any more.
+    mutating func endServe(_ serve: SlotID) {
+        let request = links.serves[serve]
+        if request.buffer != .none { releaseBuffer(request.buffer) }
+        links.serves.release(serve)
+        links.replicas[request.replica].requestCount -= 1
+        if request.isWrite { links.replicas[request.replica].writeCount -= 1 }
+        hasFreedResources = true
+        finishReplicaIfIdle(request.replica)
+    }
+
+    private mutating func acknowledge(_ header: FrameHeader, _ status: AckStatus, _ session: Int) {
+        guard let control = links.sessions[session].control else { return }
+        let answer = FrameHeader(kind: .ack, stream: header.stream, tag: header.tag, detail: status.rawValue)
+        enqueue(OutgoingFrame(header: answer), on: control)
+    }
+
+    private func status(for failure: IOFailure?) -> AckStatus {
+        switch failure {
+        case nil: .done
+        case .noSpace: .noSpace
+        case .invalidArgument: .outOfRange
+        case .cancelled: .abandoned
+        default: .ioError
+        }
+    }
+}

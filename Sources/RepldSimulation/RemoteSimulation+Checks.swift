@@ -1,0 +1,186 @@
+internal import RepldCore
+internal import RepldEngine
+internal import RepldFormat
+internal import RepldPair
+
+/// Crashes, rest, and what must be true then.
+extension RemoteSimulation {
+    private var state: CopyState? { source.engine?.copyState(of: Self.pair) }
+
+    // MARK: - Crashes
+
+    func crashSource() throws(SimulationFailure) {
+        guard source.isUp else { return }
+        coverage[.sourceHostCrashes] += 1
+        source.crash()
+        waiting = []
+        try settleSource(after: "a crash of the source") { $0.survivors($1) }
+        try pass(random.below(3_000_000_000))
+        try startSource(isNew: false)
+        try checkCovered("after a crash of the source")
+    }
+
+    func crashTarget() throws(SimulationFailure) {
+        guard target.isUp else { return }
+        coverage[.targetHostCrashes] += 1
+        target.crash()
+        try pass(random.below(8_000_000_000))
+        try startTarget()
+    }
+
+    /// One of the daemons is stopped in order, and started.
+    func restartOne() throws(SimulationFailure) {
+        if random.chance(oneIn: 2) {
+            try drainHosts()
+            note("clean stop of the source")
+            guard replication.stop(source) else { throw failure("the source's engine does not stop") }
+            coverage[.cleanRestarts] += 1
+            try settleSource(after: "a clean stop of the source") { $0.readable($1) }
+            try pass(random.below(3_000_000_000))
+            try startSource(isNew: false)
+        } else {
+            note("clean stop of the target")
+            guard replication.stop(target) else { throw failure("the target's engine does not stop") }
+            coverage[.cleanRestarts] += 1
+            try pass(random.below(3_000_000_000))
+            try startTarget()
+        }
+    }
+
+    /// The source holds what it may hold; from here on that is the past.
+    private func settleSource(
+        after event: String,
+        _ allowed: (WriteHistory, Int) -> [UInt64]
+    ) throws(SimulationFailure) {
+        for sector in 0..<sourceDisk.sectorCount {
+            let value = word(sourceDisk, sector)
+            guard allowed(history, sector).contains(value) else {
+                throw failure("after \(event) sector \(sector) holds \(value), not \(allowed(history, sector))")
+            }
+            history.settle(value, sector)
+        }
+        // The target has an image of the past that ends here, until it has been copied to.
+        formerOrder = formerOrder ?? order
+        order = WriteOrder(values: (0..<sourceDisk.sectorCount).map { word(sourceDisk, $0) })
+    }
+
+    private func word(_ disk: SimulatedDisk, _ sector: Int) -> UInt64 {
+        let start = sector * SimulatedDisk.sectorByteCount
+        return disk.bytes(start..<start + 8).enumerated().reduce(0) { $0 | UInt64($1.element) << UInt64(8 * $1.offset) }
+    }
+
+    /// Time passes, with whatever happens meanwhile.
+    private func pass(_ nanoseconds: UInt64) throws(SimulationFailure) {
+        let end = replication.world.now + nanoseconds
+        for _ in 0..<2000 where replication.world.now < end && replication.hosts.contains(where: \.isUp) { try turn() }
+    }
+
+    // MARK: - The image
+
+    /// While nothing is copied to it, a target that was equal once is an image of the source's past.
+    func checkImage() throws(SimulationFailure) {
+        guard source.isUp, let facts = source.engine?.facts(of: Self.pair) else { return }
+        guard facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
+        coverage[facts.copyState == .synchronized ? .imagesChecked : .formerImagesChecked] += 1
+        let values = (0..<targetDisk.sectorCount).map { word(targetDisk, $0) }
+        if let flaw = (formerOrder ?? order).flaw(in: values) {
+            throw failure("the target is no image of the past in \(facts.copyState.name): \(flaw)")
+        }
+    }
+
+    // MARK: - Rest
+
+    func drainHosts() throws(SimulationFailure) {
+        for _ in 0..<100_000 where !waiting.isEmpty { try turn() }
+        if !waiting.isEmpty { throw failure("host requests do not end") }
+    }
+
+    func rest() throws(SimulationFailure) {
+        guard source.isUp else { return }
+        try drainHosts()
+        try checkCovered("at rest")
+    }
+
+    /// What differs is covered by a dirty bit, or by what is still on its way to an asynchronous target.
+    private func checkCovered(_ event: String) throws(SimulationFailure) {
+        guard source.isUp, target.isUp, source.engine?.hasBacklog(Self.pair) == false else { return }
+        coverage[.comparisonsAtRest] += 1
+        // A target that has lost what it had not flushed is not known to before the link is lost.
+        let isKnown = state != .synchronized && state != .unsynchronized
+        for sector in sourceDisk.sectors(differingFrom: targetDisk) where isKnown {
+            let extent = Simulation.extent(sector)
+            guard source.engine?.isDirty(Self.pair, touching: extent) == true else {
+                throw failure("\(event) sector \(sector) differs in \(state?.name ?? "no state"), and no dirty bit says so")
+            }
+        }
+    }
+
+    /// For a while nothing goes wrong: the pair gets to Synchronized, with hosts at work, and the next storm finds it there.
+    func calm() throws(SimulationFailure) {
+        note("calm")
+        replication.healNetwork()
+        if !target.isUp { try startTarget() }
+        if !source.isUp { try startSource(isNew: false) }
+        let end = replication.world.now + 60_000_000_000
+        var nextTry = replication.world.now
+        while state != .synchronized, replication.world.now < end {
+            if replication.world.now >= nextTry {
+                nextTry = replication.world.now + 10_000_000_000
+                for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
+            }
+            if random.chance(oneIn: 8) { submit() }
+            try turn()
+        }
+        for _ in 0..<random.below(100) {
+            if random.chance(oneIn: 2) { submit() }
+            try turn()
+        }
+        if state == .synchronized { coverage[.synchronizations] += 1 }
+        replication.faults = options.network
+    }
+
+    /// The world heals, and the pair becomes Synchronized and equal.
+    func converge() throws(SimulationFailure) {
+        note("everything heals")
+        replication.healNetwork()
+        if !target.isUp { try startTarget() }
+        if !source.isUp { try startSource(isNew: false) }
+        try drainHosts()
+        let end = replication.world.now + 600_000_000_000
+        var nextTry = replication.world.now
+        while state != .synchronized || source.engine?.hasBacklog(Self.pair) != false {
+            try turn()
+            if replication.world.now >= nextTry {
+                nextTry = replication.world.now + 20_000_000_000
+                if state != .synchronized {
+                    for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
+                }
+            }
+            if replication.world.now > end {
+                throw failure("the pair is \(state?.name ?? "gone") in a healthy world: \(reason)")
+            }
+        }
+        try flush()
+        let differing = sourceDisk.sectors(differingFrom: targetDisk)
+        guard differing.isEmpty else { throw failure("Synchronized, and sectors \(differing.prefix(8)) differ") }
+        coverage[.synchronizations] += 1
+        for host in replication.hosts {
+            guard host.takenBufferCount == 1 else {
+                throw failure("buffers of the \(host.name) were not given back")
+            }
+        }
+        try checkImage()
+        for host in replication.hosts {
+            guard replication.stop(host) else { throw failure("the \(host.name)'s engine does not stop") }
+        }
+    }
+
+    private var reason: String {
+        source.events.last { $0.pair == Self.pair }.map { "\($0.kind)" } ?? "nothing was told"
+    }
+
+    private func flush() throws(SimulationFailure) {
+        try drainHosts()
+        for _ in 0..<2000 { try turn() }
+    }
+}

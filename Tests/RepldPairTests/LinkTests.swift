@@ -1,0 +1,171 @@
+import RepldCore
+import RepldFormat
+import RepldPair
+import Testing
+
+/// Pairs whose target is behind a peer.
+@Suite("A target behind a link") struct LinkTests {
+    private static let settings = PairSettings(granuleByteCount: 4096, copyChunkByteCount: 65536)
+
+    /// A pair in sync, with its link up.
+    private func synchronized() -> MachineHarness {
+        let harness = MachineHarness()
+        let record = PairRecord(
+            sequence: 7,
+            pair: PairID(high: 1, low: 1),
+            volumeByteCount: MachineHarness.volumeByteCount,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        _ = harness.machine.addPair(
+            record,
+            .unknown(because: nil),
+            isNew: false,
+            settings: Self.settings,
+            isRemote: true
+        )
+        harness.settle()
+        #expect(harness.state == .partitioned, "its peer has not been reached")
+        harness.machine.linkRestored(pair: 0)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+        harness.performed = []
+        return harness
+    }
+
+    /// What the link took with it comes back as failed.
+    private func lose(_ harness: MachineHarness) {
+        harness.machine.linkLost(pair: 0)
+        harness.settle()
+        while harness.complete(leg: 1, .gone) != nil {}
+    }
+
+    @Test("hosts go on while the link is lost, and only what they wrote is copied when it is back")
+    func onlyTheDifferenceIsCopied() {
+        let harness = synchronized()
+        lose(harness)
+        #expect(harness.state == .partitioned && harness.reason == .linkLost)
+        #expect(harness.request(.write, 1, at: 8192))
+        #expect(harness.legs == [0], "nothing is sent to a target out of reach")
+        harness.completeAll()
+        #expect(harness.answers.map(\.request) == [1] && harness.answers[0].failure == nil)
+        harness.performed = []
+        harness.machine.linkRestored(pair: 0)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .synchronized && harness.dirtyByteCount == 0)
+        let copied = harness.performed.filter { $0.leg == 1 && $0.kind == .write }.map(\.extent)
+        #expect(copied == [Extent(offset: 8192, length: 4096)])
+    }
+
+    @Test("a write that was in flight is answered when the source has it, and is copied again")
+    func writesInFlightAreRemembered() {
+        let harness = synchronized()
+        #expect(harness.request(.write, 1, at: 4096))
+        harness.complete(leg: 0)
+        #expect(harness.answers.isEmpty)
+        lose(harness)
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
+        #expect(harness.state == .partitioned && harness.dirtyByteCount == 4096)
+    }
+
+    @Test("what the target acknowledged and never flushed is copied again: its host may have lost power")
+    func whatIsNotFlushedIsRemembered() {
+        let harness = synchronized()
+        #expect(harness.request(.write, 1, at: 4096))
+        harness.completeAll()
+        #expect(harness.dirtyByteCount == 0)
+        lose(harness)
+        #expect(harness.dirtyByteCount == 4096)
+        let flushed = synchronized()
+        #expect(flushed.request(.write, 1, at: 4096))
+        flushed.completeAll()
+        #expect(flushed.request(.flush, 2))
+        flushed.completeAll()
+        lose(flushed)
+        #expect(flushed.dirtyByteCount == 0)
+    }
+
+    @Test("a copy that is interrupted keeps its operation, and goes on where it was")
+    func copiesGoOn() {
+        let harness = MachineHarness()
+        harness.machine.advance(to: Instant(nanoseconds: 1))
+        let record = PairRecord(
+            sequence: 0,
+            pair: PairID(high: 2, low: 2),
+            volumeByteCount: MachineHarness.volumeByteCount,
+            copyState: CopyState.initialized.rawValue,
+            isClosedCleanly: false
+        )
+        _ = harness.machine.addPair(
+            record,
+            .unknown(because: nil),
+            isNew: true,
+            settings: Self.settings,
+            isRemote: true
+        )
+        harness.settle()
+        harness.ask(.activate)
+        #expect(harness.state == .initialized && harness.performed.isEmpty, "it waits for the link")
+        harness.machine.linkRestored(pair: 0)
+        harness.settle()
+        #expect(harness.state == .unsynchronized)
+        for _ in 0..<20 { harness.complete(leg: harness.operations.first?.leg ?? 0) }
+        lose(harness)
+        harness.completeAll()
+        #expect(harness.state == .partitioned && harness.ended.isEmpty)
+        #expect(harness.facts.operation == .activate)
+        harness.machine.linkRestored(pair: 0)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+        #expect(harness.ended.map(\.operation) == [.activate] && harness.ended[0].failure == nil)
+    }
+
+    @Test("operations that stop the flow are accepted out of reach, and keep it stopped")
+    func suspendedStaysSuspended() {
+        let harness = synchronized()
+        lose(harness)
+        #expect(harness.ask(.suspend) == .accepted(to: .suspended))
+        harness.machine.linkRestored(pair: 0)
+        harness.settle()
+        #expect(harness.state == .suspended)
+        #expect(harness.ask(.resume) == .accepted(to: .synchronized))
+        harness.completeAll()
+        #expect(harness.state == .synchronized)
+    }
+
+    @Test("the machine does not move hosts to a target behind a link")
+    func hostsAreNotMoved() {
+        let harness = synchronized()
+        #expect(harness.ask(.failover) == .refused(.notSupported(.notYet)))
+        #expect(harness.ask(.reverseRoles) == .refused(.notSupported(.notYet)))
+    }
+
+    static let starts = StateExplorationTests.starts.filter {
+        ["new", "in sync", "in sync, writing", "suspended with changes", "split with changes on both sides"]
+            .contains($0.name)
+    }
+
+    @Test("every state nearby is sound", arguments: starts)
+    func everyStateNearbyIsSound(start: StateExplorationTests.Start) {
+        var coverage = Explorer.Coverage()
+        for writesRecordsAtOnce in [true, false] {
+            var explorer = Explorer()
+            explorer.shape.isRemote = true
+            explorer.shape.writesRecordsAtOnce = writesRecordsAtOnce
+            let finding = explorer.explore(from: start.events, stateLimit: 200, &coverage)
+            if let finding { Issue.record("\(finding)") }
+        }
+        #expect(coverage.stateCount == 400 && coverage.copyStates.contains(.partitioned))
+    }
+
+    @Test("long walks are sound")
+    func longWalksAreSound() {
+        var coverage = Explorer.Coverage()
+        let findings = Explorer.walkShapes(seeds: 1...2, isRemote: true, &coverage)
+        #expect(findings.isEmpty, "\(findings.joined(separator: "; "))")
+        #expect(coverage.copyStates.isSuperset(of: [.partitioned, .synchronized, .split, .suspended]))
+    }
+}
