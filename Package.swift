@@ -58,6 +58,11 @@ let package = Package(
         ),
         .target(name: "CRepldLinux", path: "CSupport/CRepldLinux"),
         .target(name: "CRepldCRC32C", path: "CSupport/CRepldCRC32C"),
+        .target(
+            name: "CRepldTLS",
+            path: "CSupport/CRepldTLS",
+            linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]
+        ),
 
         .target(name: "RepldCore", dependencies: ["CRepldCRC32C"], swiftSettings: library),
         .target(name: "RepldFormat", dependencies: ["RepldCore"], swiftSettings: library),
@@ -71,7 +76,7 @@ let package = Package(
         ),
         .target(
             name: "RepldUring",
-            dependencies: ["RepldCore", "RepldEngine", "CLiburing", "CRepldLinux"],
+            dependencies: ["RepldCore", "RepldEngine", "CLiburing", "CRepldLinux", "CRepldTLS"],
             swiftSettings: library
         ),
         .target(
@@ -80,7 +85,7 @@ let package = Package(
             swiftSettings: library
         ),
 
-        // What replctl reads without the daemon.
+        // What replctl does without the daemon.
         .target(
             name: "RepldInspection",
             dependencies: ["RepldCore", "RepldFormat", "RepldPair", "CRepldLinux"],
@@ -217,7 +222,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RepldUringTests",
-            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux"],
+            dependencies: ["RepldCore", "RepldEngine", "RepldUring", "CRepldLinux", "CRepldTLS"],
             swiftSettings: common
         ),
     ]

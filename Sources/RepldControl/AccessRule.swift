@@ -34,6 +34,12 @@ package enum AccessRule: Hashable, Sendable {
         "POST /v1/pairs/{name}/Verify": .operatorOnly,
         "POST /v1/pairs/{name}/CancelVerify": .operatorOnly,
 
+        "GET /v1/peers": .readOnly,
+        "POST /v1/peers": .operatorOnly,
+        "GET /v1/peers/{name}": .readOnly,
+        "DELETE /v1/peers/{name}": .operatorOnly,
+        "POST /v1/peers/{name}/Retry": .operatorOnly,
+
         "GET /v1/jobs": .readOnly,
         "GET /v1/jobs/{id}": .readOnly,
         "POST /v1/jobs/{id}/Cancel": .operatorOnly,

@@ -42,6 +42,10 @@ package struct Configuration: Hashable, Sendable {
     package var nbdSocket: String? = "/run/repld/nbd.sock"
     package var nbdSocketMode: UInt32 = 0o660
     package var nbdListen: [HostPort] = []
+    /// Where peers connect; `nil` where they cannot.
+    package var peerListen: HostPort?
+    /// Whether a peer may come without a key.
+    package var allowsPlaintextPeers = false
     package var logLevel = Logger.Level.info
     package var logFormat = LogFormat.text
     package var pairDefaults = PairSettings(keepsUndo: true)
@@ -52,6 +56,11 @@ package struct Configuration: Hashable, Sendable {
     package var frontEnds: [FrontEndAddress] {
         let unix = nbdSocket.map { FrontEndAddress.nbdUnix(path: $0, mode: nbdSocketMode) }
         return (unix.map { [$0] } ?? []) + nbdListen.map { .nbdTCP(host: $0.host, port: $0.port) }
+    }
+
+    /// Where peers connect, as the data plane takes it.
+    package var peerListening: PeerListening? {
+        peerListen.map { PeerListening(host: $0.host, port: $0.port, allowsPlaintext: allowsPlaintextPeers) }
     }
 
     /// Reads a file: the one that is named, which must be there, or the default one, which need not.
@@ -73,7 +82,7 @@ package struct Configuration: Hashable, Sendable {
     package static func parse(_ text: String, file: String) throws(ConfigurationError) -> Configuration {
         var configuration = Configuration()
         guard let root = try YAMLSection.root(of: text, file: file) else { return configuration }
-        let keys = ["state-dir", "control", "nbd", "log", "pair-defaults"]
+        let keys = ["state-dir", "control", "nbd", "peers", "log", "pair-defaults"]
         try root.checkKeys(keys)
         if let value = try root.scalar("state-dir") { configuration.stateDirectory = try value.absolutePath() }
         if let control = try root.section("control", keys: ControlListening.keys) {
@@ -81,6 +90,9 @@ package struct Configuration: Hashable, Sendable {
         }
         if let nbd = try root.section("nbd", keys: ["unix", "unix-mode", "listen"]) {
             try configuration.readNBD(nbd)
+        }
+        if let peers = try root.section("peers", keys: ["listen", "allow-plaintext"]) {
+            try configuration.readPeers(peers)
         }
         if let log = try root.section("log", keys: ["level", "format"]) {
             if let value = try log.scalar("level") { configuration.logLevel = try value.word(among: Logger.Level.self) }
@@ -98,6 +110,15 @@ package struct Configuration: Hashable, Sendable {
         }
         if let value = try section.scalar("unix-mode") { nbdSocketMode = try value.fileMode() }
         for value in try section.scalars("listen") { nbdListen.append(try value.hostPort()) }
+    }
+
+    private mutating func readPeers(_ section: YAMLSection) throws(ConfigurationError) {
+        if let value = try section.scalar("listen") {
+            peerListen = try value.read(PeerAddressText.expectation) { HostPort(peerAddress: $0) }
+        }
+        if let value = try section.scalar("allow-plaintext") {
+            allowsPlaintextPeers = try value.read("true or false") { Bool($0) }
+        }
     }
 
     private mutating func readPairDefaults(_ section: YAMLSection) throws(ConfigurationError) {
@@ -135,6 +156,12 @@ package struct HostPort: Hashable, Sendable {
     package init(host: String, port: UInt16) {
         self.host = host
         self.port = port
+    }
+
+    /// Reads the address that peers are listened to at; without a port, that is the usual one.
+    package init?(peerAddress text: String) {
+        guard let address = PeerAddressText(text) else { return nil }
+        self.init(host: address.host, port: address.port)
     }
 
     /// Reads `HOST:PORT`; an IPv6 address needs its brackets.

@@ -44,6 +44,11 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case notAuthenticated = "not-authenticated"
             case userNotFound = "user-not-found"
             case usersDamaged = "users-damaged"
+            case volumeIsReplica = "volume-is-replica"
+            case peerNotFound = "peer-not-found"
+            case peerInUse = "peer-in-use"
+            case peerNotConnected = "peer-not-connected"
+            case noAnswer = "no-answer"
             case internalFailure = "internal-failure"
         }
 
@@ -88,10 +93,23 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
         package static var notAuthenticated: Code { Code(value: .notAuthenticated) }
         package static var userNotFound: Code { Code(value: .userNotFound) }
         package static var usersDamaged: Code { Code(value: .usersDamaged) }
+        package static var volumeIsReplica: Code { Code(value: .volumeIsReplica) }
+        package static var peerNotFound: Code { Code(value: .peerNotFound) }
+        package static var peerInUse: Code { Code(value: .peerInUse) }
+        package static var peerNotConnected: Code { Code(value: .peerNotConnected) }
+        package static var noAnswer: Code { Code(value: .noAnswer) }
         package static var internalFailure: Code { Code(value: .internalFailure) }
 
         /// The word that travels: `volume-not-found`.
         package var word: String { value.rawValue }
+
+        private init(value: Value) { self.value = value }
+
+        /// The code of a word that came from another daemon; `nil` for one that this daemon does not know.
+        package init?(word: String) {
+            guard let value = Value(rawValue: word) else { return nil }
+            self.value = value
+        }
 
         /// The standard's return code for it.
         package var returnCode: ReturnCode {
@@ -103,12 +121,12 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
             case .nameInUse, .elementInUse, .elementExists, .elementUnavailable, .volumeHasPairs, .volumeInUse: .failed
             case .volumeNotServed, .operationInProgress, .notInThisState, .needsForce, .copyStateNotReached: .failed
             case .operationUnderWay, .targetNotUsable, .otherPairFlows, .operationFailed, .cannotCancel: .failed
-            case .refused, .stopping: .failed
+            case .refused, .stopping, .volumeIsReplica, .peerInUse, .peerNotConnected, .noAnswer: .failed
             case .timeout: .timeout
             case .revisionOutOfDate: .cacheOutOfDate
             case .notEnoughResources: .notEnoughResources
             case .accessDenied, .notAuthenticated: .accessDenied
-            case .userNotFound: .objectNotFound
+            case .userNotFound, .peerNotFound: .objectNotFound
             case .usersDamaged: .unspecifiedError
             case .stateDirectory, .registryDamaged, .configuration, .socket, .internalFailure: .unspecifiedError
             }
@@ -131,6 +149,16 @@ package struct ControlError: Error, Sendable, CustomStringConvertible {
         self.code = code
         self.status = ExtendedStatus(code: code.word, message: message, suggestion: suggestion)
         self.underlying = underlying
+    }
+
+    /// What another daemon refused with; `who` is said first.
+    package init(_ reply: MethodReply, of who: String) {
+        var status = reply.extendedStatus ?? ExtendedStatus(code: "refused", message: reply.returnCode.name)
+        code = Code(word: status.code) ?? .refused
+        status.message = "\(who): \(status.message)"
+        self.status = status
+        job = reply.job
+        underlying = nil
     }
 
     package var message: String { status.message }

@@ -18,6 +18,7 @@ struct ControlRoutes {
         router.get("v1/daemon") { _, _ in try Self.json(await service.daemon()) }
         addVolumes(to: router)
         addPairs(to: router)
+        addPeers(to: router)
         addChanges(to: router)
         addJobs(to: router)
         addVerify(to: router)
@@ -27,7 +28,8 @@ struct ControlRoutes {
             let text = MetricsText.render(
                 volumes: try await service.volumeList(),
                 pairs: try await service.pairList(),
-                jobs: try await service.jobList()
+                jobs: try await service.jobList(),
+                peers: try await service.peerList()
             )
             return Response(
                 status: .ok,

@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Glibc
 package import Logging
+package import RepldCore
 package import RepldDataPlane
 internal import ServiceLifecycle
 internal import SystemPackage
@@ -23,15 +24,16 @@ package struct Daemon: Sendable {
 
     /// Runs until told to stop; throws when it cannot start, or something that it needs has ended.
     ///
-    /// `startPlane` is called when the state directory is this daemon's.
-    package func run(startPlane: () async throws -> any DataPlane) async throws {
+    /// `startPlane` is called when the state directory is this daemon's, with what the daemon calls itself to peers.
+    package func run(startPlane: (PairID) async throws -> any DataPlane) async throws {
         // What the daemon makes is its own; a socket that others may use gets its mode afterwards.
         umask(0o077)
         signal(SIGPIPE, SIG_IGN)
         let manager = ServiceManager()
         let state = try takeStateDirectory()
         let users = try UserDirectory(path: state.usersPath)
-        let service = try makeService(plane: try await startPlane(), state: state)
+        let hostID = try state.hostID()
+        let service = try makeService(plane: try await startPlane(hostID), state: state)
         do {
             try await service.start()
         } catch {
@@ -87,7 +89,8 @@ package struct Daemon: Sendable {
                 pairDefaults: configuration.pairDefaults,
                 frontEnds: configuration.frontEnds,
                 controlSocket: configuration.control.socketPath,
-                version: version
+                version: version,
+                peerListening: configuration.peerListening
             ),
             logger: logger
         )
@@ -99,12 +102,14 @@ private struct DataPlaneService: Service {
     let service: ReplicationService
 
     func run() async throws {
+        async let messages: Void = service.followMessages()
         await withGracefulShutdownHandler {
             await service.followDataPlane()
         } onGracefulShutdown: {
             Task { await service.stop() }
         }
         await service.stop()
+        await messages
         guard Task.isShuttingDownGracefully || Task.isCancelled else {
             throw ControlError(.internalFailure, "the data plane has ended by itself")
         }

@@ -1,6 +1,6 @@
 package import RepldControlAPI
 
-/// Volumes and pairs in the text format of Prometheus, version 0.0.4.
+/// Volumes, pairs and peers in the text format of Prometheus, version 0.0.4.
 package enum MetricsText {
     private struct Family {
         var name: String
@@ -10,8 +10,36 @@ package enum MetricsText {
     }
 
     /// One family after another; a volume that is not served has only `repld_volume_up`.
-    package static func render(volumes: [VolumeReply], pairs: [PairReply], jobs: [JobReply] = []) -> String {
-        (volumeFamilies(volumes) + pairFamilies(pairs) + [jobFamily(jobs)]).map(text).joined()
+    package static func render(
+        volumes: [VolumeReply],
+        pairs: [PairReply],
+        jobs: [JobReply] = [],
+        peers: [PeerReply] = []
+    ) -> String {
+        (volumeFamilies(volumes) + pairFamilies(pairs) + [jobFamily(jobs)] + peerFamilies(peers)).map(text).joined()
+    }
+
+    private static func peerFamilies(_ peers: [PeerReply]) -> [Family] {
+        func family(_ name: String, _ type: String, _ help: String, _ value: (PeerReply) -> UInt64?) -> Family {
+            let samples = peers.compactMap { peer in value(peer).map { (labels: [("peer", peer.name)], value: $0) } }
+            return Family(name: name, type: type, help: help, samples: samples)
+        }
+        return [
+            family("repld_peer_up", "gauge", "1 when the peer is connected.") { $0.isConnected ? 1 : 0 },
+            family("repld_peer_round_trip_microseconds", "gauge", "Round trip as measured last.") {
+                $0.roundTripMicroseconds.map { UInt64($0.rounded()) }
+            },
+            family("repld_peer_sent_bytes_total", "counter", "Bytes sent to the peer.") { $0.sentByteCount },
+            family("repld_peer_received_bytes_total", "counter", "Bytes received from the peer.") {
+                $0.receivedByteCount
+            },
+            family("repld_peer_plain_bytes_total", "counter", "Bytes before compression, of what was compressed.") {
+                $0.plainByteCount
+            },
+            family("repld_peer_compressed_bytes_total", "counter", "The same bytes after compression.") {
+                $0.compressedByteCount
+            },
+        ]
     }
 
     private static func jobFamily(_ jobs: [JobReply]) -> Family {

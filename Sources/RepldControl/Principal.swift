@@ -8,6 +8,8 @@ package struct Principal: Hashable, Sendable, CustomStringConvertible {
         case socketOwner(userID: UInt32)
         /// A user of the daemon, by name and password.
         case user(String)
+        /// Somebody who asked the daemon of a peer, which has found that they may: in that daemon's words, and the peer's name.
+        case somebodyAtPeer(String, peer: String)
     }
 
     /// Whoever asked for what the current task does.
@@ -29,6 +31,7 @@ package struct Principal: Hashable, Sendable, CustomStringConvertible {
         switch identity {
         case .socketOwner(let userID): "uid \(userID)"
         case .user(let name): "user \(name)"
+        case .somebodyAtPeer(let name, let peer): "\(name) at peer \(peer)"
         }
     }
 }

@@ -6,10 +6,11 @@ package import SystemPackage
 /// Everything the registry keeps.
 ///
 /// Version 2 has what version 1 has not, all of it optional: the mode and times of pairs, sizes of volumes, what
-/// elements were, and aspects.
+/// elements were, and aspects. Version 3 adds peers, pairs whose target is a peer's, and replicas of peers' pairs; a daemon
+/// that knows only version 2 would not attach those, and refuses the file.
 package struct RegistryContent: Codable, Hashable, Sendable {
     package static var formatName: String { "repld registry" }
-    package static var newestVersion: Int { 2 }
+    package static var newestVersion: Int { 3 }
 
     package var format = Self.formatName
     package var version = Self.newestVersion
@@ -18,6 +19,10 @@ package struct RegistryContent: Codable, Hashable, Sendable {
     package var pairs: [PairEntry] = []
     /// What dissolved pairs have left, the newest last.
     package var aspects: [SynchronizationAspect] = []
+    package var nextPeerNumber: UInt64 = 1
+    package var peers: [PeerEntry] = []
+    /// Volumes that are the other elements of peers' pairs.
+    package var replicas: [ReplicaEntry] = []
 
     /// How many aspects are kept; of more the oldest go.
     package static var aspectLimit: Int { 256 }
@@ -26,6 +31,7 @@ package struct RegistryContent: Codable, Hashable, Sendable {
 
     private enum CodingKeys: String, CodingKey {
         case format, version, nextVolumeNumber, volumes, pairs, aspects
+        case nextPeerNumber, peers, replicas
     }
 
     package init(from decoder: any Decoder) throws {
@@ -35,6 +41,9 @@ package struct RegistryContent: Codable, Hashable, Sendable {
         volumes = try container.decode([VolumeEntry].self, forKey: .volumes)
         pairs = try container.decode([PairEntry].self, forKey: .pairs)
         aspects = try container.decodeIfPresent([SynchronizationAspect].self, forKey: .aspects) ?? []
+        nextPeerNumber = try container.decodeIfPresent(UInt64.self, forKey: .nextPeerNumber) ?? 1
+        peers = try container.decodeIfPresent([PeerEntry].self, forKey: .peers) ?? []
+        replicas = try container.decodeIfPresent([ReplicaEntry].self, forKey: .replicas) ?? []
     }
 
     /// Keeps an aspect, and forgets the oldest where there are too many.
@@ -47,13 +56,24 @@ package struct RegistryContent: Codable, Hashable, Sendable {
     package func volume(_ number: UInt64) -> VolumeEntry? { volumes.first { $0.number == number } }
     package func pair(named name: String) -> PairEntry? { pairs.first { $0.name == name } }
     package func pair(_ id: PairID) -> PairEntry? { pairs.first { $0.id == id } }
+    package func peer(named name: String) -> PeerEntry? { peers.first { $0.name == name } }
+    package func peer(ofHost hostID: String) -> PeerEntry? { peers.first { $0.hostID == hostID } }
+    package func replica(named name: String) -> ReplicaEntry? { replicas.first { $0.name == name } }
+    package func replica(_ id: PairID) -> ReplicaEntry? { replicas.first { $0.id == id } }
+    package func replica(of volume: VolumeEntry) -> ReplicaEntry? {
+        replicas.first { $0.volumeNumber == volume.number }
+    }
     package func pairs(of volume: VolumeEntry) -> [PairEntry] { pairs.filter { $0.volumeNumber == volume.number } }
 
     /// What contradicts itself, in words; `nil` when nothing does.
     package var fault: String? {
         if let name = Self.repeated(volumes.map(\.name)) { return "the volume '\(name)' is listed twice" }
-        if let name = Self.repeated(pairs.map(\.name)) { return "the pair '\(name)' is listed twice" }
-        if let id = Self.repeated(pairs.map(\.id)) { return "the pair id \(id) is listed twice" }
+        if let name = Self.repeated(pairs.map(\.name) + replicas.map(\.name)) {
+            return "the pair '\(name)' is listed twice"
+        }
+        if let id = Self.repeated(pairs.map(\.id.description) + replicas.map(\.pair)) {
+            return "the pair id \(id) is listed twice"
+        }
         if let number = Self.repeated(volumes.map(\.number)) { return "the volume number \(number) is listed twice" }
         for volume in volumes {
             if let fault = ObjectName.fault(of: volume.name) { return fault }
@@ -67,14 +87,38 @@ package struct RegistryContent: Codable, Hashable, Sendable {
         }
         for pair in pairs {
             if let fault = ObjectName.fault(of: pair.name) { return fault }
-            if !pair.targetPath.hasPrefix("/") { return "the target of pair '\(pair.name)' is no absolute path" }
+            if let fault = targetFault(of: pair) { return fault }
             if self.volume(pair.volumeNumber) == nil {
                 return "pair '\(pair.name)' belongs to volume number \(pair.volumeNumber), which is not listed"
             }
             if let fault = PairSettingsRule.fault(of: pair.settings) { return "pair '\(pair.name)': \(fault)" }
             if let fault = MetadataPlacing.fault(of: pair, in: self) { return "pair '\(pair.name)': \(fault)" }
         }
-        return nil
+        return peerFault
+    }
+
+    private var peerFault: String? {
+        if let name = Self.repeated(peers.map(\.name)) { return "the peer '\(name)' is listed twice" }
+        if let number = Self.repeated(peers.map(\.number)) { return "the peer number \(number) is listed twice" }
+        for peer in peers {
+            if let fault = peer.fault { return fault }
+            if peer.number >= nextPeerNumber {
+                return "peer '\(peer.name)' has number \(peer.number), expected one below \(nextPeerNumber)"
+            }
+        }
+        if let number = Self.repeated(replicas.map(\.volumeNumber)) {
+            return "volume number \(number) is a replica twice"
+        }
+        return replicas.lazy.compactMap { $0.fault(in: self) }.first
+    }
+
+    private func targetFault(of pair: PairEntry) -> String? {
+        guard let remote = pair.remote else {
+            return pair.targetPath.hasPrefix("/") ? nil : "the target of pair '\(pair.name)' is no absolute path"
+        }
+        if let fault = remote.fault { return "pair '\(pair.name)': \(fault)" }
+        return peer(named: remote.peer) == nil
+            ? "the target of pair '\(pair.name)' is at peer '\(remote.peer)', which is not listed" : nil
     }
 
     private static func repeated<Value: Hashable>(_ values: [Value]) -> Value? {

@@ -62,7 +62,10 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var id: PairID
     package var name: String
     package var volumeNumber: UInt64
+    /// Of a peer's volume, how people write it (`RemoteTarget.text`).
     package var targetPath: String
+    /// The peer's volume that is its other element; `nil` for an element of this host.
+    package var remote: RemoteTarget?
     package var settings: PairSettings
     package var createdAt: Date
     /// Revisions below this may have been shown; the next start of the daemon begins here.
@@ -96,7 +99,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
     }
 
     private enum CodingKeys: String, CodingKey {
-        case id, name, volumeNumber, targetPath, createdAt, revisionLimit
+        case id, name, volumeNumber, targetPath, remote, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
         case keepsUndo, mode, times, mark, internalMetadata, replacement
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
@@ -115,7 +118,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
         self.id = id
         name = try container.decode(String.self, forKey: .name)
         volumeNumber = try container.decode(UInt64.self, forKey: .volumeNumber)
-        targetPath = try container.decode(String.self, forKey: .targetPath)
+        remote = try container.decodeIfPresent(RemoteTarget.self, forKey: .remote)
+        targetPath = try remote?.text ?? container.decode(String.self, forKey: .targetPath)
         createdAt = try container.decode(Date.self, forKey: .createdAt)
         revisionLimit = try container.decode(UInt64.self, forKey: .revisionLimit)
         settings = PairSettings(
@@ -150,7 +154,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(id.description, forKey: .id)
         try container.encode(name, forKey: .name)
         try container.encode(volumeNumber, forKey: .volumeNumber)
-        try container.encode(targetPath, forKey: .targetPath)
+        if remote == nil { try container.encode(targetPath, forKey: .targetPath) }
+        try container.encodeIfPresent(remote, forKey: .remote)
         try container.encode(createdAt, forKey: .createdAt)
         try container.encode(revisionLimit, forKey: .revisionLimit)
         try container.encode(settings.granuleByteCount, forKey: .granuleByteCount)

@@ -35,6 +35,13 @@ extension ReplicationService {
         _ before: PairSituation,
         leavesAspect: Bool
     ) async throws(ControlError) {
+        if before.isSecondPrimary, entry.remote != nil {
+            throw ControlError(
+                .notInThisState,
+                "pair '\(entry.name)' serves its hosts at \(entry.targetPath), which cannot become this host's volume",
+                suggestion: "bring the service back first (Failback, or ReverseRoles)"
+            )
+        }
         let moved = before.isSecondPrimary ? moved(volume, to: entry, before) : nil
         var aspect: SynchronizationAspect?
         if leavesAspect {
@@ -180,7 +187,8 @@ extension ReplicationService {
         // attached.
         for pair in unattached(of: volume, besides: entry) { try state.leaveToOperator(pair) }
         if case .secondServes = doubt { try state.forgetCleanClose(of: entry) }
-        if case .secondServes(let record) = doubt, otherClaim(besides: entry, of: volume) == nil {
+        let isOnlyClaim = entry.remote == nil && otherClaim(besides: entry, of: volume) == nil
+        if case .secondServes(let record) = doubt, isOnlyClaim {
             return try await detachServing(entry, of: volume, record)
         }
         if case .missing(let record) = doubt {
@@ -212,8 +220,9 @@ extension ReplicationService {
         _ record: PairRecord
     ) async throws(ControlError) -> MethodReply {
         let moved = moved(volume, to: entry, record)
+        let geometry: ElementGeometry
         do {
-            _ = try await plane.addVolume(opening(of: moved))
+            geometry = try await plane.addVolume(opening(of: moved))
         } catch {
             guard volumes[volume.number]?.isServingElementLost ?? false else {
                 volumes[volume.number]?.isServingElementLost = true
@@ -243,7 +252,7 @@ extension ReplicationService {
             try await takeAway(volume, because: "the registry cannot be written")
             throw error
         }
-        volumes[volume.number] = VolumeRuntime()
+        volumes[volume.number] = VolumeRuntime(geometry: geometry)
         endJobs(of: entry.id, because: "Detach took its place")
         forget(entry)
         try await attachPairs(of: moved, on: nil)
@@ -262,6 +271,7 @@ extension ReplicationService {
 
     /// Why the target of a pair that is not attached cannot take the place of the volume's element; `nil` when it can.
     private func faultOfTarget(of entry: PairEntry, _ record: PairRecord) -> String? {
+        if let remote = entry.remote { return "is at peer '\(remote.peer)', and not an element of this host" }
         let isUsable = record.isTargetConsistent || record.copyState == CopyState.synchronized.rawValue
         guard isUsable, !record.isSecondSource else { return "is no usable image" }
         guard let now = ElementMark.find(entry.targetPath) else { return "is missing as well" }
@@ -323,7 +333,12 @@ extension ReplicationService {
         let isLost = volumes[volume.number]?.isServingElementLost ?? false
         let other = otherClaim(besides: entry, of: volume)
         let outcome =
-            if let other {
+            if entry.remote != nil {
+                """
+                \(second) would be left as it is, with what hosts have written to it, and the volume would go on with \
+                \(first), an older copy that lacks that, up to \(OperationWords.bytes(record.volumeByteCount))
+                """
+            } else if let other {
                 """
                 \(second) would be given up, with what hosts may have written to it, and the volume would go on with \
                 \(other.targetPath) of pair '\(other.name)', which claims to serve as well

@@ -57,6 +57,17 @@ extension ReplicationService {
                 suggestion: "mend that, and 'replctl volume retry \(entry.name)'"
             )
         }
+        try checkIsNoReplica(entry, "cannot grow")
+        if let pair = members.first(where: { $0.remote != nil }) {
+            throw ControlError(
+                .notSupported,
+                "volume '\(entry.name)' cannot grow: the target of pair '\(pair.name)' is \(pair.targetPath), a peer's volume",
+                suggestion: """
+                    Dissolve the pair ('replctl set \(pair.name) Dissolve'), grow both volumes, and make it again: it is compared \
+                    then
+                    """
+            )
+        }
         if let pair = members.first(where: { $0.internalMetadata != nil }), let area = pair.internalMetadata {
             throw ControlError(
                 .notInThisState,

@@ -29,8 +29,20 @@ extension ReplicationService {
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
             guard await serve(opening) else { return failWithoutOwnElement(entry) }
+            if let replica = registry.content.replica(of: entry) {
+                guard try await attach(replica, to: entry) else { return }
+            }
             try await attachPairs(of: entry, on: nil)
             noteElements(of: entry.number)
+        case .second(let id, let path, _, _) where registry.content.pair(id)?.remote != nil:
+            let name = registry.content.pair(id)?.name ?? ""
+            fail(
+                entry,
+                """
+                hosts were served by \(path) of pair '\(name)' last; bring the service back there, or give it up: 'replctl set \
+                \(name) Detach' says what is lost
+                """
+            )
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
@@ -75,8 +87,8 @@ extension ReplicationService {
     /// Lets the data plane open and serve; false when it cannot, with the reason in the volume's failure.
     private func serve(_ opening: VolumeOpening) async -> Bool {
         do {
-            _ = try await plane.addVolume(opening)
-            volumes[opening.id.rawValue] = VolumeRuntime()
+            let geometry = try await plane.addVolume(opening)
+            volumes[opening.id.rawValue] = VolumeRuntime(geometry: geometry)
             return true
         } catch {
             volumes[opening.id.rawValue] = VolumeRuntime(failure: "\(error)")
@@ -161,12 +173,24 @@ extension ReplicationService {
             id: entry.id,
             name: entry.name,
             volume: VolumeID(rawValue: entry.volumeNumber),
-            targetPath: isSecondPrimary ? first ?? entry.targetPath : entry.targetPath,
+            target: try target(of: entry, instead: isSecondPrimary ? first : nil),
             metadata: state.metadataPlace(of: entry),
             undoPath: state.undoPath(of: entry.id).string,
             settings: entry.settings,
             isNew: isNew
         )
+    }
+
+    /// The element that does not serve: `path`, where that is the first one.
+    private func target(of entry: PairEntry, instead path: String?) throws(ControlError) -> TargetOpening {
+        guard let remote = entry.remote else { return .local(path: path ?? entry.targetPath) }
+        guard path == nil else {
+            throw ControlError(.notSupported, "pair '\(entry.name)': hosts are served by \(entry.targetPath)")
+        }
+        guard let peer = registry.content.peer(named: remote.peer) else {
+            throw ControlError(.peerNotFound, "pair '\(entry.name)': there is no peer '\(remote.peer)'")
+        }
+        return .remote(peer.id, remote.geometry.element)
     }
 
     /// Keeps a volume served whose pair could not be attached, and answers true; when that cannot be made safe, takes the
@@ -235,7 +259,8 @@ extension ReplicationService {
 
     /// Removes metadata that no pair of the registry has: what a kill between the steps of a change has left.
     func sweepMetadata() {
-        for file in state.strayMetadata(besides: registry.content.pairs.map(\.id)) {
+        let known = registry.content.pairs.map(\.id) + registry.content.replicas.compactMap(\.id)
+        for file in state.strayMetadata(besides: known) {
             do {
                 try DurableFile.remove(file)
                 record("metadata-removed", message: "\(file) belongs to no pair of the registry", level: .warning)

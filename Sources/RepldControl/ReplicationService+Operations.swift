@@ -15,6 +15,9 @@ extension ReplicationService {
         for caller: Caller = .current
     ) async throws(ControlError) -> MethodReply {
         let operation = try Self.operation(request.operation)
+        if let replica = registry.content.replica(named: name) {
+            return try await forward(request, of: replica, for: caller)
+        }
         let entry = try pairEntry(named: name)
         let wanted = try request.waitForCopyState.map { text throws(ControlError) in
             try Self.copyState(text, field: "waitForCopyState")
@@ -99,13 +102,15 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         let isForced = consent.isForced
         if operation == .detach, !before.isAttached, let doubt = doubt(about: entry) {
-            return try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
+            let reply = try await detachDoubtful(entry, of: volume, doubt, isForced: isForced)
+            return await release(entry, reply)
         }
         if try holds(operation, entry, before, isForced: isForced) { return MethodReply(returnCode: .success) }
         switch operation {
         case .detach, .dissolve:
+            try await checkPeerListens(entry, operation, isForced: isForced)
             try await detachHeldStill(entry, of: volume, before, leavesAspect: operation == .dissolve)
-            return MethodReply(returnCode: .success)
+            return await release(entry)
         case .resetToSync:
             return try setMode(.synchronous, of: entry)
         case .resetToAsync:
@@ -149,11 +154,16 @@ extension ReplicationService {
             }
             noteChange("the mode is \(mode.name) now", of: entry)
         }
+        let isLocal = entry.remote == nil
         let status = ExtendedStatus(
-            code: "local-target",
-            message: """
+            code: isLocal ? "local-target" : "remote-target",
+            message: isLocal
+                ? """
                 the mode is \(mode.name); the target is local, and its writes are acknowledged when both elements have them, in \
                 either mode: asynchronous mode takes effect with remote targets
+                """
+                : """
+                the mode is \(mode.name); this daemon acknowledges writes when the peer has them as well, in either mode
                 """
         )
         return MethodReply(returnCode: .success, extendedStatus: status)

@@ -30,8 +30,12 @@ extension ReplicationService {
             )
         }
         try await checkOwnElementServes(volume)
-        if registry.content.pair(named: name) != nil {
+        try checkIsNoReplica(volume, "cannot be a source")
+        if registry.content.pair(named: name) != nil || registry.content.replica(named: name) != nil {
             throw ControlError(.nameInUse, "there is a pair '\(name)' already", suggestion: "choose another --name")
+        }
+        if RemoteVolumeText.isMeant(by: request.targetPath) {
+            return try await createRemotePair(request, named: name, of: volume, for: caller)
         }
         let path = try Self.absolute(request.targetPath, field: "targetPath")
         try checkUnused(path)
@@ -63,7 +67,8 @@ extension ReplicationService {
 
     func pairEntry(named name: String) throws(ControlError) -> PairEntry {
         guard let entry = registry.content.pair(named: name) else {
-            let known = registry.content.pairs.map(\.name)
+            try checkIsSource(name)
+            let known = (registry.content.pairs.map(\.name) + registry.content.replicas.map(\.name))
             throw ControlError(
                 .pairNotFound,
                 "there is no pair '\(name)'",
@@ -80,7 +85,7 @@ extension ReplicationService {
     /// begins as one that is Inactive and of which every byte may differ.
     ///
     /// The metadata has a record before the registry has the pair: a blank area of a listed pair has lost its record.
-    private func associate(
+    func associate(
         _ entry: PairEntry,
         with volume: VolumeEntry,
         _ aspect: SynchronizationAspect?
@@ -99,6 +104,7 @@ extension ReplicationService {
             throw Self.controlError(error, "cannot pair \(entry.targetPath) with volume '\(volume.name)'")
         }
         do {
+            try checkPeerStays(of: entry)
             try registry.commit { content in
                 content.pairs.append(entry)
                 // From here on the volume has a size of its own, whatever becomes of its element.
@@ -165,7 +171,7 @@ extension ReplicationService {
     }
 
     /// The newest aspect of two elements, whichever of them was the target.
-    private func aspect(of first: String, _ second: String) -> SynchronizationAspect? {
+    func aspect(of first: String, _ second: String) -> SynchronizationAspect? {
         let wanted = [ElementIdentity.key(of: first), ElementIdentity.key(of: second)]
         return registry.content.aspects.last { aspect in
             let found = [ElementIdentity.key(of: aspect.sourcePath), ElementIdentity.key(of: aspect.targetPath)]
@@ -184,7 +190,7 @@ extension ReplicationService {
         )
     }
 
-    private func startFirstCopy(of entry: PairEntry, _ caller: Caller) async throws(ControlError) {
+    func startFirstCopy(of entry: PairEntry, _ caller: Caller) async throws(ControlError) {
         do {
             let made = try await situation(of: entry)
             if try holds(.activate, entry, made, isForced: false) { return }
@@ -212,14 +218,14 @@ extension ReplicationService {
         let base = String(request.sourceVolume.prefix(ObjectName.maximumLength - 10)) + "-mirror"
         var name = base
         var number = 2
-        while registry.content.pair(named: name) != nil {
+        while registry.content.pair(named: name) != nil || registry.content.replica(named: name) != nil {
             name = "\(base)-\(number)"
             number += 1
         }
         return name
     }
 
-    private func pairSettings(for request: PairCreateRequest) throws(ControlError) -> PairSettings {
+    func pairSettings(for request: PairCreateRequest) throws(ControlError) -> PairSettings {
         var wanted = settings.pairDefaults
         if let granule = request.granuleByteCount { wanted.granuleByteCount = granule }
         if let depth = request.copyDepth { wanted.copyDepth = depth }
@@ -235,7 +241,7 @@ extension ReplicationService {
         return wanted
     }
 
-    private static func newPairID() -> PairID {
+    static func newPairID() -> PairID {
         var random = SystemRandomNumberGenerator()
         return PairID(high: random.next(), low: random.next())
     }

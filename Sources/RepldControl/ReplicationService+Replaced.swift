@@ -30,6 +30,8 @@ extension ReplicationService {
         reason += "; put back what was there and 'replctl volume retry \(entry.name)', or go on with it as it is: "
         if let pair = registry.content.pairs(of: entry).first {
             reason += "'replctl set \(pair.name) Detach' says what is lost"
+        } else if let replica = registry.content.replica(of: entry) {
+            reason += "'replctl set \(replica.name) Detach' says what is lost"
         } else {
             reason += "'replctl volume rm \(entry.name)', and add it again"
         }

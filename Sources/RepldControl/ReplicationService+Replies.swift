@@ -24,16 +24,19 @@ extension ReplicationService {
     /// All pairs, by name.
     package func pairList() async throws(ControlError) -> [PairReply] {
         let status = try await planeStatus()
-        return registry.content.pairs.sorted { $0.name < $1.name }.map { reply(for: $0, status) }
+        let pairs = registry.content.pairs.map { reply(for: $0, status) }
+        let replicas = registry.content.replicas.map { reply(for: $0, status) }
+        return (pairs + replicas).sorted { $0.name < $1.name }
     }
 
     package func pair(named name: String) async throws(ControlError) -> PairReply {
-        try await reply(for: pairEntry(named: name))
+        if let replica = registry.content.replica(named: name) { return reply(for: replica, try await planeStatus()) }
+        return try await reply(for: pairEntry(named: name))
     }
 
     package func daemon() async throws(ControlError) -> DaemonReply {
         let status = try await planeStatus()
-        return DaemonReply(
+        var reply = DaemonReply(
             version: settings.version,
             pid: ProcessInfo.processInfo.processIdentifier,
             startedAt: startedAt,
@@ -45,6 +48,9 @@ extension ReplicationService {
             connectionCount: status.connectionCount,
             newestEvent: log.newest
         )
+        reply.host = hostID.description
+        reply.peerAddress = peerListening.map { PeerAddressText.text(host: $0.host, port: $0.port) }
+        return reply
     }
 
     /// The events after a sequence number that are still kept.
@@ -137,6 +143,7 @@ extension ReplicationService {
             activity: found.map { Self.activity(of: $0) }
         )
         reply.servingPath = server?.targetPath
+        reply.replicaOf = registry.content.replica(of: entry)?.name
         if let byteCount = entry.byteCount, let element = entry.mark?.byteCount, element > byteCount {
             reply.reservedByteCount = element - byteCount
         }
@@ -181,6 +188,8 @@ extension ReplicationService {
             ),
             createdAt: entry.createdAt
         )
+        reply.peer = peerReply(of: entry, status)
+        reply.role = reply.peer == nil ? nil : .source
         reply.servingPath = now.isSecondPrimary ? entry.targetPath : volume?.elementPath
         let place = state.metadataPlace(of: entry)
         reply.metadata = MetadataReply(

@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Logging
 package import RepldControlAPI
+internal import RepldCore
 internal import RepldDataPlane
 internal import RepldEngine
 internal import SystemPackage
@@ -51,6 +52,7 @@ extension ReplicationService {
                 suggestion: "detach first: 'replctl set \(first) Detach'"
             )
         }
+        try checkIsNoReplica(entry, "cannot be removed")
         if volumes[entry.number]?.failure == nil {
             do {
                 try await plane.removeVolume(entry.id, isForced: isForced)
@@ -163,8 +165,9 @@ extension ReplicationService {
             createdAt: Date(),
             byteCount: byteCount
         )
+        let geometry: ElementGeometry
         do {
-            _ = try await plane.addVolume(opening(of: entry))
+            geometry = try await plane.addVolume(opening(of: entry))
         } catch {
             throw Self.controlError(error, "cannot open \(path) as volume '\(name)'")
         }
@@ -175,6 +178,6 @@ extension ReplicationService {
             try? await plane.removeVolume(entry.id, isForced: true)
             throw error
         }
-        volumes[number] = VolumeRuntime()
+        volumes[number] = VolumeRuntime(geometry: geometry)
     }
 }

@@ -23,6 +23,9 @@ internal import SystemPackage
 ///     volume remove  closed · REGISTRY
 ///     pair create    target made · metadata written with a first record · attached · REGISTRY · copy started
 ///     pair detach    REGISTRY · detached · metadata removed
+///     replica add    metadata written · attached · REGISTRY · the peer is answered
+///     replica end    REGISTRY · the volume is the host's own again · metadata removed
+///     peer add       told to the data plane · REGISTRY
 ///     volume grow    metadata enlarged · REGISTRY · records of the pairs · hosts see the size
 ///     operation      JOB in its own file · handed to the data plane · its end in the file
 ///
@@ -36,17 +39,21 @@ package actor ReplicationService {
         package var frontEnds: [FrontEndAddress]
         package var controlSocket: String
         package var version: String
+        /// Where peers connect; `nil` where they cannot.
+        package var peerListening: PeerListening?
 
         package init(
             pairDefaults: PairSettings = PairSettings(keepsUndo: true),
             frontEnds: [FrontEndAddress] = [],
             controlSocket: String = "",
-            version: String = ""
+            version: String = "",
+            peerListening: PeerListening? = nil
         ) {
             self.pairDefaults = pairDefaults
             self.frontEnds = frontEnds
             self.controlSocket = controlSocket
             self.version = version
+            self.peerListening = peerListening
         }
     }
 
@@ -60,6 +67,8 @@ package actor ReplicationService {
         var isOwnElementLost = false
         /// It is not served because its element is another one than it was, or too small; in words.
         var replacement: String?
+        /// Of the element that serves it, as the data plane has found it.
+        var geometry: ElementGeometry?
     }
 
     /// What is known of a pair besides its registry entry.
@@ -79,10 +88,18 @@ package actor ReplicationService {
     let settings: Settings
     let logger: Logger
     let startedAt: Date
+    /// What the daemon calls itself to peers.
+    let hostID: PairID
     var registry: Registry
     var jobs: JobLog
     var volumes: [UInt64: VolumeRuntime] = [:]
     var pairs: [PairID: PairRuntime] = [:]
+    /// Why peers could not be told to the data plane, by their numbers.
+    var peerFailures: [UInt64: String] = [:]
+    /// Messages of peers that are being answered.
+    var messagesUnderWay = 0
+    /// Where peers connect, as it came out.
+    var peerListening: PeerListening?
     var log = EventLog()
     var frontEnds: [FrontEndAddress] = []
     /// Areas in elements whose pairs, by name, have left the registry, and which are about to be blanked.
@@ -100,6 +117,7 @@ package actor ReplicationService {
         self.plane = plane
         self.registry = try Registry(path: state.registryPath)
         self.jobs = try JobLog(path: state.jobsPath)
+        self.hostID = try state.hostID()
         self.state = state
         self.settings = settings
         self.logger = logger
@@ -113,8 +131,10 @@ package actor ReplicationService {
         reserveRevisions()
         sweepMetadata()
         if let damage = jobs.damage { record("jobs-damaged", message: damage, level: .error) }
+        for peer in registry.content.peers { await open(peer) }
         for entry in registry.content.volumes { try await open(entry) }
         try await reviewJobs(because: "the daemon was stopped or killed while it ran")
+        try await listenToPeers()
         for address in settings.frontEnds {
             do {
                 frontEnds.append(try await plane.listen(at: address))

@@ -9,9 +9,11 @@ package import SystemPackage
 ///
 ///     lock                  held with flock(2); holds the daemon's process id
 ///     registry.json         volumes and pairs
+///     host-id               what the daemon calls itself to peers, made once
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
 ///     pairs/PAIR-ID.meta    a pair's metadata area (`MetadataLayout`), where that is not in an element
+///                           of a peer's pair that has its other element here: the last record that the peer told of
 ///     pairs/PAIR-ID.undo    what a copy has overwritten on the pair's target, a sparse file
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath

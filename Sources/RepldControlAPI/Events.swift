@@ -46,6 +46,10 @@ package struct DaemonReply: Codable, Hashable, Sendable {
     package var controlSocket: String
     /// Where hosts connect, for instance `nbd+unix:///?socket=/run/repld/nbd.sock`.
     package var frontEnds: [String]
+    /// What the daemon calls itself to peers: 32 hexadecimal digits.
+    package var host: String?
+    /// Where peers connect, `HOST:PORT`; absent where they cannot.
+    package var peerAddress: String?
     package var volumeCount: Int
     package var pairCount: Int
     package var connectionCount: Int

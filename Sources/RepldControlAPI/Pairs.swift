@@ -26,7 +26,7 @@ package struct MetadataReply: Codable, Hashable, Sendable {
 /// What is not given comes from the daemon's `pair-defaults`.
 package struct PairCreateRequest: StrictRequest, Hashable {
     package var sourceVolume: String
-    /// The file or block device that becomes the copy.
+    /// The file or block device that becomes the copy, or a peer's volume: `repl://PEER/VOLUME`.
     package var targetPath: String
     /// By default the volume's name with `-mirror` and, where that is taken, a number.
     package var name: String?
@@ -85,7 +85,12 @@ package struct PairReply: Codable, Hashable, Sendable {
     package var name: String
     /// 32 hexadecimal digits that name the pair for good.
     package var id: String
+    /// Of a replica, the peer's volume.
     package var sourceVolume: String
+    /// What this host has of a pair between two hosts; absent where both elements are here.
+    package var role: PairRole?
+    /// The other host; absent where both elements are here.
+    package var peer: PairPeerReply?
     /// The elements by their roles now.
     package var sourcePath: String
     package var targetPath: String
@@ -129,6 +134,7 @@ package struct PairReply: Codable, Hashable, Sendable {
     package var resync: ResyncReply?
     /// The job that runs on it, or ran last.
     package var job: JobReply?
+    /// Of a replica the granule counts; the rest is the source's business.
     package var settings: PairSettingsReply
     package var metadata: MetadataReply?
     package var createdAt: Date

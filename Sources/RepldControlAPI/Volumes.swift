@@ -75,6 +75,8 @@ package struct VolumeReply: Codable, Hashable, Sendable {
     /// Bytes of its own element behind it, that metadata may have; absent where there are none.
     package var reservedByteCount: UInt64?
     package var pairs: [String]
+    /// The pair of a peer's whose replica it is, so that hosts cannot use it; absent where it is none.
+    package var replicaOf: String?
     package var createdAt: Date
     package var activity: VolumeActivity?
 

@@ -38,8 +38,8 @@ package struct PairOpening: Hashable, Sendable {
     package var id: PairID
     package var name: String
     package var volume: VolumeID
-    /// The element of the two that does not serve hosts: an absolute path of a file or block device.
-    package var targetPath: String
+    /// The element of the two that does not serve hosts.
+    package var target: TargetOpening
     /// Has a record at least; the data plane gives a file the size of a whole metadata area.
     package var metadata: MetadataPlace
     /// The file of the undo area; made where the settings ask for one and it is missing.
@@ -52,7 +52,7 @@ package struct PairOpening: Hashable, Sendable {
         id: PairID,
         name: String,
         volume: VolumeID,
-        targetPath: String,
+        target: TargetOpening,
         metadata: MetadataPlace,
         undoPath: String,
         settings: PairSettings,
@@ -61,7 +61,7 @@ package struct PairOpening: Hashable, Sendable {
         self.id = id
         self.name = name
         self.volume = volume
-        self.targetPath = targetPath
+        self.target = target
         self.metadata = metadata
         self.undoPath = undoPath
         self.settings = settings
@@ -140,6 +140,8 @@ package struct DataPlaneError: Error, Sendable, CustomStringConvertible {
 package protocol DataPlane: Sendable {
     /// What happens, in order; one consumer. Ends after `stop`.
     var events: AsyncStream<EngineEvent> { get }
+    /// What peers' control planes ask of ours; one consumer, which replies to each. Ends after `stop`.
+    var messages: AsyncStream<PeerMessage> { get }
 
     /// Opens the element, holds it exclusively, and serves it.
     func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry
@@ -201,6 +203,22 @@ package protocol DataPlane: Sendable {
     func status() async throws(DataPlaneError) -> EngineStatus
     /// Lets hosts connect there; answers with the address as it came out.
     func listen(at address: FrontEndAddress) async throws(DataPlaneError) -> FrontEndAddress
+
+    /// Keeps a connection to the peer from now on; answers before there is one. Its key opens the way in as well.
+    func addPeer(_ peer: PeerOpening) async throws(DataPlaneError)
+    /// Gives the connection up, and takes its key back. Refused while a pair's target is there.
+    func removePeer(_ id: PeerID) async throws(DataPlaneError)
+    /// Lets peers connect there; answers with the address as it came out.
+    func listenToPeers(at address: PeerListening) async throws(DataPlaneError) -> PeerListening
+    /// Lets a peer write a volume that is served, and closes its exports. Refused while it has hosts or pairs.
+    func addReplica(_ replica: ReplicaOpening) async throws(DataPlaneError)
+    /// The volume is this host's own again; nothing of the peer is in flight when it answers.
+    func removeReplica(_ id: PairID) async throws(DataPlaneError)
+    /// Asks a peer's control plane something, in at most `PeerMessage.byteCountMaximum` bytes.
+    func send(_ bytes: [UInt8], to peer: PeerID) async throws(MessageFailure) -> [UInt8]
+    /// Answers a message of `messages`; where its connection is gone, the answer is dropped.
+    func reply(to token: UInt64, with bytes: [UInt8])
+
     /// Drains, flushes, records every pair as cleanly closed and ends. May be called again.
     func stop() async
 }

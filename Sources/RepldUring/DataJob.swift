@@ -47,6 +47,4 @@ extension UringPlatform {
         jobsInFlight += 1
         dataWorker.enqueue(DataJob(id: id, work: .recode(recoding)))
     }
-
-    package mutating func connect(_ peer: Never, token: Token) {}
 }

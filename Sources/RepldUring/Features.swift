@@ -43,6 +43,10 @@ extension UringPlatform {
         package var elementCapacity = 256
         package var socketCapacity = 1024
         package var listenerCapacity = 16
+        /// From the start of a connection to or from a peer to the proof of who it is, in nanoseconds.
+        package var admissionTimeNanoseconds: UInt64 = 10_000_000_000
+        /// Connections to peers under way at once, and as many from them.
+        package var admissionCapacity = 64
         package var allowed = Acceleration.all
 
         package init() {}

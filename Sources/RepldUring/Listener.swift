@@ -41,15 +41,25 @@ package final class Listener: Sendable {
     /// The TCP port, also when 0 was asked for; 0 for a unix socket.
     package let boundPort: UInt16
     let descriptor: Int32
+    /// `nil` when everybody may come.
+    let door: PeerDoor?
     private let path: String?
     private let inode: UInt64
 
-    private init(owning descriptor: Int32, address: String, isTCP: Bool, boundPort: UInt16, path: String?) {
+    private init(
+        owning descriptor: Int32,
+        address: String,
+        isTCP: Bool,
+        boundPort: UInt16,
+        path: String?,
+        door: PeerDoor? = nil
+    ) {
         self.descriptor = descriptor
         self.address = address
         self.isTCP = isTCP
         self.boundPort = boundPort
         self.path = path
+        self.door = door
         var facts = repld_file_facts()
         inode = unsafe path != nil && repld_file_facts_of_path(path, &facts) == 0 ? facts.inode : 0
     }
@@ -96,6 +106,30 @@ package final class Listener: Sendable {
 
     /// Listens on a TCP port of the addresses that `host` stands for (the first that works); port 0 takes any free one.
     package static func tcp(host: String, port: UInt16) throws(ListenError) -> Listener {
+        try tcp(host: host, port: port, door: nil)
+    }
+
+    /// Listens for peers, which prove by one of `keys` who they are before the engine is told of them.
+    ///
+    /// The proof is given and taken away from the loop. Who does not give it in time, or gives a wrong one, is closed without
+    /// a completion; `trouble` says so. When as many as may be under way at once have proven nothing yet, the oldest of them
+    /// makes way for the next, so that silent ones do not shut out others for long.
+    ///
+    /// With `allowsPlaintext` also those are let in who prove nothing: a connection that does not begin with a TLS handshake is
+    /// taken as it is. Whoever connects so has to speak first, unless there are no keys at all.
+    package static func peers(
+        host: String,
+        port: UInt16,
+        keys: PeerKeySet,
+        allowsPlaintext: Bool = false
+    ) throws(ListenError) -> Listener {
+        try tcp(host: host, port: port, door: PeerDoor(keys: keys, allowsPlaintext: allowsPlaintext))
+    }
+
+    /// Who was not let in; `nil` when everybody is.
+    package var trouble: PeerTrouble? { door?.trouble }
+
+    private static func tcp(host: String, port: UInt16, door: PeerDoor?) throws(ListenError) -> Listener {
         let address = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         var hints = unsafe addrinfo()
         unsafe hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV
@@ -111,7 +145,7 @@ package final class Listener: Sendable {
         var next = unsafe list
         while let candidate = unsafe next {
             do throws(ListenError) {
-                return try unsafe listen(on: candidate.pointee, address)
+                return try unsafe listen(on: candidate.pointee, address, door)
             } catch {
                 lastError = error
             }
@@ -120,7 +154,11 @@ package final class Listener: Sendable {
         throw lastError
     }
 
-    private static func listen(on info: addrinfo, _ address: String) throws(ListenError) -> Listener {
+    private static func listen(
+        on info: addrinfo,
+        _ address: String,
+        _ door: PeerDoor?
+    ) throws(ListenError) -> Listener {
         let descriptor = try newSocket(unsafe info.ai_family, address)
         var yes: Int32 = 1
         // A restarted server takes its port back while old connections linger.
@@ -136,7 +174,8 @@ package final class Listener: Sendable {
             address: address,
             isTCP: true,
             boundPort: port(of: descriptor),
-            path: nil
+            path: nil,
+            door: door
         )
     }
 

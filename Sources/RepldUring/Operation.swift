@@ -18,6 +18,14 @@ package enum OperationKind: UInt8, Sendable, BitwiseCopyable {
     case acceptPause
     case receive
     case send
+    /// A receive on an encrypted connection whose session has not been asked yet what it has.
+    case sealedOpen
+    /// A receive on an encrypted connection that waits for ciphertext.
+    case sealedReceive
+    /// A send on an encrypted connection; `done` is what has been encrypted.
+    case sealedSend
+    /// A connection to a peer that is being made, by the admitter.
+    case connect
     /// The read of the eventfd that is always pending.
     case signal
     /// The withdrawal of an accept; its own end is of no interest.
@@ -79,6 +87,10 @@ struct SocketEntry: BitwiseCopyable {
     var inFlightCount: Int32 = 0
     var isRegistered = false
     var isSending = false
+    /// Kept of encrypted connections only, whose session gives its plaintext to one at a time.
+    var isReceiving = false
+    /// Encrypts and decrypts; `nil` where nobody does.
+    var session: PeerSession?
     /// The second piece of the send in flight.
     var second: UnsafeRawPointer?
     var secondLength = 0
@@ -92,6 +104,8 @@ struct AcceptorEntry: BitwiseCopyable {
     var operation: SlotID?
     var descriptor: Int32 = -1
     var isTCP = false
+    /// Those who come have to prove who they are.
+    var isForPeers = false
     var isStopping = false
 }
 

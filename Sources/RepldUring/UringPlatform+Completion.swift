@@ -65,6 +65,10 @@ extension UringPlatform {
     }
 
     private mutating func reapAnswers() {
+        while !ready.isFull, let answer = admitter?.popAnswer() {
+            jobsInFlight -= 1
+            settleAdmission(answer)
+        }
         while !ready.isFull, let answer = queryWorker.popAnswer() ?? dataWorker.popAnswer() {
             jobsInFlight -= 1
             if answer.errorNumber == 0 {
@@ -95,7 +99,10 @@ extension UringPlatform {
         case .cancel:
             withdrawalsInFlight -= 1
             operations.release(id)
-        case .query, .examine: invariantFailed("what a worker does is answered by it")
+        case .sealedReceive: settleSealedReceive(id, result)
+        case .sealedSend: settleSealedSend(id, result)
+        case .query, .examine, .connect: invariantFailed("what a worker does is answered by it")
+        case .sealedOpen: invariantFailed("a session is asked for plaintext without the kernel")
         }
     }
 
@@ -166,7 +173,7 @@ extension UringPlatform {
 
     /// A negative result: interrupted ones go round again, the others are the end.
     @inline(never)
-    private mutating func settleError(_ id: SlotID, _ result: Int32) {
+    mutating func settleError(_ id: SlotID, _ result: Int32) {
         switch -result {
         case EINTR: deferred.append(id)
         case EAGAIN: tryAgain(id, otherwise: .noResources)
@@ -175,7 +182,7 @@ extension UringPlatform {
     }
 
     /// Once more, but not for ever.
-    private mutating func tryAgain(_ id: SlotID, otherwise failure: IOFailure) {
+    mutating func tryAgain(_ id: SlotID, otherwise failure: IOFailure) {
         if operations[id].retryCount == Operation.retryLimit {
             finish(id, count: 0, failure: failure)
         } else {
@@ -196,6 +203,14 @@ extension UringPlatform {
             sockets[place].inFlightCount -= 1
         case .receive:
             sockets[place].inFlightCount -= 1
+        case .sealedSend:
+            sockets[place].isSending = false
+            sockets[place].inFlightCount -= 1
+        case .sealedOpen, .sealedReceive:
+            sockets[place].isReceiving = false
+            sockets[place].inFlightCount -= 1
+        case .connect:
+            connectsInFlight -= 1
         case .examine, .accept, .acceptPause, .signal, .cancel:
             break
         }
@@ -222,7 +237,9 @@ extension UringPlatform {
         let place = Int(operations[id].place)
         let token = operations[id].token
         if result >= 0 {
-            if let socket = adopt(result, isTCP: acceptors[place].isTCP) {
+            if acceptors[place].isForPeers {
+                admit(result, id)
+            } else if let socket = adopt(result, isTCP: acceptors[place].isTCP) {
                 ready.append(Completion(token: token, count: UInt32(socket), failure: nil))
             } else {
                 ready.append(Completion(token: token, count: 0, failure: .noResources))

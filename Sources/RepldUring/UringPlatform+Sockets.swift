@@ -11,6 +11,7 @@ extension UringPlatform {
                 operation: id,
                 descriptor: listener.descriptor,
                 isTCP: listener.isTCP,
+                isForPeers: listener.door != nil,
                 isStopping: false
             )
             listeners[index] = listener
@@ -45,6 +46,7 @@ extension UringPlatform {
         var operation = Operation(token: token, kind: .receive, place: socket.index)
         unsafe operation.memory = memory.baseAddress
         operation.length = UInt64(memory.count)
+        if sockets[Int(socket.index)].session != nil { return startSealedReceive(operation) }
         startOnSocket(operation)
     }
 
@@ -65,11 +67,13 @@ extension UringPlatform {
         sockets[index].isSending = true
         unsafe sockets[index].second = second.baseAddress
         sockets[index].secondLength = second.count
+        if sockets[index].session != nil { return startSealedSend(operation) }
         startOnSocket(operation)
     }
 
     package mutating func shutdown(_ socket: SocketID) {
         invariant(sockets[Int(socket.index)].isTaken, "an open socket is shut down")
+        sayGoodbye(Int(socket.index))
         // ENOTCONN, when the other end was faster, is the same end.
         _ = Glibc.shutdown(sockets[Int(socket.index)].descriptor, Int32(SHUT_RDWR))
     }
@@ -78,6 +82,8 @@ extension UringPlatform {
         let index = Int(socket.index)
         invariant(sockets[index].isTaken, "a socket is closed once")
         invariant(sockets[index].inFlightCount == 0, "a socket is closed with nothing in flight")
+        sayGoodbye(index)
+        sockets[index].session?.free()
         // The table of files may hold the socket a moment longer; the other end shall see the end now.
         _ = Glibc.shutdown(sockets[index].descriptor, Int32(SHUT_RDWR))
         if sockets[index].isRegistered { _ = ring.setFile(-1, at: fileIndex(ofSocket: index)) }
@@ -87,9 +93,10 @@ extension UringPlatform {
         freeSocketCount += 1
     }
 
-    /// Takes an accepted descriptor into the table; `nil`, with the descriptor closed, when the table is full.
-    mutating func adopt(_ descriptor: Int32, isTCP: Bool) -> UInt16? {
+    /// Takes a descriptor into the table; `nil`, with the descriptor closed and the session freed, when the table is full.
+    mutating func adopt(_ descriptor: Int32, isTCP: Bool, session: PeerSession? = nil) -> UInt16? {
         guard freeSocketCount > 0 else {
+            session?.free()
             _ = Glibc.close(descriptor)
             return nil
         }
@@ -108,6 +115,7 @@ extension UringPlatform {
         let index = Int(freeSockets[freeSocketCount])
         var entry = SocketEntry()
         entry.descriptor = descriptor
+        entry.session = session
         entry.isRegistered = registerSocket(descriptor, at: index)
         sockets[index] = entry
         return UInt16(index)

@@ -43,6 +43,12 @@ extension UringPlatform {
                 endAccepting(id)
                 continue
             }
+            if operations[id].kind == .sealedOpen {
+                guard !ready.isFull else { return }
+                _ = deferred.popFirst()
+                if openSealed(id) { deferred.append(id) }
+                continue
+            }
             guard let entry = unsafe roomForEntry() else { return }
             _ = deferred.popFirst()
             unsafe prepare(entry, id)
@@ -124,7 +130,10 @@ extension UringPlatform {
             unsafe io_uring_prep_read(entry, eventDescriptor, eventCount, 8, 0)
             isSignalInKernel = true
         case .cancel: unsafe io_uring_prep_cancel64(entry, operations[id].offset, 0)
-        case .query, .examine: invariantFailed("what a worker does goes to it")
+        case .sealedReceive: unsafe prepareSealedReceive(entry, operations[id])
+        case .sealedSend: unsafe prepareSealedSend(entry, operations[id])
+        case .query, .examine, .connect: invariantFailed("what a worker does goes to it")
+        case .sealedOpen: invariantFailed("a session is asked for plaintext before the kernel is for ciphertext")
         }
         unsafe entry.pointee.user_data = userData(of: id)
     }
@@ -194,7 +203,7 @@ extension UringPlatform {
     }
 
     @inline(__always)
-    private func number(of socket: SocketEntry, _ place: UInt16) -> Int32 {
+    func number(of socket: SocketEntry, _ place: UInt16) -> Int32 {
         socket.isRegistered ? Int32(fileIndex(ofSocket: Int(place))) : socket.descriptor
     }
 }

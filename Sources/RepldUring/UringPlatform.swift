@@ -12,12 +12,13 @@ package import RepldEngine
 /// and operations that have to go round again, wait in `deferred`. Reaping never submits: that would recurse.
 ///
 /// Belongs to the thread that made it. When it goes, nothing of the engine may be in flight: all accepting is stopped and
-/// every operation has completed. Elements and sockets still open are closed.
+/// every operation has completed, except that connections to peers under way are given up. Elements and sockets still open
+/// are closed.
 @safe
 package struct UringPlatform: ~Copyable, Platform {
     package typealias ElementHandle = OpenElement
     package typealias ListenerHandle = Listener
-    package typealias PeerHandle = Never
+    package typealias PeerHandle = PeerAddress
 
     let ring: Ring
     var operations: OperationTable
@@ -54,7 +55,13 @@ package struct UringPlatform: ~Copyable, Platform {
 
     let queryWorker: Worker<AllocationQuery>
     let dataWorker: Worker<DataJob>
-    /// Operations that a worker has.
+    /// Connects to peers and lets them in; made when the first is asked for.
+    var admitter: Admitter?
+    let admissionCapacity: Int
+    let admissionTimeNanoseconds: UInt64
+    /// Operations among those in flight that the admitter has.
+    var connectsInFlight = 0
+    /// Operations that a worker has, and connections that the admitter has.
     var jobsInFlight = 0
     /// Cancellations whose own end has not been seen; nobody waits for it.
     var withdrawalsInFlight = 0
@@ -122,6 +129,8 @@ package struct UringPlatform: ~Copyable, Platform {
         unsafe acceptPause.initialize(to: __kernel_timespec(tv_sec: 0, tv_nsec: 100_000_000))
         self.queryWorker = queryWorker
         self.dataWorker = dataWorker
+        admissionCapacity = options.admissionCapacity
+        admissionTimeNanoseconds = options.admissionTimeNanoseconds
         now = monotonicNow()
         randomSource = RandomSource(seed: UInt64.random(in: .min ... .max))
         script = BoundedQueue(capacity: 128, blank: ScriptedResult(kind: .signal, result: 0))
@@ -134,15 +143,19 @@ package struct UringPlatform: ~Copyable, Platform {
     }
 
     deinit {
-        let ownCount = 1 + withdrawalsInFlight
+        let ownCount = 1 + withdrawalsInFlight + connectsInFlight
         invariant(
             operations.takenCount == ownCount,
-            "when a platform goes, nothing but the read of its waker is in flight"
+            "when a platform goes, nothing but the read of its waker and connections to peers is in flight"
         )
         withdrawSignal()
         queryWorker.end()
         dataWorker.end()
-        for index in 0..<sockets.count where sockets[index].isTaken { _ = Glibc.close(sockets[index].descriptor) }
+        admitter?.end()
+        for index in 0..<sockets.count where sockets[index].isTaken {
+            sockets[index].session?.free()
+            _ = Glibc.close(sockets[index].descriptor)
+        }
         _ = Glibc.close(eventDescriptor)
         unsafe eventCount.deallocate()
         unsafe acceptPause.deallocate()

@@ -9,7 +9,8 @@ import Synchronization
 ///
 /// It may outlive the platform: the descriptor is its own.
 package final class UringWaker: Waker, Sendable {
-    private let descriptor: Int32
+    /// Readable when somebody has called `wake`.
+    let descriptor: Int32
     private let isPending = Atomic<Bool>(false)
 
     /// Takes over `descriptor`, an eventfd that nobody else closes.

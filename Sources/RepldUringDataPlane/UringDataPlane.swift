@@ -13,19 +13,28 @@ package final class UringDataPlane: DataPlane {
     /// Events that may wait for the control plane.
     private static var eventLimit: Int { 8192 }
 
+    /// Messages of peers that may wait for the control plane; more are not answered.
+    private static var messageLimit: Int { 64 }
+
     /// How long an element may take to open; disks that stand still take their time.
     private static var openLimit: Duration { .seconds(20) }
 
     package let events: AsyncStream<EngineEvent>
+    package let messages: AsyncStream<PeerMessage>
+    private let messageSink: AsyncStream<PeerMessage>.Continuation
     private let openings = BlockingCalls(limit: openLimit)
-    private let mailbox: Mailbox<UringPlatform>
+    let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
     let logger: Logger
+    /// What the daemon calls itself to peers.
+    let host: PairID
     let openElements = OpenElements()
 
     /// Starts the thread; answers when its ring works.
-    package static func start(logger: Logger) async throws(DataPlaneError) -> UringDataPlane {
+    ///
+    /// `host` is what the daemon calls itself to peers.
+    package static func start(logger: Logger, host: PairID) async throws(DataPlaneError) -> UringDataPlane {
         let queue = EventQueue(limit: eventLimit)
         let mailbox = Mailbox<UringPlatform>()
         let end = LoopEnd()
@@ -51,7 +60,7 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(queue.stream, mailbox, thread, end, logger)
+        return UringDataPlane(queue.stream, mailbox, thread, end, logger, host)
     }
 
     private init(
@@ -59,10 +68,13 @@ package final class UringDataPlane: DataPlane {
         _ mailbox: Mailbox<UringPlatform>,
         _ thread: LoopThread,
         _ end: LoopEnd,
-        _ logger: Logger
+        _ logger: Logger,
+        _ host: PairID
     ) {
+        self.host = host
         self.logger = logger
         self.events = events
+        (messages, messageSink) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(Self.messageLimit))
         self.mailbox = mailbox
         self.thread = thread
         self.end = end
@@ -148,7 +160,7 @@ package final class UringDataPlane: DataPlane {
             throw DataPlaneError(.refused, "its volume is not served", refusal: .noSuchVolume)
         }
         let (record, isNew) = try Self.record(of: pair, volumeByteCount: served.byteCount)
-        let target = try await open(pair.targetPath, isReadOnly: false)
+        let target = try await open(pair.target)
         let layout = MetadataLayout(
             volumeByteCount: served.byteCount,
             granuleByteCount: UInt64(pair.settings.granuleByteCount)
@@ -159,7 +171,7 @@ package final class UringDataPlane: DataPlane {
             volume: pair.volume,
             pair: pair.id,
             name: pair.name,
-            target: .local(ElementSpec(handle: target, geometry: target.geometry, name: pair.targetPath)),
+            target: target,
             metadata: metadata,
             record: record,
             maps: maps,
@@ -256,6 +268,7 @@ package final class UringDataPlane: DataPlane {
     package func stop() async {
         _ = mailbox.send(.stop {})
         await end.wait()
+        messageSink.finish()
     }
 
     /// Makes a pair's undo area ready, and reads what it says.
@@ -323,7 +336,7 @@ package final class UringDataPlane: DataPlane {
     }
 
     /// Sends a command and waits for its answer.
-    private func ask<Answer: Sendable>(
+    func ask<Answer: Sendable>(
         _ subject: String,
         _ command: (@escaping @Sendable (Result<Answer, EngineRefusal>) -> Void) -> EngineCommand<UringPlatform>
     ) async throws(DataPlaneError) -> Answer {

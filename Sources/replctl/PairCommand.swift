@@ -19,6 +19,10 @@ struct PairCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Pair a volume with a target and copy it there, while hosts go on.",
             discussion: """
+                The target is a file or block device of this host, or a volume of a peer: repl://PEER/VOLUME. That host is made known \
+                with 'replctl peer add', and the volume is added there with 'replctl volume add'; hosts cannot use it while it is a \
+                replica. Copies to a peer's volume do not keep what they overwrite there.
+
                 With '--metadata internal' what the pair remembers goes with the source, and is lost with it: a Failover from a \
                 source that is dead needs external metadata (with internal one, a Detach has to follow before hosts may write). Such a volume is added with --reserve-metadata or --size.
                 """
@@ -26,7 +30,13 @@ struct PairCommand: AsyncParsableCommand {
 
         @OptionGroup var common: CommonOptions
         @Option(help: "The volume to copy.", completion: NameCompletion.volumes) var source: String
-        @Option(help: "The file or block device that becomes the copy; what it holds is lost.", completion: .file())
+        @Option(
+            help: ArgumentHelp(
+                "What becomes the copy, and loses what it holds: a path, or repl://PEER/VOLUME.",
+                valueName: "target"
+            ),
+            completion: .file()
+        )
         var target: String
         @Option(help: "Name of the pair; by default the volume's with '-mirror'.") var name: String?
         @Flag(help: "Make the target: a sparse file as large as the volume.") var create = false
@@ -50,7 +60,8 @@ struct PairCommand: AsyncParsableCommand {
         @Option(help: "Wait at most this long, such as 10m.") var timeout: String?
 
         func run() async throws {
-            var request = PairCreateRequest(sourceVolume: source, targetPath: Arguments.absolute(target), name: name)
+            let path = RemoteVolumeText.isMeant(by: target) ? target : Arguments.absolute(target)
+            var request = PairCreateRequest(sourceVolume: source, targetPath: path, name: name)
             request.createsTarget = create
             request.activates = activate
             if metadata == .internal { request.metadata = .internal }

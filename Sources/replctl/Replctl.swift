@@ -16,7 +16,8 @@ struct Replctl: AsyncParsableCommand {
             """,
         version: "replctl \(Version.text)",
         subcommands: [
-            VolumeCommand.self, PairCommand.self, SetCommand.self, VerifyCommand.self, JobCommand.self,
+            VolumeCommand.self, PairCommand.self, PeerCommand.self, SetCommand.self, VerifyCommand.self,
+            JobCommand.self,
             OperationsCommand.self, EventsCommand.self, DaemonCommand.self, UserCommand.self, MetadataCommand.self,
         ]
     )
@@ -36,6 +37,9 @@ struct Replctl: AsyncParsableCommand {
             Failure.print(error)
             Foundation.exit(Failure.exitCode(for: error))
         } catch let error as MetadataFileError {
+            Failure.tell("\(error)")
+            Foundation.exit(Failure.refused)
+        } catch let error as PeerKeyFile.MakeError {
             Failure.tell("\(error)")
             Foundation.exit(Failure.refused)
         } catch let error as PasswordSource.Refusal {
@@ -168,7 +172,7 @@ enum Failure {
     private static func note(_ words: String) { FileHandle.standardError.write(Data("  \(words)\n".utf8)) }
 }
 
-/// Names of volumes and pairs for the shell, from the daemon; nothing when that cannot be reached.
+/// Names of volumes, pairs and peers for the shell, from the daemon; nothing when that cannot be reached.
 enum NameCompletion {
     static var volumes: CompletionKind {
         .custom { _, _, _ in
@@ -181,6 +185,13 @@ enum NameCompletion {
         .custom { _, _, _ in
             let list: PairListReply? = try? await client.call(.get, "/v1/pairs")
             return list?.pairs.map(\.name) ?? []
+        }
+    }
+
+    static var peers: CompletionKind {
+        .custom { _, _, _ in
+            let list: PeerListReply? = try? await client.call(.get, "/v1/peers")
+            return list?.peers.map(\.name) ?? []
         }
     }
 

@@ -9,7 +9,8 @@ enum Text {
             [
                 volume.name, volume.byteCount.map(ByteCount.format) ?? "-", volume.status.name,
                 volume.activity.map { String($0.connectionCount) } ?? "-",
-                volume.pairs.isEmpty ? "-" : volume.pairs.joined(separator: ","), volume.elementPath,
+                volume.replicaOf.map { "replica of \($0)" }
+                    ?? (volume.pairs.isEmpty ? "-" : volume.pairs.joined(separator: ",")), volume.elementPath,
             ]
         }
         return table(["NAME", "SIZE", "STATUS", "CLIENTS", "PAIRS", "ELEMENT"], rows)
@@ -36,6 +37,9 @@ enum Text {
             )
         }
         rows.append(("Pairs", volume.pairs.isEmpty ? "none" : volume.pairs.joined(separator: ", ")))
+        if let pair = volume.replicaOf {
+            rows.append(("Replica", "of pair \(pair); only the peer writes it, and hosts cannot use it"))
+        }
         if let activity = volume.activity {
             rows += [
                 ("Clients", "\(activity.connectionCount) connected, \(activity.requestsInFlight) requests in flight"),
@@ -63,13 +67,28 @@ enum Text {
                 pair.dirtyByteCount.map(ByteCount.format) ?? "-", pair.targetPath,
             ]
         }
-        return table(["NAME", "SOURCE", "STATE", "SYNCED", "DIFFERS", "TARGET"], rows)
+        let header = ["NAME", "SOURCE", "STATE", "SYNCED", "DIFFERS", "TARGET"]
+        guard reply.pairs.contains(where: { $0.role != nil }) else { return table(header, rows) }
+        // Only where there is another host.
+        let hosts = reply.pairs.map { pair in
+            [
+                pair.role?.rawValue ?? "both", pair.peer?.name ?? "-",
+                pair.peer.map { $0.isConnected ? "connected" : "away" } ?? "-",
+            ]
+        }
+        return table(
+            [header[0]] + ["ROLE", "PEER", "LINK"] + header.dropFirst(),
+            zip(rows, hosts).map { row, host in [row[0]] + host + row.dropFirst() }
+        )
     }
 
     static func pair(_ pair: PairReply) -> String {
         var rows = [
             ("Pair", "\(pair.name) (\(pair.id))"),
             ("Volume", pair.sourceVolume),
+        ]
+        rows += peer(of: pair)
+        rows += [
             ("Source", pair.sourcePath + (pair.servingPath == pair.sourcePath ? " (serves the hosts)" : "")),
             ("Target", pair.targetPath + (pair.servingPath == pair.targetPath ? " (serves the hosts)" : "")),
             ("Mode", "\(pair.mode.name) \(pair.syncType.name.lowercased())"),
@@ -107,6 +126,7 @@ enum Text {
         }
         if let job = pair.job { rows.append(("Job", "\(job.id): \(job.operation.name), \(job.state.name)")) }
         rows += settings(pair) + resync(pair)
+        if pair.role == .replica { return fields(rows + [("Established", time(pair.whenEstablished))]) }
         rows.append(
             ("Recovery", "\(pair.copyRecoveryMode.name), \(pair.copyMethodology.name), \(pair.replicaType.name)")
         )
@@ -122,6 +142,7 @@ enum Text {
     }
 
     private static func settings(_ pair: PairReply) -> [(String, String)] {
+        if pair.role == .replica { return [] }
         let timeout = DurationText.format(seconds: UInt64(pair.settings.targetTimeoutSeconds))
         let granule = ByteCount.format(UInt64(pair.settings.granuleByteCount))
         let words =
@@ -170,6 +191,8 @@ enum Text {
             ("State", daemon.stateDirectory),
             ("Control", daemon.controlSocket),
             ("Hosts at", daemon.frontEnds.isEmpty ? "nowhere" : daemon.frontEnds.joined(separator: "\n")),
+            ("Peers at", daemon.peerAddress ?? "nowhere"),
+            ("Host id", daemon.host ?? "-"),
             ("Volumes", String(daemon.volumeCount)),
             ("Pairs", String(daemon.pairCount)),
             ("Clients", String(daemon.connectionCount)),

@@ -39,6 +39,15 @@ struct Run: AsyncParsableCommand {
     @Option(help: ArgumentHelp("TCP address for NBD clients; may be repeated.", valueName: "host:port"))
     var nbdListen: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "TCP address for peers; without it, none can connect.",
+            discussion: "Peers prove by a key that they are known: see 'replctl peer'.",
+            valueName: "host[:port]"
+        )
+    )
+    var peerListen: String?
+
     @Option(help: "One of trace, debug, info, notice, warning, error, critical.", completion: .list(Self.levels))
     var logLevel: String?
 
@@ -51,7 +60,7 @@ struct Run: AsyncParsableCommand {
                 DaemonLogHandler(level: configuration.logLevel, format: configuration.logFormat)
             }
             let daemon = Daemon(configuration: configuration, version: Version.text, logger: logger)
-            try await daemon.run { try await UringDataPlane.start(logger: logger) }
+            try await daemon.run { try await UringDataPlane.start(logger: logger, host: $0) }
         } catch let error as ValidationError {
             throw error
         } catch {
@@ -71,6 +80,13 @@ struct Run: AsyncParsableCommand {
         if let nbdSocket { merged.nbdSocket = nbdSocket == "none" ? nil : absolute(nbdSocket) }
         if !nbdListen.isEmpty {
             merged.nbdListen = try nbdListen.map { try address($0, "--nbd-listen") }
+        }
+        if let peerListen {
+            guard let address = HostPort(peerAddress: peerListen) else {
+                let expected = "HOST or HOST:PORT such as 0.0.0.0:7733 or [::]"
+                throw ValidationError("--peer-listen: found '\(peerListen)', expected \(expected)")
+            }
+            merged.peerListen = address
         }
         if let logLevel {
             guard let level = Logger.Level(rawValue: logLevel) else {

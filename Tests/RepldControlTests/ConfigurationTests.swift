@@ -16,6 +16,9 @@ import Testing
               unix: /run/r/n.sock
               unix-mode: "0600"
               listen: ["127.0.0.1:10809", "[::1]:10810"]
+            peers:
+              listen: 0.0.0.0
+              allow-plaintext: true
             log: {level: debug, format: json}
             pair-defaults:
               granule: 128KiB
@@ -30,6 +33,8 @@ import Testing
         expected.nbdSocket = "/run/r/n.sock"
         expected.nbdSocketMode = 0o600
         expected.nbdListen = [HostPort(host: "127.0.0.1", port: 10809), HostPort(host: "::1", port: 10810)]
+        expected.peerListen = HostPort(host: "0.0.0.0", port: 7733)
+        expected.allowsPlaintextPeers = true
         expected.logLevel = .debug
         expected.logFormat = .json
         expected.pairDefaults = PairSettings(
@@ -52,7 +57,7 @@ import Testing
             (
                 "statedir: /x",
                 "f:1:1: found the unknown key 'statedir'; did you mean 'state-dir'? Known are state-dir, control, nbd, "
-                    + "log, pair-defaults"
+                    + "peers, log, pair-defaults"
             ),
             (
                 "log:\n  levle: info",
@@ -65,6 +70,11 @@ import Testing
             (
                 "log:\n  rotation: daily",
                 "f:2:3: found the unknown key 'rotation' in 'log'. Known are level, format"
+            ),
+            ("peers:\n  listen: '::1'", "f:2:11: peers.listen: found '::1', expected \(PeerAddressText.expectation)"),
+            (
+                "peers:\n  allow-plaintext: yes",
+                "f:2:20: peers.allow-plaintext: found 'yes', expected true or false"
             ),
             ("log: info", "f:1:6: found 'info', expected the keys level, format under 'log'"),
             ("nbd:\n  unix: [a]", "f:2:9: nbd.unix: found a list, expected a single value"),

@@ -20,7 +20,7 @@ extension FakeDataPlane {
             }
             var sizes: [(pair: PairID?, byteCount: UInt64)] = [(nil, Self.size(of: opening.path))]
             sizes += state.pairs.values.filter { $0.opening.volume == id }.map {
-                ($0.opening.id, Self.size(of: $0.opening.targetPath))
+                ($0.opening.id, Self.size(of: $0.opening.target.path ?? ""))
             }
             let smallest = sizes.reduce(sizes[0]) { $1.byteCount < $0.byteCount ? $1 : $0 }
             let wanted = byteCount ?? smallest.byteCount

@@ -21,7 +21,7 @@ extension FakeDataPlane {
 
     func mendElement(_ path: String) { state.withLock { $0.failures[path] = nil } }
 
-    /// The next operation or detach waits for `release`.
+    /// The next operation, detach or pair with a peer waits for `release`.
     func hold() { state.withLock { $0.isHolding = true } }
 
     /// Whether a call waits.
@@ -56,7 +56,7 @@ extension FakeDataPlane {
 
     /// The element that a pair mirrors to.
     func targetPath(_ pair: String) -> String? {
-        state.withLock { $0.pairs.values.first { $0.opening.name == pair }?.opening.targetPath }
+        state.withLock { $0.pairs.values.first { $0.opening.name == pair }?.opening.target.path }
     }
 
     /// Changes the facts of the only pair, behind the service's back.

@@ -19,6 +19,8 @@ final class FakeDataPlane: DataPlane {
         case listen(FrontEndAddress)
         case changes(ChangesQuery)
         case prepareGrowth(UInt64?), grow(UInt64)
+        case addPeer(String), removePeer, listenToPeers(PeerListening)
+        case addReplica(String), removeReplica
     }
 
     struct Pair {
@@ -38,13 +40,27 @@ final class FakeDataPlane: DataPlane {
         var isHolding = false
         var refusal: EngineRefusal?
         var beforeCall: (@Sendable (Call) -> Void)?
+        var peers: [PeerID: PeerOpening] = [:]
+        var replicas: [PairID: ReplicaOpening] = [:]
+        /// What peers have asked and was not answered yet.
+        var questions: [UInt64: CheckedContinuation<Result<[UInt8], MessageFailure>, Never>] = [:]
+        var nextToken: UInt64 = 1
+        var hasStopped = false
+        /// What the daemon calls itself.
+        var host = PairID(high: 0, low: 0)
+        var link: FakeLink?
     }
 
     let state = Mutex(State())
     let events: AsyncStream<EngineEvent>
     let continuation: AsyncStream<EngineEvent>.Continuation
+    let messages: AsyncStream<PeerMessage>
+    let messageContinuation: AsyncStream<PeerMessage>.Continuation
 
-    init() { (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self) }
+    init() {
+        (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
+        (messages, messageContinuation) = AsyncStream.makeStream(of: PeerMessage.self)
+    }
 
     func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry {
         note(.addVolume(volume.name))
@@ -90,9 +106,20 @@ final class FakeDataPlane: DataPlane {
 
     func addPair(_ pair: PairOpening) async throws(DataPlaneError) {
         note(.addPair(pair.name, isNew: pair.isNew))
-        try failIfBroken(pair.targetPath)
         let source = state.withLock { $0.volumes[pair.volume]?.byteCount ?? 0 }
-        let size = (try? FileManager.default.attributesOfItem(atPath: pair.targetPath)[.size]) as? UInt64 ?? 0
+        let size: UInt64
+        switch pair.target {
+        case .local(let path):
+            try failIfBroken(path)
+            size = (try? FileManager.default.attributesOfItem(atPath: path)[.size]) as? UInt64 ?? 0
+        case .remote(let peer, let geometry):
+            try failIfBroken("peer")
+            guard state.withLock({ $0.peers[peer] }) != nil else {
+                throw DataPlaneError(.refused, "refused", refusal: .tableFull("peers"))
+            }
+            size = geometry.byteCount
+            await waitWhileHeld()
+        }
         guard size >= source else {
             let refusal = EngineRefusal.targetTooSmall(sourceByteCount: source, targetByteCount: size)
             throw DataPlaneError(.refused, "too small", refusal: refusal)
@@ -201,7 +228,10 @@ final class FakeDataPlane: DataPlane {
                 }
             }
             let connections = volumes.reduce(0) { $0 + $1.connectionCount }
-            return EngineStatus(volumes: volumes, connectionCount: connections, buffersTaken: 0)
+            var status = EngineStatus(volumes: volumes, connectionCount: connections, buffersTaken: 0)
+            status.peers = Self.peers(of: state)
+            status.replicas = Self.replicas(of: state)
+            return status
         }
     }
 
@@ -213,6 +243,7 @@ final class FakeDataPlane: DataPlane {
     func stop() async {
         note(.stop)
         continuation.finish()
+        stopTalking()
     }
 
     func note(_ call: Call) {
@@ -233,7 +264,7 @@ final class FakeDataPlane: DataPlane {
         }
     }
 
-    private func failIfBroken(_ path: String) throws(DataPlaneError) {
+    func failIfBroken(_ path: String) throws(DataPlaneError) {
         if let failure = state.withLock({ $0.failures[path] }) { throw failure }
     }
 }

@@ -78,7 +78,7 @@ import Testing
             ("", "not valid JSON"), ("garbage", "not valid JSON"),
             (#"{"format":"repld registry","version":1,"volumes":["#, "not valid JSON"),
             (#"{"format":"other","version":1}"#, "its format is 'other', expected 'repld registry'"),
-            (#"{"format":"repld registry","version":3}"#, "its version is 3, this daemon knows 1 to 2"),
+            (#"{"format":"repld registry","version":4}"#, "its version is 4, this daemon knows 1 to 3"),
             (#"{"format":"repld registry","version":1}"#, "the field 'nextVolumeNumber' is missing"),
         ]
     )

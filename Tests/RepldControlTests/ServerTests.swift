@@ -113,6 +113,28 @@ import Testing
         }
     }
 
+    @Test func servesPeers() async throws {
+        let fixture = try await ServiceFixture.paired()
+        try await withServer(fixture) { client in
+            let request = PeerAddRequest(name: "b", address: "b.example", keyFile: "/k", compression: .off)
+            let peer: PeerReply = try await client.call(.post, "/v1/peers", body: request)
+            #expect(peer.address == "b.example:7733" && peer.compression == .off)
+            let shown: PeerReply = try await client.call(.get, "/v1/peers/b")
+            let list: PeerListReply = try await client.call(.get, "/v1/peers")
+            let again: PeerReply = try await client.call(.post, "/v1/peers/b/Retry")
+            #expect(shown == peer && list.peers == [peer] && again == peer)
+            let metrics = String(decoding: try await client.bytes(.get, "/metrics"), as: UTF8.self)
+            #expect(metrics.contains("\nrepld_peer_up{peer=\"b\"} 0\n"))
+            #expect(metrics.contains("\nrepld_peer_sent_bytes_total{peer=\"b\"} 5000\n"))
+            let wrong = await refusal(client, "/v1/peers", #"{"name":"c","address":"c","compress":"off"}"#)
+            #expect(wrong?.extendedStatus?.message.contains("unknown field 'compress'") == true)
+            let gone: MethodReply = try await client.call(.delete, "/v1/peers/b")
+            #expect(gone.returnCode == Enumerated(ReturnCode.success))
+            let none: PeerListReply = try await client.call(.get, "/v1/peers")
+            #expect(none.peers.isEmpty)
+        }
+    }
+
     @Test(
         arguments: [
             ("/v1/capabilities/GetSupportedOperations", "copyState: missing"),
