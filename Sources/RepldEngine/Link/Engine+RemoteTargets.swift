@@ -293,6 +293,7 @@ extension Engine where P: ~Copyable {
                 ? .backlog(target: target, offset: request.dataOffset + sent, count: count)
                 : .buffer(request.buffer, offset: sent, count: count)
         }
+        if request.kind == .write { compress(&frame, request, target, session) }
         links.sessions[session].requestCount += 1
         links.sessions[session].requestByteCount += byteCount
         links.targets[target].update(number) { request in
