@@ -24,6 +24,8 @@ extension RemoteSimulation {
         guard target.isUp else { return }
         coverage[.targetHostCrashes] += 1
         target.crash()
+        // Of what it had not flushed any part may be gone, as of every disk; an asynchronous target flushes each epoch.
+        if !options.isAsynchronous { hasLostPower = true }
         try pass(random.below(8_000_000_000))
         try startTarget()
     }
@@ -80,7 +82,7 @@ extension RemoteSimulation {
     /// While nothing is copied to it, a target that was equal once is an image of the source's past.
     func checkImage() throws(SimulationFailure) {
         guard source.isUp, let facts = source.engine?.facts(of: Self.pair) else { return }
-        guard facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
+        guard !hasLostPower, facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
         coverage[facts.copyState == .synchronized ? .imagesChecked : .formerImagesChecked] += 1
         let values = (0..<targetDisk.sectorCount).map { word(targetDisk, $0) }
         if let flaw = (formerOrder ?? order).flaw(in: values) {

@@ -28,6 +28,10 @@ package final class RemoteSimulation {
     var order: WriteOrder
     /// The writes before the last crash of the source, as long as the target's image is of those.
     var formerOrder: WriteOrder?
+    /// The target has lost what it had not flushed, and has not been copied to since.
+    var hasLostPower = false
+    /// The source has found the link lost since then.
+    var isLossKnown = false
     /// Requests that hosts wait for, by number on the source's host.
     var waiting: [Waiting] = []
     var nextValue: UInt64 = 1
@@ -103,7 +107,12 @@ package final class RemoteSimulation {
     func turn() throws(SimulationFailure) {
         guard replication.step() else { throw failure("nothing will ever happen again") }
         try takeAnswers()
-        if source.isUp, source.engine?.copyState(of: Self.pair) == .synchronized { formerOrder = nil }
+        if source.isUp, source.engine?.copyState(of: Self.pair) == .synchronized {
+            formerOrder = nil
+            if isLossKnown { (hasLostPower, isLossKnown) = (false, false) }
+        } else if source.isUp {
+            isLossKnown = hasLostPower && target.isUp
+        }
         if random.chance(oneIn: 20) { try checkImage() }
     }
 
