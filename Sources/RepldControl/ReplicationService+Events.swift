@@ -211,6 +211,7 @@ extension ReplicationService {
             )
         case .verifyRefused: ControlError(.notInThisState, "\(what): its state has just changed; try again")
         case .growthRefused(let refusal): ControlError(.notInThisState, "\(what): \(refusal.words)")
+        case .notRemote: ControlError(.notSupported, "\(what): both elements are of this host")
         case .noVerifyRunning: ControlError(.cannotCancel, "\(what): it has just come to its end")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")
         }

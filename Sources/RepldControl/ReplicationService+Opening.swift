@@ -134,7 +134,20 @@ extension ReplicationService {
             throw Self.controlError(error, "cannot attach pair '\(entry.name)' to \(entry.targetPath)")
         }
         pairs[entry.id]?.failure = nil
+        await resumeMode(of: entry)
         return record.map { PairMetadata.isLeftBehind($0) } ?? false
+    }
+
+    /// Lets the data plane know of a mode that it does not begin with.
+    private func resumeMode(of entry: PairEntry) async {
+        guard entry.remote != nil, registry.content.pair(entry.id)?.mode == .asynchronous else { return }
+        do {
+            try await plane.setMode(entry.id, isAsynchronous: true)
+        } catch {
+            let words =
+                "hosts wait for the peer until 'replctl set \(entry.name) ResetToSync' and ResetToAsync: \(error)"
+            record("mode-not-set", pair: entry.name, message: words, level: .error)
+        }
     }
 
     /// Lets a pair catch up whose volume was served without it.

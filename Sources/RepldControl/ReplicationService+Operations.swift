@@ -112,9 +112,9 @@ extension ReplicationService {
             try await detachHeldStill(entry, of: volume, before, leavesAspect: operation == .dissolve)
             return await release(entry)
         case .resetToSync:
-            return try setMode(.synchronous, of: entry)
+            return try await setMode(.synchronous, of: entry, before)
         case .resetToAsync:
-            return try setMode(.asynchronous, of: entry)
+            return try await setMode(.asynchronous, of: entry, before)
         default:
             if !before.isAttached { return try await attach(entry, of: volume, before: operation, consent, caller) }
             return try await hand(operation, to: entry, before, consent, caller)
@@ -145,28 +145,41 @@ extension ReplicationService {
         }
     }
 
-    /// ResetToSync and ResetToAsync.
-    private func setMode(_ mode: ReplicationMode, of entry: PairEntry) throws(ControlError) -> MethodReply {
-        if registry.content.pair(entry.id)?.mode != mode {
-            try registry.commit { content in
-                guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
-                content.pairs[index].mode = mode
+    /// ResetToSync and ResetToAsync: durable first, so that a start takes the same up again.
+    private func setMode(
+        _ mode: ReplicationMode,
+        of entry: PairEntry,
+        _ before: PairSituation
+    ) async throws(ControlError) -> MethodReply {
+        let former = registry.content.pair(entry.id)?.mode
+        if former != mode {
+            try commit(mode, of: entry)
+            do {
+                if entry.remote != nil, before.isAttached {
+                    try await plane.setMode(entry.id, isAsynchronous: mode == .asynchronous)
+                }
+            } catch {
+                if let former { try? commit(former, of: entry) }
+                throw Self.controlError(error, "the mode of pair '\(entry.name)' cannot become \(mode.name)")
             }
             noteChange("the mode is \(mode.name) now", of: entry)
         }
-        let isLocal = entry.remote == nil
+        guard entry.remote == nil else { return MethodReply(returnCode: .success) }
         let status = ExtendedStatus(
-            code: isLocal ? "local-target" : "remote-target",
-            message: isLocal
-                ? """
+            code: "local-target",
+            message: """
                 the mode is \(mode.name); the target is local, and its writes are acknowledged when both elements have them, in \
                 either mode: asynchronous mode takes effect with remote targets
                 """
-                : """
-                the mode is \(mode.name); this daemon acknowledges writes when the peer has them as well, in either mode
-                """
         )
         return MethodReply(returnCode: .success, extendedStatus: status)
+    }
+
+    private func commit(_ mode: ReplicationMode, of entry: PairEntry) throws(ControlError) {
+        try registry.commit { content in
+            guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
+            content.pairs[index].mode = mode
+        }
     }
 
     /// Attaches a pair that could not be attached before, and carries the operation out on what it turns out to be.

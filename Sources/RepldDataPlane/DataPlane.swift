@@ -214,6 +214,8 @@ package protocol DataPlane: Sendable {
     func addReplica(_ replica: ReplicaOpening) async throws(DataPlaneError)
     /// The volume is this host's own again; nothing of the peer is in flight when it answers.
     func removeReplica(_ id: PairID) async throws(DataPlaneError)
+    /// Whether hosts are answered before the target of a pair with a peer has their writes; at once.
+    func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError)
     /// Asks a peer's control plane something, in at most `PeerMessage.byteCountMaximum` bytes.
     func send(_ bytes: [UInt8], to peer: PeerID) async throws(MessageFailure) -> [UInt8]
     /// Answers a message of `messages`; where its connection is gone, the answer is dropped.

@@ -28,6 +28,18 @@ package enum PairMetadata {
         return unsafe PairRecordRecovery.decide(first.span.bytes, second.span.bytes)
     }
 
+    /// Which block of the area has a record that was read from it, 0 or 1.
+    package static func block(of record: PairRecord, in place: MetadataPlace) throws(ReadError) -> Int {
+        let area: [UInt8]
+        do throws(ElementPartError) {
+            area = try blocks(at: place)
+        } catch {
+            throw ReadError(place: place, reason: error)
+        }
+        let first = unsafe try? PairRecord.decode(Array(area.prefix(PairRecord.blockByteCount)).span.bytes)
+        return first?.sequence == record.sequence ? 0 : 1
+    }
+
     /// The content of the file with another record in it, and the record before that still whole.
     package static func area(with record: PairRecord, insteadOf path: String) throws(ElementPartError) -> [UInt8] {
         var area = try bytes(ofFile: path, limit: .max)

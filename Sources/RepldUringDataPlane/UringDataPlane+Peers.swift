@@ -3,25 +3,62 @@ package import RepldDataPlane
 package import RepldEngine
 internal import RepldFormat
 internal import RepldUring
+internal import Synchronization
 
 /// Peers and what they write here
 extension UringDataPlane {
     package func addPeer(_ peer: PeerOpening) async throws(DataPlaneError) {
-        throw Self.noConnections("peer '\(peer.name)'")
+        let key = try await onWorker { () throws(DataPlaneError) in try Self.key(of: peer) }
+        let address = PeerAddress(
+            host: peer.host,
+            port: peer.port,
+            security: key.map { RepldUring.PeerSecurity.key($0) } ?? .plaintext
+        )
+        guard peers.note(peer.id, address, key) else {
+            throw DataPlaneError(.refused, "peer '\(peer.name)'", refusal: .tableFull("keys of peers"))
+        }
+        let spec = PeerSpec<UringPlatform>(id: peer.id, name: peer.name, handle: address, settings: peer.settings)
+        do {
+            try await ask("peer '\(peer.name)'") { .link(.addPeer(spec, answer: $0)) }
+        } catch {
+            peers.forget(peer.id)
+            throw error
+        }
     }
 
     package func removePeer(_ id: PeerID) async throws(DataPlaneError) {
         try await ask("peer \(id.rawValue)") { .link(.removePeer(id, answer: $0)) }
+        peers.forget(id)
     }
 
     package func listenToPeers(at address: PeerListening) async throws(DataPlaneError) -> PeerListening {
-        throw Self.noConnections("\(address.host) port \(address.port)")
+        let listener: Listener
+        do {
+            listener = try Listener.peers(
+                host: address.host,
+                port: address.port,
+                keys: peers.keys,
+                allowsPlaintext: address.allowsPlaintext
+            )
+        } catch {
+            throw DataPlaneError(.listener, "\(error)")
+        }
+        try await ask("\(address.host) port \(address.port)") { .link(.listenToPeers(listener, answer: $0)) }
+        var bound = address
+        bound.port = listener.boundPort
+        return bound
+    }
+
+    package func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError) {
+        try await ask("pair \(id)") {
+            .link(.setMode(id, isAsynchronous: isAsynchronous, recoveryPointNanoseconds: 0, answer: $0))
+        }
     }
 
     package func addReplica(_ replica: ReplicaOpening) async throws(DataPlaneError) {
-        let record = try Self.record(in: replica.metadata)
+        let (record, block) = try await onWorker { () throws(DataPlaneError) in try Self.record(in: replica.metadata) }
         let file = try await open(replica.metadata.path, isReadOnly: false)
-        let spec = ReplicaSpec<UringPlatform>(
+        var spec = ReplicaSpec<UringPlatform>(
             volume: replica.volume,
             pair: replica.pair,
             name: replica.name,
@@ -29,7 +66,8 @@ extension UringDataPlane {
             metadataOffset: replica.metadata.offset,
             record: record
         )
-        try await ask("replica '\(replica.name)'") { .link(.addReplica(spec, answer: $0)) }
+        spec.recordBlock = block
+        try await ask("replica '\(replica.name)'") { [spec] in .link(.addReplica(spec, answer: $0)) }
     }
 
     package func removeReplica(_ id: PairID) async throws(DataPlaneError) {
@@ -41,6 +79,8 @@ extension UringDataPlane {
             let isSent = mailbox.send(.link(.send(peer, bytes) { continuation.resume(returning: $0) }))
             if !isSent { continuation.resume(returning: .failure(.stopping)) }
         }
+        // Connecting has better words for it than the engine, which sees a number.
+        if case .failure(.notConnected) = result, let words = peers.trouble(of: peer) { throw .notConnected(words) }
         return try result.get()
     }
 
@@ -59,21 +99,68 @@ extension UringDataPlane {
         }
     }
 
-    /// What the peer told last; `nil` where it has told nothing, or what it told is lost: it tells that again.
-    private static func record(in place: MetadataPlace) throws(DataPlaneError) -> PairRecord? {
-        let recovery: PairRecordRecovery
+    /// What the peer told last, and the block that has it; `nil` where it has told nothing, or what it told is lost: it tells
+    /// that again.
+    private static func record(in place: MetadataPlace) throws(DataPlaneError) -> (PairRecord?, block: Int) {
         do {
-            recovery = try PairMetadata.read(place)
+            switch try PairMetadata.read(place) {
+            case .found(let record), .older(let record, _):
+                return (record, try PairMetadata.block(of: record, in: place))
+            case .blank, .lost: return (nil, 1)
+            }
         } catch {
             throw DataPlaneError(.metadata, "\(error)")
         }
-        return switch recovery {
-        case .found(let record), .older(let record, _): record
-        case .blank, .lost: nil
+    }
+
+    /// The key that a peer is known by; `nil` for plaintext.
+    private static func key(of peer: PeerOpening) throws(DataPlaneError) -> PeerKey? {
+        guard case .key(let path) = peer.security else { return nil }
+        do {
+            return try PeerKey.read(path: path)
+        } catch {
+            throw DataPlaneError(.element, "\(error)")
+        }
+    }
+}
+
+/// The peers that the loop keeps in touch with: their keys, which open the way in as well, and what became of connecting.
+final class OpenPeers: Sendable {
+    private struct Entry: Sendable {
+        var id: PeerID
+        var address: PeerAddress
+        var key: PeerKey?
+    }
+
+    let keys = PeerKeySet()
+    private let entries = Mutex<[Entry]>([])
+
+    /// False, with nothing changed, where there are too many keys.
+    func note(_ id: PeerID, _ address: PeerAddress, _ key: PeerKey?) -> Bool {
+        entries.withLock { entries in
+            let changed = entries.filter { $0.id != id } + [Entry(id: id, address: address, key: key)]
+            guard keys.replace(with: changed.compactMap(\.key)) else { return false }
+            entries = changed
+            return true
         }
     }
 
-    private static func noConnections(_ subject: String) -> DataPlaneError {
-        DataPlaneError(.refused, "\(subject): this daemon cannot connect to peers")
+    func forget(_ id: PeerID) {
+        entries.withLock { entries in
+            entries.removeAll { $0.id == id }
+            keys.replace(with: entries.compactMap(\.key))
+        }
+    }
+
+    /// Says why peers are not connected, where connecting has words for it that the engine has not.
+    func explain(_ statuses: inout [PeerStatus]) {
+        for index in statuses.indices where !statuses[index].isConnected {
+            if let words = trouble(of: statuses[index].id) { statuses[index].reason = words }
+        }
+    }
+
+    /// Why connecting failed last, in words; `nil` where it has not, or there is no such peer.
+    func trouble(of id: PeerID) -> String? {
+        entries.withLock { $0 }.first { $0.id == id }?.address.trouble.note.words
     }
 }

@@ -21,14 +21,12 @@ package final class UringDataPlane: DataPlane {
 
     package let events: AsyncStream<EngineEvent>
     package let messages: AsyncStream<PeerMessage>
-    private let messageSink: AsyncStream<PeerMessage>.Continuation
     private let openings = BlockingCalls(limit: openLimit)
     let mailbox: Mailbox<UringPlatform>
     private let thread: LoopThread
     private let end: LoopEnd
     let logger: Logger
-    /// What the daemon calls itself to peers.
-    let host: PairID
+    let peers = OpenPeers()
     let openElements = OpenElements()
 
     /// Starts the thread; answers when its ring works.
@@ -36,6 +34,10 @@ package final class UringDataPlane: DataPlane {
     /// `host` is what the daemon calls itself to peers.
     package static func start(logger: Logger, host: PairID) async throws(DataPlaneError) -> UringDataPlane {
         let queue = EventQueue(limit: eventLimit)
+        let (messages, messageSink) = AsyncStream.makeStream(
+            of: PeerMessage.self,
+            bufferingPolicy: .bufferingOldest(messageLimit)
+        )
         let mailbox = Mailbox<UringPlatform>()
         let end = LoopEnd()
         var thread: LoopThread?
@@ -45,10 +47,13 @@ package final class UringDataPlane: DataPlane {
                     runLoop(
                         mailbox,
                         logger,
+                        host,
                         ready: ready,
+                        messageSink: { messageSink.yield($0) },
                         eventSink: { queue.send($0) },
                         atEnd: {
                             queue.finish()
+                            messageSink.finish()
                             end.reached()
                         }
                     )
@@ -60,21 +65,20 @@ package final class UringDataPlane: DataPlane {
         guard let thread, failure == nil else {
             throw DataPlaneError(.stopped, "the data plane cannot start", underlying: failure)
         }
-        return UringDataPlane(queue.stream, mailbox, thread, end, logger, host)
+        return UringDataPlane(queue.stream, messages, mailbox, thread, end, logger)
     }
 
     private init(
         _ events: AsyncStream<EngineEvent>,
+        _ messages: AsyncStream<PeerMessage>,
         _ mailbox: Mailbox<UringPlatform>,
         _ thread: LoopThread,
         _ end: LoopEnd,
-        _ logger: Logger,
-        _ host: PairID
+        _ logger: Logger
     ) {
-        self.host = host
         self.logger = logger
         self.events = events
-        (messages, messageSink) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(Self.messageLimit))
+        self.messages = messages
         self.mailbox = mailbox
         self.thread = thread
         self.end = end
@@ -84,14 +88,22 @@ package final class UringDataPlane: DataPlane {
     private static func runLoop(
         _ mailbox: Mailbox<UringPlatform>,
         _ logger: Logger,
+        _ host: PairID,
         ready: CheckedContinuation<(any Error)?, Never>,
+        messageSink: @escaping @Sendable (PeerMessage) -> Void,
         eventSink: @escaping @Sendable (EngineEvent) -> Void,
         atEnd: () -> Void
     ) {
         defer { atEnd() }
         do {
             let platform = try UringPlatform()
-            var engine = Engine(platform: platform, mailbox: mailbox, eventSink: eventSink)
+            var engine = Engine(
+                platform: platform,
+                mailbox: mailbox,
+                host: host,
+                messageSink: messageSink,
+                eventSink: eventSink
+            )
             // Not before: the engine's memory is registered when the engine is made.
             let features = "\(engine.platform.features)"
             logger.info("data plane runs", metadata: ["features": "\(features)"])
@@ -252,7 +264,8 @@ package final class UringDataPlane: DataPlane {
         let status: EngineStatus? = await withCheckedContinuation { continuation in
             if !mailbox.send(.status { continuation.resume(returning: $0) }) { continuation.resume(returning: nil) }
         }
-        guard let status else { throw DataPlaneError(.stopped, "the data plane has stopped") }
+        guard var status else { throw DataPlaneError(.stopped, "the data plane has stopped") }
+        peers.explain(&status.peers)
         return status
     }
 
@@ -268,7 +281,6 @@ package final class UringDataPlane: DataPlane {
     package func stop() async {
         _ = mailbox.send(.stop {})
         await end.wait()
-        messageSink.finish()
     }
 
     /// Makes a pair's undo area ready, and reads what it says.

@@ -96,6 +96,11 @@ extension FakeDataPlane {
         state.withLock { $0.replicas[id] = nil }
     }
 
+    func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError) {
+        note(.setMode(isAsynchronous: isAsynchronous))
+        try failIfBroken("mode")
+    }
+
     func send(_ bytes: [UInt8], to peer: PeerID) async throws(MessageFailure) -> [UInt8] {
         guard bytes.count <= PeerMessage.byteCountMaximum else { throw .tooLong(byteCount: bytes.count) }
         let (link, host, isKnown) = state.withLock { ($0.link, $0.host, $0.peers[peer] != nil) }

@@ -20,7 +20,7 @@ final class FakeDataPlane: DataPlane {
         case changes(ChangesQuery)
         case prepareGrowth(UInt64?), grow(UInt64)
         case addPeer(String), removePeer, listenToPeers(PeerListening)
-        case addReplica(String), removeReplica
+        case addReplica(String), removeReplica, setMode(isAsynchronous: Bool)
     }
 
     struct Pair {

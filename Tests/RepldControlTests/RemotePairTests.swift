@@ -246,6 +246,25 @@ import Testing
         }
     }
 
+    @Test func theModeTakesEffectAndStays() async throws {
+        try await TwoHosts.run { hosts in
+            try await hosts.pair()
+            let reply = try await hosts.north.set(.name("ResetToAsync"))
+            #expect(reply == MethodReply(returnCode: .success))
+            #expect(hosts.north.plane.calls.last == .setMode(isAsynchronous: true))
+            try await hosts.restartNorth()
+            #expect(hosts.north.plane.calls.contains(.setMode(isAsynchronous: true)))
+            hosts.north.plane.breakElement("mode")
+            let error = await refusal { try await hosts.north.set(.name("ResetToSync")) }
+            #expect(error?.code == .elementUnavailable)
+            #expect(try await hosts.north.pair().mode == Enumerated(ReplicationMode.asynchronous))
+            hosts.north.plane.mendElement("mode")
+            _ = try await hosts.south.set(.name("ResetToSync"))
+            #expect(hosts.north.plane.calls.last == .setMode(isAsynchronous: false))
+            #expect(try await hosts.north.pair().mode == Enumerated(ReplicationMode.synchronous))
+        }
+    }
+
     @Test func whatOnlyTheSourceKnowsIsRefusedOnTheOtherHost() async throws {
         try await TwoHosts.run { hosts in
             try await hosts.pair()
