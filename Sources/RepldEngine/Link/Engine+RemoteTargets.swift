@@ -144,7 +144,10 @@ extension Engine where P: ~Copyable {
         guard let target = remoteTarget(ofPair: pair, volume: volume) else { return false }
         links.targets[target].record = links.targets[target].recordInFlight
         switch links.targets[target].stage {
-        case .closed, .opening: return false
+        case .closed:
+            openTargets(of: links.targets[target].peer)
+            return false
+        case .opening: return false
         case .recording, .up:
             links.targets[target].isRecordAwaited = true
             sendRecord(target)
