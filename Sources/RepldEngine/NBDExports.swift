@@ -70,7 +70,7 @@ extension Engine: NBDExportDirectory where P: ~Copyable {
         let isPowerOfTwo = geometry.physicalBlockByteCount.nonzeroBitCount == 1
         let physical = isPowerOfTwo ? min(geometry.physicalBlockByteCount, 1 << 20) : 4096
         // A long simple read collects its buffers: it must not need more than hosts can have (see `NBDServer`).
-        let largeCount = max(1, pool.largestBufferCount - 2 * Self.copyReserve - 1)
+        let largeCount = max(1, pool.largestBufferCount - Self.copyReserve - peerReserve - 1)
         let collectable = UInt64(largeCount) * UInt64(pool.largestByteCount)
         let preferred = max(physical, 4096, block)
         let maximum = UInt32(min(UInt64(NBDLimit.payloadByteCount), collectable))
