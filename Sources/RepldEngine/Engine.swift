@@ -35,6 +35,10 @@ enum TokenKind: UInt8 {
     case linkSend = 27
     /// The record that a peer has told of; the slot's index is the replica.
     case replicaRecord = 28
+    /// A payload is compressed; the slot's index is the session, the leg the place.
+    case compression = 29
+    /// A payload is expanded; the slot's index is the connection.
+    case expansion = 30
 }
 
 enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, closingLinks, ended }
@@ -276,7 +280,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
-        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord:
+        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion:
             linkCompleted(kind, completion)
         }
     }

@@ -154,7 +154,7 @@ extension Engine where P: ~Copyable {
         case .query:
             queryCompleted(slot, completion)
         case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied,
-            .examination, .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord:
+            .examination, .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion:
             invariantFailed("completions of elements go to the machines, those of links to the links")
         }
     }

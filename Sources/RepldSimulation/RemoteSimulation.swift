@@ -221,7 +221,14 @@ package final class RemoteSimulation {
         guard replication.addVolume(Self.volume, named: "volume", on: sourceDisk, of: source) else {
             throw failure("the source's volume was refused")
         }
-        let peer = PeerSpec<SimulatedPlatform>(id: Self.peer, name: "target", handle: target.peerPlace)
+        var links = LinkSettings()
+        links.compression = options.compression
+        let peer = PeerSpec<SimulatedPlatform>(
+            id: Self.peer,
+            name: "target",
+            handle: target.peerPlace,
+            settings: links
+        )
         guard case .success = replication.ask(source, { .link(.addPeer(peer, answer: $0)) }) else {
             throw failure("the peer was refused")
         }
@@ -299,6 +306,7 @@ struct RemoteOptions {
     var restOneIn: UInt64
     var calmOneIn: UInt64
     var network: NetworkFaults
+    var compression: CompressionMode
 
     init(seed: UInt64) {
         var random = RandomSource(seed: seed ^ 0x2E40_7E0F_D500)
@@ -324,6 +332,7 @@ struct RemoteOptions {
         restOneIn = pick([30, 100])
         calmOneIn = pick([40, 120])
         network = NetworkFaults(seed: seed)
+        compression = pick(CompressionMode.allCases)
     }
 
     var layout: MetadataLayout {

@@ -26,8 +26,11 @@ package struct PeerAddress: Sendable {
 
 extension PeerAddress: CustomStringConvertible {
     package var description: String {
-        (host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)")
-            + { if case .plaintext = security { " (not encrypted)" } else { "" } }()
+        let place = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        return switch security {
+        case .key: place
+        case .plaintext: "\(place) (not encrypted)"
+        }
     }
 }
 

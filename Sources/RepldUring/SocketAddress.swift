@@ -83,7 +83,7 @@ struct SocketAddress: Sendable {
     /// The addresses of a host; with `isNumber` only if that is an address itself, for which nobody is asked.
     static func find(_ host: String, _ port: UInt16, isNumber: Bool) -> NameResolution.Outcome {
         var hints = unsafe addrinfo()
-        unsafe hints.ai_flags = AI_NUMERICSERV | (isNumber ? AI_NUMERICHOST : AI_ADDRCONFIG)
+        unsafe hints.ai_flags = AI_NUMERICSERV | (isNumber ? AI_NUMERICHOST : 0)
         unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
         var list: UnsafeMutablePointer<addrinfo>?
         let result = unsafe getaddrinfo(host, "\(port)", &hints, &list)

@@ -80,6 +80,35 @@ import Testing
         pair.end()
     }
 
+    @Test("A TLS client that has no key, and would trust anybody, is refused", arguments: [[], [try? PeerKey.fresh()]])
+    func noKey(known: [PeerKey?]) throws {
+        var pair = try PeerDesk(known.compactMap { $0 })
+        let port = "\(pair.listener.boundPort)"
+        let program = """
+            import socket, ssl, sys
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            try: context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+            except ssl.SSLError as error: sys.exit(0 if "HANDSHAKE_FAILURE" in str(error) else 2)
+            sys.exit(1)
+            """
+        let result = Locked<Bool?>(nil)
+        let client = try LoopThread(name: "client") {
+            let isRefused = (try? run("python3", "-c", program, port)) != nil
+            result.withLock { $0 = isRefused }
+        }
+        let deadline = Instant.soon(20_000)
+        while result.withLock({ $0 }) == nil, .soon(0) < deadline {
+            pair.desk.platform.wait(until: .soon(10), into: &pair.desk.completions)
+        }
+        client.join()
+        #expect(result.withLock { $0 } == true)
+        let count = pair.desk.completions.count
+        #expect(count == 0)
+        #expect(pair.listener.trouble?.note.count == 1)
+        pair.end()
+    }
+
     @Test("Where plaintext is allowed, both kinds are let in, each for what it is")
     func plaintext() throws {
         let key = try PeerKey.fresh()
@@ -110,7 +139,7 @@ import Testing
     @Test("Those who say nothing do not keep others out, and are closed when their time is over")
     func silent() throws {
         let key = try PeerKey.fresh()
-        var pair = try PeerDesk([key], options(milliseconds: 1000, capacity: 4))
+        var pair = try PeerDesk([key], options(milliseconds: 2000, capacity: 4))
         let silent = try (0..<9).map { _ in try Client(pair.listener) }
         let (client, server) = try pair.connect(key)
         let text = Memory(64, seed: 1)
@@ -171,7 +200,7 @@ import Testing
     @Test("More attempts at once than there is room for are refused, and the others are not hurt")
     func tooMany() throws {
         let key = try PeerKey.fresh()
-        var pair = try PeerDesk([key], options(milliseconds: 300, capacity: 2))
+        var pair = try PeerDesk([key], options(milliseconds: 1000, capacity: 2))
         let deaf = try Listener.tcp(host: "127.0.0.1", port: 0)
         let address = PeerDesk.address(port: deaf.boundPort, key)
         for number in 0..<3 { pair.desk.platform.connect(address, token: Token(rawValue: UInt64(100 + number))) }

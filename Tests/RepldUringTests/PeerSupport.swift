@@ -35,18 +35,24 @@ struct PeerDesk: ~Copyable {
         desk.platform.connect(address, token: Self.connectToken)
         var ends: [Token: SocketID] = [:]
         while ends.count < 2 {
-            guard let completion = desk.next() else { throw ToolFailure(words: "no connection in time") }
+            guard let completion = desk.next() else { throw giveUp("no connection in time") }
             guard completion.failure == nil else {
-                throw ToolFailure(
-                    words: "\(completion) \(address.trouble.note) \(String(describing: listener.trouble?.note))"
-                )
+                let notes = "\(address.trouble.note) \(String(describing: listener.trouble?.note))"
+                throw giveUp("\(completion) \(notes)")
             }
             ends[completion.token] = SocketID(index: UInt16(completion.count))
         }
         guard let client = ends[Self.connectToken], let server = ends[SocketTests.acceptToken] else {
-            throw ToolFailure(words: "completions of \(ends.keys)")
+            throw giveUp("completions of \(ends.keys)")
         }
         return (client, server)
+    }
+
+    /// Stops accepting, without which the platform must not go, and says why.
+    private mutating func giveUp(_ words: String) -> ToolFailure {
+        desk.platform.stopAccepting(token: SocketTests.acceptToken)
+        while let completion = desk.next(), completion.failure != .cancelled {}
+        return ToolFailure(words: words)
     }
 
     /// How an attempt ends that must fail, while nobody is let in.

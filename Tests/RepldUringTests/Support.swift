@@ -131,7 +131,9 @@ final class Memory {
     }
 
     func equals(_ other: Memory) -> Bool {
-        bytes.count == other.bytes.count && bytes.elementsEqual(other.bytes)
+        guard bytes.count == other.bytes.count else { return false }
+        guard let own = bytes.baseAddress, let others = other.bytes.baseAddress else { return bytes.isEmpty }
+        return memcmp(own, others, bytes.count) == 0
     }
 
     func isZero(_ offset: Int, _ count: Int) -> Bool { slice(offset, count).allSatisfy { $0 == 0 } }

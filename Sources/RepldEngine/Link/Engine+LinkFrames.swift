@@ -19,7 +19,7 @@ extension Engine where P: ~Copyable {
         mark(connection)
     }
 
-    private mutating func mark(_ connection: Int) {
+    mutating func mark(_ connection: Int) {
         guard !links.connections[connection].isMarked else { return }
         links.connections[connection].isMarked = true
         links.marked.append(UInt16(connection))
@@ -75,6 +75,7 @@ extension Engine where P: ~Copyable {
             guard isStillAsked(frame, connection) else {
                 return endConnection(connection, LinkEnd(.badOrder, "an answer to what was not sent"))
             }
+            guard let frame = readyFrame(frame, connection) else { break }
             let isCopied = frame.header.payloadByteCount <= UInt32(Links.copiedByteLimit) || isControl(frame.payload)
             let needed = FrameHeader.byteCount + (isCopied ? Int(frame.header.payloadByteCount) : 0)
             guard used + needed <= memory.count else { break }
@@ -84,11 +85,16 @@ extension Engine where P: ~Copyable {
             if let payload = unsafe pack(frame, into: place, connection) {
                 unsafe tail = payload
                 links.connections[connection].sentServe = frame.serve
+                links.connections[connection].sentPlace = frame.place
                 break
+            }
+            if let place = frame.place, let session = links.connections[connection].session {
+                links.sessions[session].compressor.release(place)
             }
         }
         guard used > 0 else { return }
         links.connections[connection].isSending = true
+        links.connections[connection].sentByteCount = used + tail.count
         if let session = links.connections[connection].session {
             links.sessions[session].sentByteCount += UInt64(used + tail.count)
         }
@@ -143,6 +149,15 @@ extension Engine where P: ~Copyable {
             header.encode(into: &span)
             if unsafe behind.isEmpty { return unsafe data }
             unsafe behind.copyMemory(from: data)
+        case .compressed(let session, let place, let count):
+            let data = unsafe UnsafeRawBufferPointer(
+                rebasing: links.sessions[session].compressor.bytes(place)[..<count]
+            )
+            var header = frame.header
+            unsafe header.seal(payload: RawSpan(_unsafeBytes: data))
+            header.encode(into: &span)
+            if unsafe behind.isEmpty { return unsafe data }
+            unsafe behind.copyMemory(from: data)
         }
         return nil
     }
@@ -153,6 +168,7 @@ extension Engine where P: ~Copyable {
             links.connections[connection].sentServe = nil
             endServe(serve)
         }
+        payloadSent(connection)
         if links.connections[connection].isEnding { return finishConnection(connection) }
         if let failure = completion.failure {
             return endConnection(connection, LinkEnd(.silent, "the connection was lost: \(failure.words)"))

@@ -48,6 +48,8 @@ extension Engine where P: ~Copyable {
         links.peers[index].retryAt = platform.now
         links.sessions[session].stage = .down
         links.sessions[session].peer = index
+        links.sessions[session].compressor = LinkCompressor(isInUse: true)
+        links.sessions[session].compressor.policy = CompressionPolicy(setting: spec.settings.compression.setting)
         peerHandles[index] = spec.handle
         connect(session)
         return .success(())
@@ -95,6 +97,8 @@ extension Engine where P: ~Copyable {
             status.roundTripNanoseconds = links.peers[peer].roundTripNanoseconds
             status.sentByteCount = links.sessions[session].sentByteCount
             status.receivedByteCount = links.sessions[session].receivedByteCount
+            status.plainByteCount = links.sessions[session].compressor.plainByteCount
+            status.compressedByteCount = links.sessions[session].compressor.compressedByteCount
             return status
         }
     }
@@ -128,6 +132,8 @@ extension Engine where P: ~Copyable {
         switch kind {
         case .linkAccept: return peerAccepted(place, completion)
         case .replicaRecord: return replicaRecordWritten(place, completion.failure)
+        case .compression:
+            return compressed(session: place, place: Int(completion.token.leg), byteCount: Int(completion.count))
         default: break
         }
         invariant(
@@ -138,6 +144,7 @@ extension Engine where P: ~Copyable {
         case .linkConnect: peerConnected(place, completion)
         case .linkReceive: linkReceived(place, completion)
         case .linkSend: linkSent(place, completion)
+        case .expansion: expanded(place, byteCount: Int(completion.count))
         default: invariantFailed("a completion of a link is of one of its kinds")
         }
     }
@@ -214,7 +221,7 @@ extension Engine where P: ~Copyable {
     }
 
     func ownHello(_ lane: Lane, session: PairID) -> Hello {
-        let features: WireFeatures = [.digests]
+        let features: WireFeatures = [.lz4, .digests]
         return Hello(lane: lane, features: features, session: session, host: links.host)
     }
 
@@ -367,6 +374,7 @@ extension Engine where P: ~Copyable {
     /// Frees a connection that ends when nothing is in flight on its socket.
     mutating func finishConnection(_ connection: Int) {
         guard links.connections[connection].isEnding, !links.connections[connection].hasOperations else { return }
+        if case .done(let buffer, _) = links.connections[connection].expansion { releaseBuffer(buffer) }
         if let socket = links.connections[connection].socket { platform.close(socket) }
         let session = links.connections[connection].session
         let lane = links.connections[connection].lane
@@ -377,14 +385,16 @@ extension Engine where P: ~Copyable {
     }
 
     /// Nothing of a session that ends is in flight any more: what its peer has not answered has failed.
-    private mutating func finishSession(_ session: Int) {
+    mutating func finishSession(_ session: Int) {
         guard links.sessions[session].stage == .ending else { return }
         guard links.sessions[session].control == nil, links.sessions[session].data == nil else { return }
+        guard !links.sessions[session].compressor.isWorking else { return }
         guard let peer = links.sessions[session].peer else {
             links.sessions[session] = LinkSession()
             return
         }
         links.sessions[session].stage = .down
+        links.sessions[session].compressor.releaseAll()
         links.sessions[session].requestCount = 0
         links.sessions[session].requestByteCount = 0
         for target in 0..<Links.targetLimit where links.targets[target].isInUse {

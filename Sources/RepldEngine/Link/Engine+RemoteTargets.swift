@@ -144,7 +144,10 @@ extension Engine where P: ~Copyable {
         guard let target = remoteTarget(ofPair: pair, volume: volume) else { return false }
         links.targets[target].record = links.targets[target].recordInFlight
         switch links.targets[target].stage {
-        case .closed, .opening: return false
+        case .closed:
+            openTargets(of: links.targets[target].peer)
+            return false
+        case .opening: return false
         case .recording, .up:
             links.targets[target].isRecordAwaited = true
             sendRecord(target)
@@ -293,6 +296,7 @@ extension Engine where P: ~Copyable {
                 ? .backlog(target: target, offset: request.dataOffset + sent, count: count)
                 : .buffer(request.buffer, offset: sent, count: count)
         }
+        if request.kind == .write { compress(&frame, request, target, session) }
         links.sessions[session].requestCount += 1
         links.sessions[session].requestByteCount += byteCount
         links.targets[target].update(number) { request in

@@ -266,8 +266,23 @@ extension Engine where P: ~Copyable {
         _ connection: Int,
         _ request: inout PeerRequest
     ) throws(LinkEnd) -> Bool {
-        guard !header.flags.contains(.compressed) else { throw LinkEnd(.badOrder, "compressed data was not agreed on") }
+        switch links.connections[connection].expansion {
+        case .running: return false
+        case .done(let buffer, let isWhole):
+            links.connections[connection].expansion = .none
+            guard isWhole else {
+                releaseBuffer(buffer)
+                throw LinkEnd(.badFrame, "the payload of a write does not expand to what its header says")
+            }
+            request.buffer = buffer
+            return true
+        case .none: break
+        }
         guard let buffer = pool.take(byteCount: Int(header.length)) else { return false }
+        if header.flags.contains(.compressed) {
+            expand(header, connection, into: buffer)
+            return false
+        }
         let room = unsafe bytes(buffer, Int(header.length))
         if header.flags.contains(.zeroes) {
             unsafe room.initializeMemory(as: UInt8.self, repeating: 0)

@@ -35,13 +35,26 @@ struct LinkConnection: ~Copyable {
     var controlPayloads: [[UInt8]] = []
     var isSending = false
     var isMarked = false
-    /// The request of a peer whose data the send in flight carries.
+    /// The request of a peer whose data the send in flight carries, or the place of a compressed payload.
     var sentServe: SlotID?
+    var sentPlace: Int?
+    var sentByteCount = 0
+    /// The data of the frame at the front, which is being expanded or has been.
+    var expansion = Expansion.none
     var isShutDown = false
     /// It is freed as soon as nothing is in flight on its socket.
     var isEnding = false
 
-    var hasOperations: Bool { isReceiving || isSending || stage == .connecting }
+    enum Expansion: BitwiseCopyable {
+        case none
+        case running(BufferID)
+        case done(BufferID, isWhole: Bool)
+    }
+
+    var hasOperations: Bool {
+        if case .running = expansion { return true }
+        return isReceiving || isSending || stage == .connecting
+    }
 
     mutating func open(_ stage: Stage, at now: Instant) {
         generation &+= 1
@@ -86,12 +99,16 @@ struct OutgoingFrame: BitwiseCopyable {
         case buffer(BufferID, offset: Int, count: Int)
         /// So many bytes of the backlog of a remote target.
         case backlog(target: Int, offset: Int, count: Int)
+        /// So many bytes of a place of a session's compressor.
+        case compressed(session: Int, place: Int, count: Int)
     }
 
     var header: FrameHeader
     var payload = Payload.none
     /// The request of a peer that is over when the frame has been sent.
     var serve: SlotID?
+    /// Where its payload is compressed.
+    var place: Int?
 
     static var blank: OutgoingFrame { OutgoingFrame(header: FrameHeader(kind: .pong)) }
 }

@@ -150,6 +150,7 @@ struct LinkSession: ~Copyable {
     var requestCount = 0
     var requestByteCount = 0
     var reason = ""
+    var compressor = LinkCompressor(isInUse: false)
     /// Of all that were made for the peer.
     var sentByteCount: UInt64 = 0
     var receivedByteCount: UInt64 = 0
