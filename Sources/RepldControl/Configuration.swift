@@ -160,6 +160,10 @@ package struct HostPort: Hashable, Sendable {
 
     /// Reads the address that peers are listened to at; without a port, that is the usual one.
     package init?(peerAddress text: String) {
+        if let address = HostPort(text) {
+            self = address
+            return
+        }
         guard let address = PeerAddressText(text) else { return nil }
         self.init(host: address.host, port: address.port)
     }

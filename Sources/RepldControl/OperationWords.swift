@@ -93,6 +93,12 @@ package enum OperationWords {
             )
         case .elementBusy, .metadataStuck:
             error = refusal == .metadataStuck ? metadataStuck(what, pair) : unanswered(what)
+        case .notSupported where facts.isRemote:
+            error = ControlError(
+                .notSupported,
+                "\(what) is not supported: its target \(pair.targetPath) is another host's",
+                suggestion: "'replctl operations --pair \(pair.name)' lists what is"
+            )
         case .notSupported(let support):
             error = ControlError(
                 .notSupported,

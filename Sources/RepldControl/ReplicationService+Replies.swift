@@ -84,7 +84,7 @@ extension ReplicationService {
         var words = roles(of: entry, isSecondSource: found?.isSecondSource ?? record?.isSecondSource ?? false)
         words.byteCount = byteCount
         // What is known of a pair that is not attached is what its record says; nothing of its target counts as equal.
-        let unattached = PairFacts(
+        var unattached = PairFacts(
             copyState: .broken,
             isTargetConsistent: record?.isTargetConsistent ?? false,
             isSourceAhead: record?.isSourceAhead ?? false,
@@ -92,6 +92,7 @@ extension ReplicationService {
             changedByteCount: byteCount,
             differingByteCount: byteCount
         )
+        unattached.isRemote = entry.remote != nil
         return PairSituation(
             facts: found?.facts ?? unattached,
             words: words,

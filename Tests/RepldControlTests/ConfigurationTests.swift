@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import RepldControl
 import RepldControlAPI
+import RepldDataPlane
 import RepldPair
 import Testing
 
@@ -43,6 +44,13 @@ import Testing
             copyDepth: 8
         )
         #expect(found == expected)
+    }
+
+    @Test(arguments: [("host", 7733), ("host:1", 1), ("[::1]", 7733), ("[::1]:0", 0)] as [(String, UInt16)])
+    func peersAreListenedToAtTheUsualPortUnlessTold(text: String, port: UInt16) throws {
+        let found = try Configuration.parse("peers: {listen: '\(text)'}", file: "f").peerListening
+        #expect(found?.port == port && found?.host == (text.hasPrefix("[") ? "::1" : "host"))
+        #expect(found?.allowsPlaintext == false)
     }
 
     @Test(arguments: ["", "# nothing\n", "---\n", "nbd:\n", "log: {}"])

@@ -125,6 +125,7 @@ final class FakeDataPlane: DataPlane {
             throw DataPlaneError(.refused, "too small", refusal: refusal)
         }
         var status = PairStatus.initialized(pair, byteCount: source)
+        status.facts.isRemote = pair.target.path == nil
         if !pair.isNew {
             if let record = try? PairMetadata.read(pair.metadata).record { status.take(record, byteCount: source) }
         }

@@ -28,10 +28,13 @@ import Testing
     @Test func refusalsOfTheSourceComeBack() async throws {
         try await TwoHosts.run { hosts in
             try await hosts.pair()
-            let error = await refusal { try await hosts.south.set(.name("Failback")) }
+            let error = await refusal { try await hosts.south.set(.name("Prepare")) }
             #expect(error?.code == .notInThisState)
-            #expect(error?.message.hasPrefix("peer 'north': Failback") == true)
-            #expect(error?.status.acceptedFrom == [Enumerated(CopyState.failedover)])
+            #expect(error?.message.hasPrefix("peer 'north': Prepare") == true)
+            #expect(error?.status.acceptedFrom?.isEmpty == false)
+            let moved = await refusal { try await hosts.south.set(.name("Failover"), force: true) }
+            #expect(moved?.code == .notSupported)
+            #expect(moved?.message.contains("its target repl://south/copy is another host's") == true)
             let forced = await refusal { try await hosts.south.set(.name("Detach")) }
             #expect(forced?.code == .needsForce && forced?.status.bytesAtStake == 1 << 20)
             let stale = await refusal { try await hosts.south.set(.name("Resume"), revision: 1) }
