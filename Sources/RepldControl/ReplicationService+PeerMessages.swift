@@ -118,9 +118,10 @@ extension ReplicationService {
         return answer
     }
 
-    /// Asks the peers who they are; those that do not answer are passed over.
-    func identifyPeers() async {
-        for peer in registry.content.peers { _ = try? await ask(peer, IdentifyMessage()) }
+    /// Asks the peers who they are, or only those that have never said so; those that do not answer are passed over.
+    func identifyPeers(onlyUnknown: Bool = false) async {
+        let peers = registry.content.peers.filter { !onlyUnknown || $0.hostID == nil }
+        for peer in peers { _ = try? await ask(peer, IdentifyMessage()) }
     }
 
     /// Keeps what a peer's daemon calls itself.

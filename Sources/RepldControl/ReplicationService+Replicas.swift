@@ -22,8 +22,8 @@ extension ReplicationService {
         guard message.host == host.description, host != hostID, let id = PairID(message.pair) else {
             throw ControlError(.invalidRequest, "the host that asks is not the one that it says it is")
         }
-        // So that operations that are asked for here find the way to the source.
-        if registry.content.peer(ofHost: message.host) == nil { await identifyPeers() }
+        // So that operations that are asked for here find the way to the source. A peer that is stuck must not hold it up.
+        if registry.content.peer(ofHost: message.host) == nil { await identifyPeers(onlyUnknown: true) }
         let subjects = ["volume \(message.volume)", "pair \(message.name)", "pair id \(id)"]
         var begun: [String] = []
         defer { for subject in begun { end(on: subject) } }
