@@ -112,7 +112,9 @@ extension RemoteSimulation {
         for sector in sourceDisk.sectors(differingFrom: targetDisk) where isKnown {
             let extent = Simulation.extent(sector)
             guard source.engine?.isDirty(Self.pair, touching: extent) == true else {
-                throw failure("\(event) sector \(sector) differs in \(state?.name ?? "no state"), and no dirty bit says so")
+                throw failure(
+                    "\(event) sector \(sector) differs in \(state?.name ?? "no state"), and no dirty bit says so"
+                )
             }
         }
     }

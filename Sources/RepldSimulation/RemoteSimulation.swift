@@ -166,7 +166,8 @@ package final class RemoteSimulation {
                 order.acknowledged(host.value, host.sectors)
             case .flush: history.flushed(covering: host.covered)
             case .read:
-                for (sector, value) in zip(host.sectors, request.values) where !history.readable(sector).contains(value) {
+                for (sector, value) in zip(host.sectors, request.values) where !history.readable(sector).contains(value)
+                {
                     throw failure("a read finds \(value) in sector \(sector), not \(history.readable(sector))")
                 }
             default: break
@@ -183,7 +184,9 @@ package final class RemoteSimulation {
 
     private func operateAtRandom() throws(SimulationFailure) {
         guard source.isUp else { return }
-        let operations: [ReplicationOperation] = [.suspend, .resume, .resyncReplica, .deactivate, .activate, .split, .abort]
+        let operations: [ReplicationOperation] = [
+            .suspend, .resume, .resyncReplica, .deactivate, .activate, .split, .abort,
+        ]
         try operate(operations[Int(random.below(UInt64(operations.count)))])
     }
 

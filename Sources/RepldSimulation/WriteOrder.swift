@@ -54,7 +54,8 @@ struct WriteOrder {
         for (sector, place) in places.enumerated() {
             for later in sectors[sector][(place + 1)...] {
                 guard let acknowledged = later.acknowledgedAs, acknowledged < latestStart else { continue }
-                return "sector \(sector) holds \(values[sector]) and lacks \(later.number), which was acknowledged before "
+                return
+                    "sector \(sector) holds \(values[sector]) and lacks \(later.number), which was acknowledged before "
                     + "something began that is there"
             }
         }

@@ -33,7 +33,9 @@ struct SeedWorkers {
     }
 
     /// Runs one lane to its end; after the death of a process the next one goes on behind the seed that it died of.
-    private static func work(_ executable: String, _ kind: String, first: UInt64, last: UInt64, stride: UInt64) -> Outcome {
+    private static func work(_ executable: String, _ kind: String, first: UInt64, last: UInt64, stride: UInt64)
+        -> Outcome
+    {
         var outcome = Outcome()
         var next = first
         while next <= last {

@@ -132,7 +132,8 @@ extension Engine where P: ~Copyable {
         record.encode(into: &span)
         unsafe platform.write(
             metadata,
-            at: links.replicas[place].metadataOffset + UInt64(links.replicas[place].nextBlock * PairRecord.blockByteCount),
+            at: links.replicas[place].metadataOffset
+                + UInt64(links.replicas[place].nextBlock * PairRecord.blockByteCount),
             from: UnsafeRawBufferPointer(block),
             isDurable: true,
             token: Token(
