@@ -60,7 +60,9 @@ extension VolumeMachine {
         finishEvent()
     }
 
-    /// What the target holds is not known: everything is to be compared. In a conflict only an operator can say whose data counts.
+    /// What the target holds is not known: everything is to be compared.
+    ///
+    /// In a conflict only an operator can say whose data counts.
     package mutating func forgetTarget(pair index: Int, isConflict: Bool) {
         guard pairs[index].isInUse, pairs[index].isRemote, pairs[index].copyState != .initialized else { return }
         pairs[index].markAgain(Extent(offset: 0, length: byteCount))

@@ -25,6 +25,24 @@ import Testing
         #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
+    /// Pairs between two hosts: two synchronous runs and two asynchronous ones.
+    @Test(arguments: [1, 2, 3, 4] as [UInt64])
+    func fixedSeedBetweenHostsFindsNothing(seed: UInt64) throws {
+        let simulation = RemoteSimulation(seed: seed)
+        try simulation.run()
+        #expect(simulation.coverage[.imagesChecked] > 0 && simulation.coverage[.synchronizations] > 0)
+    }
+
+    @Test func sameSeedSameRunBetweenHosts() throws {
+        var traces: [[String]] = []
+        for _ in 0..<2 {
+            var trace: [String] = []
+            try RemoteSimulation(seed: 47) { trace.append($0) }.run()
+            traces.append(trace)
+        }
+        #expect(traces[0] == traces[1] && traces[0].count > 100)
+    }
+
     @Test func sameSeedSameRun() throws {
         var traces: [[String]] = []
         for _ in 0..<2 {

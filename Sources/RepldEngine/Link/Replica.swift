@@ -26,7 +26,9 @@ struct Replica: ~Copyable {
     /// Requests of peers in flight, of whatever session, and those of them that write.
     var requestCount = 0
     var writeCount = 0
-    /// The epoch that is being applied: all before it is on stable storage. 0 when nothing is known of it.
+    /// The epoch that is being applied: all before it is on stable storage.
+    ///
+    /// 0 when nothing is known of it.
     var epoch: UInt64 = 0
     /// A flush ends the epoch; why it could not.
     var isEndingEpoch = false
