@@ -98,6 +98,13 @@ extension Engine where P: ~Copyable {
         )
     }
 
+    /// A frame has been taken: what was expanded of it and not used must not be taken for that of the next one.
+    mutating func dropExpansion(_ connection: Int) {
+        guard case .done(let buffer, _) = links.connections[connection].expansion else { return }
+        links.connections[connection].expansion = .none
+        releaseBuffer(buffer)
+    }
+
     mutating func expanded(_ connection: Int, byteCount: Int) {
         guard case .running(let buffer) = links.connections[connection].expansion else {
             invariantFailed("what has been expanded was asked for")

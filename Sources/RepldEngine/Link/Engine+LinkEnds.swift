@@ -49,7 +49,7 @@ extension Engine where P: ~Copyable {
     /// Frees a connection that ends when nothing is in flight on its socket.
     mutating func finishConnection(_ connection: Int) {
         guard links.connections[connection].isEnding, !links.connections[connection].hasOperations else { return }
-        if case .done(let buffer, _) = links.connections[connection].expansion { releaseBuffer(buffer) }
+        dropExpansion(connection)
         if let socket = links.connections[connection].socket { platform.close(socket) }
         let session = links.connections[connection].session
         let lane = links.connections[connection].lane

@@ -222,6 +222,8 @@ extension Engine where P: ~Copyable {
 
     /// Takes frames off the front until one is not whole, or has to wait.
     mutating func takeFrames(_ connection: Int) {
+        // Another thread reads the frame at the front: whatever becomes of its pair meanwhile, it stays where it is.
+        if links.connections[connection].isExpanding { return }
         links.connections[connection].isPaused = false
         do throws(LinkEnd) {
             while !links.connections[connection].isEnding {
@@ -237,6 +239,7 @@ extension Engine where P: ~Copyable {
                 // One that has ended meanwhile may have nothing staged any more.
                 if links.connections[connection].isEnding || links.connections[connection].stage == .free { return }
                 links.connections[connection].dropStaged(header.frameByteCount)
+                dropExpansion(connection)
             }
         } catch {
             return endConnection(connection, error)

@@ -51,10 +51,12 @@ struct LinkConnection: ~Copyable {
         case done(BufferID, isWhole: Bool)
     }
 
-    var hasOperations: Bool {
+    var isExpanding: Bool {
         if case .running = expansion { return true }
-        return isReceiving || isSending || stage == .connecting
+        return false
     }
+
+    var hasOperations: Bool { isReceiving || isSending || isExpanding || stage == .connecting }
 
     mutating func open(_ stage: Stage, at now: Instant) {
         generation &+= 1
