@@ -75,6 +75,8 @@ final class ScriptedHost {
         platform.connect(SimulatedPlace(other.host, port: port), token: Self.token(.connect))
     }
 
+    func connect(toPlace place: SimulatedPlace) { platform.connect(place, token: Self.token(.connect)) }
+
     func send(_ bytes: [UInt8], on socket: ScriptedSocket) {
         socket.unsent += bytes
         proceed(socket)
