@@ -132,7 +132,9 @@ class Writer:
                 self.handle.poll(1000)
         except nbd.Error as error:
             # The server is gone; what was under way stays listed with what was there before.
-            check(error.errnum in GONE, f"the connection broke with {error.errno}")
+            # A server that ends well closes the connection, and libnbd says EINVAL of what is asked of it then.
+            is_over = error.errnum in GONE or self.handle.aio_is_closed()
+            check(is_over, f"the connection broke with {error.errno}")
             self.gone = True
 
 
