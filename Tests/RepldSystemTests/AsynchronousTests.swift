@@ -26,9 +26,20 @@ extension SystemTests {
                 for round in 1...Torture.roundCount {
                     let killsBoth = round % 2 == 0
                     let count = torture.number(1...3000)
-                    let writer = try writes.start(count, seed: torture.nextSeed(), kills: true)
-                    _ = try hosts.north.process.wait(atMost: .seconds(60))
-                    if killsBoth { try hosts.south.kill() } else { #expect(try hosts.south.stop() == .exited(0)) }
+                    let writer = try writes.start(
+                        killsBoth ? .max >> 1 : count,
+                        seed: torture.nextSeed(),
+                        kills: !killsBoth
+                    )
+                    if killsBoth {
+                        try hosts.mirror.waitForWrites(count)
+                        // In the middle of what it applies.
+                        try hosts.south.kill()
+                        try hosts.north.kill()
+                    } else {
+                        _ = try hosts.north.process.wait(atMost: .seconds(60))
+                        #expect(try hosts.south.stop() == .exited(0))
+                    }
                     try writes.finish(writer)
                     torture.say(try writes.check(hosts.mirror.target, "round \(round)"))
                     try hosts.startSouth()

@@ -102,20 +102,81 @@ extension SystemTests {
             }
         }
 
-        @Test("whose source's daemon is killed under load has every acknowledged write on both elements")
+        @Test("whose source's daemon, or both, are killed under load has every acknowledged write on both elements")
         func sourceKilled() throws {
             try Torture.run("kill of the source's host") { bed, torture in
                 let hosts = try HostPair(bed)
                 let writes = try hosts.numberedWrites()
-                for _ in 0..<Torture.roundCount {
-                    let writer = try writes.start(torture.number(1...3000), seed: torture.nextSeed(), kills: true)
+                for round in 1...Torture.roundCount {
+                    let hot = torture.number(1...7) * 8 * mebibyte
+                    // A clean stop leaves bitmaps that say nothing of an earlier copy.
+                    let isFresh = round % 2 == 1
+                    if isFresh {
+                        #expect(try hosts.north.stop() == .exited(0))
+                        try hosts.startNorth()
+                        try hosts.waitForCopyState("Synchronized")
+                    }
+                    let count = torture.number(1...3000)
+                    let writer = try writes.start(count, within: hot, seed: torture.nextSeed(), kills: true)
                     try writes.finish(writer)
                     _ = try hosts.north.process.wait(atMost: .seconds(30))
+                    if !isFresh {
+                        try hosts.south.kill()
+                        try hosts.startSouth()
+                    }
                     try hosts.startNorth()
-                    try writes.check("right after the start")
+                    try writes.check("round \(round), right after the start")
                     try hosts.waitForCopyState("Synchronized")
-                    try hosts.mirror.expectWhole(writes, "synchronized again")
+                    if isFresh { try CopyBound.expectHeld(hosts.mirror, hotByteCount: hot, "round \(round)") }
+                    try hosts.mirror.expectWhole(writes, "round \(round), synchronized again")
                 }
+            }
+        }
+
+        @Test("serves hosts while its target's daemon is away, and costs a copy of what they wrote meanwhile")
+        func alone() throws {
+            try withTestBed { bed in
+                let hosts = try HostPair(bed)
+                try bed.fill(hosts.mirror.source, mebibytes: 32)
+                try hosts.create()
+                try hosts.mirror.write(0x60, hosts.mirror.uri, at: 20)
+                try hosts.south.kill()
+                try hosts.waitForCopyState("Partitioned")
+                try hosts.mirror.write(0x61, hosts.mirror.uri, at: 30)
+                #expect(try hosts.north.stop() == .exited(0))
+                try hosts.startNorth()
+                #expect(try hosts.pair().copyState.name == "Partitioned", "and not less than that")
+                try hosts.mirror.write(0x62, hosts.mirror.uri, at: 40)
+                #expect(try hosts.mirror.holds(0x60, hosts.mirror.uri, at: 20))
+                #expect(try hosts.pair().dirtyByteCount == 2 * mebibyte, "what was flushed before does not count")
+                #expect(try hosts.north.stop() == .exited(0))
+                try hosts.startSouth()
+                #expect(try !hosts.isCopyExported(), "a replica without its source is a replica")
+                try hosts.startNorth()
+                try hosts.waitForCopyState("Synchronized")
+                #expect(try hosts.pair().copy?.totalByteCount == 2 * mebibyte)
+                try hosts.expectEqual("both elements are equal again")
+            }
+        }
+
+        @Test("whose hosts do not reach each other is ended by force, on each of them")
+        func endedByForce() throws {
+            try withTestBed { bed in
+                let hosts = try HostPair(bed)
+                try hosts.create()
+                try hosts.mirror.write(0x71, hosts.mirror.uri, at: 5)
+                #expect(try hosts.south.stop() == .exited(0))
+                try hosts.waitForCopyState("Partitioned")
+                let words = try hosts.mirror.refuses("Detach")
+                #expect(words.contains("force") && words.contains("south"), "\(words)")
+                try hosts.mirror.set("Detach", isForced: true)
+                #expect(try !hosts.north.control(["pair", "show", Mirror.pair]).isSuccess)
+                #expect(try hosts.mirror.holds(0x71, hosts.mirror.uri, at: 5))
+                #expect(try hosts.north.stop() == .exited(0))
+                try hosts.startSouth()
+                #expect(try !hosts.isCopyExported(), "it has not heard of the end")
+                try hosts.south.controls("set", Mirror.pair, "Detach", "--force")
+                #expect(try hosts.mirror.holds(0x71, hosts.south.uri(HostPair.copy), at: 5), "its host's own again")
             }
         }
 
