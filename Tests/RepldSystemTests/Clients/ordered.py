@@ -9,6 +9,7 @@ ordered.py spoil IMAGE JOURNAL lose|tear|invent           makes an image that is
 
 Times are numbers of one count of all submissions and acknowledgements, so that there is no doubt which came first.
 """
+import errno
 import hashlib
 import json
 import os
@@ -96,9 +97,10 @@ class Writer:
             while not self.gone and self.handle.aio_in_flight() > 0:
                 self.handle.poll(1000)
         except nbd.Error as error:
-            # A server that ends well closes the connection, and libnbd says EINVAL of what is asked of it then.
-            is_over = error.errnum in GONE or self.handle.aio_is_closed()
-            check(is_over, f"the connection broke with {error.errno}")
+            # libnbd says EINVAL of what is asked of a connection that has ended, well or not.
+            has_ended = self.handle.aio_is_closed() or self.handle.aio_is_dead()
+            is_over = error.errnum in GONE or (error.errnum == errno.EINVAL and has_ended)
+            check(is_over, f"the connection broke with {error}")
 
 
 def write(socket_path, export, journal, seed, count, victim, block_count):
