@@ -30,6 +30,32 @@ enum Reply {
         var copy: Copy?
         var resync: Resync?
         var settings: Settings
+        /// What the host has of a pair between two hosts.
+        var role: String?
+        var peer: PairPeer?
+        var mode: Enumerated
+    }
+
+    /// A pair as the host of its replica shows it.
+    struct Replica: Decodable {
+        var id: String
+        var role: String?
+        var copyState: Enumerated
+        var peer: PairPeer?
+    }
+
+    struct PairPeer: Decodable {
+        var name: String
+        var volume: String
+        var isConnected: Bool
+        var reason: String?
+    }
+
+    struct Peer: Decodable {
+        var isConnected: Bool
+        var reason: String?
+        var sentByteCount: UInt64
+        var pairs: [String]
     }
 
     struct Resync: Decodable {
@@ -65,9 +91,13 @@ enum Reply {
 
     /// `fio --output-format=json`.
     struct Fio: Decodable {
+        struct Latency: Decodable {
+            var max: Double
+        }
         struct Direction: Decodable {
             var io_bytes: UInt64
             var total_ios: UInt64
+            var lat_ns: Latency?
         }
         struct Job: Decodable {
             var error: Int
@@ -129,6 +159,10 @@ enum Reply {
 extension Daemon {
     func pair(_ name: String) throws -> Reply.Pair {
         try Reply.decode(Reply.Pair.self, controls("pair", "show", name, "--json"))
+    }
+
+    func replica(_ name: String) throws -> Reply.Replica {
+        try Reply.decode(Reply.Replica.self, controls("pair", "show", name, "--json"))
     }
 
     func volume(_ name: String) throws -> Reply.Volume {

@@ -33,7 +33,15 @@ package final class Child: @unchecked Sendable {
     }
 
     /// Starts `tool`, found on PATH unless it has a slash; `logPath` gets `.out` and `.err` appended.
-    package init(_ tool: String, _ arguments: [String], environment: [String: String] = [:], logPath: String) throws {
+    ///
+    /// `launcher` is a command that becomes the tool, such as `ip netns exec NAME`.
+    package init(
+        _ tool: String,
+        _ arguments: [String],
+        environment: [String: String] = [:],
+        launcher: [String] = [],
+        logPath: String
+    ) throws {
         name = tool.split(separator: "/").last.map(String.init) ?? tool
         outputPath = logPath + ".out"
         errorPath = logPath + ".err"
@@ -42,7 +50,7 @@ package final class Child: @unchecked Sendable {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         exitDescriptor = ends[0]
         let started = DispatchSemaphore(value: 0)
-        let command = ["setpriv", "--pdeathsig", "KILL", "--", tool] + arguments
+        let command = ["setpriv", "--pdeathsig", "KILL", "--"] + launcher + [tool] + arguments
         let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let writeEnd = ends[1]
         let thread = Thread {

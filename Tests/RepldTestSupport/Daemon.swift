@@ -8,11 +8,18 @@ package final class Daemon {
     package let nbdSocket: String
     private let bed: TestBed
     private let notifySocketPath: String
+    private let launcher: [String]
     private var child: Child?
 
-    /// The state directory lies in the bed's own, unless another is given.
-    package init(bed: TestBed, name: String = "a", stateDirectory: String? = nil) throws {
+    /// The state directory lies in the bed's own, unless another is given; with a `host`, the daemon runs on that one's network.
+    package init(
+        bed: TestBed,
+        name: String = "a",
+        stateDirectory: String? = nil,
+        host: TestNetwork.Host? = nil
+    ) throws {
         self.bed = bed
+        launcher = host?.launcher ?? []
         self.stateDirectory = stateDirectory ?? bed.path("state-\(name)")
         controlSocket = bed.path("control-\(name).sock")
         nbdSocket = bed.path("nbd-\(name).sock")
@@ -38,7 +45,12 @@ package final class Daemon {
             unlink(notifySocketPath)
         }
         let environment = ["NOTIFY_SOCKET": notifySocketPath]
-        let child = try bed.start(try Product.path("repld"), arguments + more, environment: environment)
+        let child = try bed.start(
+            try Product.path("repld"),
+            arguments + more,
+            environment: environment,
+            launcher: launcher
+        )
         self.child = child
         try waitUntilReady(child, listener, Deadline(after: limit))
     }

@@ -1,12 +1,12 @@
 import Foundation
 import Glibc
 
-/// What a test process left behind that was killed: only ever things under a directory that it made itself.
+/// What a test process left behind that was killed: only ever things under a directory, or with a name, of its own making.
 package enum Leftovers {
     /// Sweeps once per process.
     static let sweptOnce: Void = sweep()
 
-    /// Unmounts, detaches and removes what lies under directories of test processes that are gone.
+    /// Unmounts, detaches and removes what lies under directories of test processes that are gone, and their networks.
     package static func sweep() {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: TestBed.rootDirectory)) ?? []
         for name in names where isAbandoned(name) {
@@ -15,9 +15,11 @@ package enum Leftovers {
             for device in LoopDevice.devices(backedUnder: directory) { quietly("losetup", ["-d", device]) }
             try? FileManager.default.removeItem(atPath: directory)
         }
+        let spaces = (try? FileManager.default.contentsOfDirectory(atPath: TestNetwork.directory)) ?? []
+        for space in spaces where isAbandoned(space) { quietly("ip", ["netns", "delete", space]) }
     }
 
-    /// Whether a directory was made by a test process that no longer runs.
+    /// Whether a directory or a network was made by a test process that no longer runs.
     package static func isAbandoned(_ name: String) -> Bool {
         guard name.hasPrefix(TestBed.directoryPrefix) else { return false }
         let owner = name.dropFirst(TestBed.directoryPrefix.count).prefix { $0 != "-" }

@@ -50,11 +50,18 @@ package final class TestBed {
     package func start(
         _ tool: String,
         _ arguments: [String],
-        environment: [String: String] = [:]
+        environment: [String: String] = [:],
+        launcher: [String] = []
     ) throws -> Child {
         logCount += 1
         let logName = "\(logCount)-\(tool.split(separator: "/").last ?? "tool")"
-        let child = try Child(tool, arguments, environment: environment, logPath: path(logName))
+        let child = try Child(
+            tool,
+            arguments,
+            environment: environment,
+            launcher: launcher,
+            logPath: path(logName)
+        )
         children.append(child)
         onCleanup("end \(child.name)") {
             child.end(with: SIGKILL)

@@ -8,6 +8,7 @@ numbered.py check SOCKET EXPORT MODEL                     every block holds a wr
 The model lists, for each block, the writes that it may hold: the last one that was acknowledged and, after a server that
 went away, the one that was under way then. After a successful check each block has one again.
 """
+import errno
 import json
 import os
 import random
@@ -132,7 +133,10 @@ class Writer:
                 self.handle.poll(1000)
         except nbd.Error as error:
             # The server is gone; what was under way stays listed with what was there before.
-            check(error.errnum in GONE, f"the connection broke with {error.errno}")
+            # libnbd says EINVAL of what is asked of a connection that has ended, well or not.
+            has_ended = self.handle.aio_is_closed() or self.handle.aio_is_dead()
+            is_over = error.errnum in GONE or (error.errnum == errno.EINVAL and has_ended)
+            check(is_over, f"the connection broke with {error}")
             self.gone = True
 
 

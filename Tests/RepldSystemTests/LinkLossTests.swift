@@ -1,0 +1,141 @@
+import Foundation
+import Glibc
+import RepldTestSupport
+import Testing
+
+extension SystemTests {
+    /// What happens to the cable between two hosts, under load.
+    @Suite(
+        "A link between two hosts",
+        .requires(
+            .root,
+            .product("repld"),
+            .product("replctl"),
+            .tool("ip"),
+            .tool("tc"),
+            .tool("fio"),
+            .tool("qemu-io")
+        )
+    )
+    struct LinkLossTests {
+        enum Loss: CaseIterable {
+            /// Both hosts see that the cable is out.
+            case unplugged
+            /// Nothing arrives, and nobody is told.
+            case silent
+            /// The copy's host hears the source's, and is not heard.
+            case answersLost
+            /// The source's host hears the copy's, and is not heard.
+            case requestsLost
+
+            func set(_ isLost: Bool, _ network: TestNetwork) throws {
+                switch self {
+                case .unplugged: try network.setUnplugged(isLost)
+                case .silent: try network.setSilent(isLost)
+                case .answersLost: try network.setSilent(network.south, isLost)
+                case .requestsLost: try network.setSilent(network.north, isLost)
+                }
+            }
+        }
+
+        @Test(
+            "that is lost stops hosts no longer than its silence may last, and the pair comes back by itself",
+            arguments: Loss.allCases
+        )
+        func lost(_ loss: Loss) throws {
+            try withTestBed { bed in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, network: network)
+                try hosts.create()
+                let fio = try hosts.mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000)
+                try hosts.mirror.waitForWrites(1000)
+                try loss.set(true, network)
+                try hosts.waitForCopyState("Partitioned")
+                let before = try hosts.north.activity(Mirror.volume).writeCount
+                try hosts.mirror.waitForWrites(before + 100)
+                #expect(try hosts.pair().reason?.isEmpty == false, "the pair says why")
+                try loss.set(false, network)
+                try hosts.waitForCopyState("Synchronized")
+                try hosts.expectNoError(fio, byteCount: 16 * mebibyte)
+                #expect(try hosts.pair().dirtyByteCount == 0)
+                try hosts.expectEqual("both elements are equal again")
+            }
+        }
+
+        @Test("that comes and goes fails no write, and leaves equal elements when it stays")
+        func flapping() throws {
+            try Torture.run("flapping link") { bed, torture in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, network: network)
+                try hosts.create()
+                let fio = try hosts.mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 1500)
+                try hosts.mirror.waitForWrites(200)
+                for _ in 0..<4 * Torture.roundCount {
+                    let loss = torture.choice(Loss.allCases)
+                    try loss.set(true, network)
+                    try torture.pause(atMostMicroseconds: 400_000)
+                    try loss.set(false, network)
+                    try torture.pause(atMostMicroseconds: 400_000)
+                }
+                // Long enough to be noticed, once at least.
+                try network.setSilent(true)
+                try hosts.waitForCopyState("Partitioned")
+                try network.setSilent(false)
+                try hosts.waitForCopyState("Synchronized")
+                try hosts.expectNoError(fio, byteCount: 16 * mebibyte)
+                try hosts.waitForCopyState("Synchronized")
+                try hosts.expectEqual("both elements are equal")
+            }
+        }
+
+        @Test("that is slow slows hosts down, and is not taken for one that is lost")
+        func slow() throws {
+            try withTestBed { bed in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, network: network)
+                try hosts.create()
+                try network.limit(megabitsPerSecond: 16)
+                // 8 MiB at 16 Mbit/s are more than 4 s, and what is on its way is half a second of it.
+                let started = ContinuousClock.now
+                let fio = try hosts.mirror.startFio(byteCount: 8 * mebibyte, blockByteCount: 65536)
+                try hosts.expectNoError(fio, byteCount: 8 * mebibyte)
+                #expect(ContinuousClock.now - started > .seconds(3), "all went over the slow link")
+                #expect(try hosts.pair().copyState.name == "Synchronized")
+                #expect(try !hosts.north.process.errors().contains("Partitioned"), "the link was not lost")
+                try hosts.expectEqual("both elements are equal")
+            }
+        }
+
+        @Test("that was lost for a moment costs a copy of what was written meanwhile")
+        func difference() throws {
+            try withTestBed { bed in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, byteCount: 256 * mebibyte, network: network)
+                try bed.fill(hosts.mirror.source, mebibytes: 64, at: 100)
+                try hosts.create()
+                try hosts.mirror.write(0x60, hosts.mirror.uri, at: 20)
+                try network.setSilent(true)
+                try hosts.waitForCopyState("Partitioned")
+                let sentBefore = try hosts.north.peer("south").sentByteCount
+                try hosts.mirror.write(0x61, hosts.mirror.uri, at: 30)
+                try hosts.mirror.write(0x62, hosts.mirror.uri, at: 120)
+                #expect(try hosts.pair().dirtyByteCount == 2 * mebibyte, "what was flushed before counts no more")
+                try network.setSilent(false)
+                try hosts.waitForCopyState("Synchronized")
+                let pair = try hosts.pair()
+                #expect(pair.copy?.totalByteCount == 2 * mebibyte, "\(String(describing: pair.copy))")
+                let sent = try hosts.north.peer("south").sentByteCount - sentBefore
+                #expect(sent < 3 * mebibyte, "\(sent) bytes were sent")
+                try hosts.expectEqual("both elements are equal again")
+            }
+        }
+    }
+}
+
+extension Torture {
+    /// Lets a time of the seed's choice pass, in which nothing in particular has to happen.
+    mutating func pause(atMostMicroseconds limit: UInt64) throws {
+        var nothing: [pollfd] = []
+        _ = try Deadline(after: .microseconds(Int64(number(0...limit)))).poll(&nothing)
+    }
+}
