@@ -155,7 +155,9 @@ package final class RemoteSimulation {
 
     private func takeAnswers() throws(SimulationFailure) {
         guard source.isUp else { return }
-        for host in waiting where source.requests[host.number].isAnswered {
+        for number in source.takeAnswered() {
+            guard let place = waiting.firstIndex(where: { $0.number == number }) else { continue }
+            let host = waiting.remove(at: place)
             let request = source.requests[host.number]
             if let failure = request.failure {
                 throw self.failure("\(host.operation) \(host.value) of a host failed: \(failure)")
@@ -173,8 +175,6 @@ package final class RemoteSimulation {
             default: break
             }
         }
-        let requests = source.requests
-        waiting.removeAll { requests[$0.number].isAnswered }
         if let host = waiting.first, replication.world.now - host.since > Self.patienceNanoseconds {
             throw failure("\(host.operation) \(host.value) of a host has waited for more than a minute")
         }

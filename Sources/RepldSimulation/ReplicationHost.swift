@@ -37,6 +37,8 @@ package final class ReplicationHost {
     package private(set) var disks: [SimulatedDisk] = []
     /// By number, since the engine was started.
     package private(set) var requests: [Request] = []
+    /// The numbers of those that were answered, in the order of the answers, until `takeAnswered`.
+    private var answered: [Int] = []
     private let log = EventLog()
 
     init(_ host: SimulatedHost, trace: ((String) -> Void)?) {
@@ -70,6 +72,7 @@ package final class ReplicationHost {
         invariant(engine == nil, "a host runs one engine")
         mailbox = Mailbox()
         requests = []
+        answered = []
         engine = Engine(
             platform: SimulatedPlatform(host: host),
             mailbox: mailbox,
@@ -136,6 +139,12 @@ package final class ReplicationHost {
         return number
     }
 
+    /// What was answered since the last look, in the order of the answers.
+    package func takeAnswered() -> [Int] {
+        defer { answered = [] }
+        return answered
+    }
+
     private func fill(_ buffer: BufferID, byteCount: Int, value: UInt64) {
         guard let memory = unsafe engine?.pool.bytes(of: buffer) else { return }
         for offset in stride(from: 0, to: byteCount, by: 8) {
@@ -148,6 +157,7 @@ package final class ReplicationHost {
         let request = requests[number]
         invariant(!request.isAnswered, "a request is answered once")
         requests[number].isAnswered = true
+        self.answered.append(number)
         requests[number].failure = answer.failure
         // The engine gives all other buffers back itself.
         guard request.operation == .read, answer.failure == nil else { return }
