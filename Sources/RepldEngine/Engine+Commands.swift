@@ -117,7 +117,7 @@ extension Engine where P: ~Copyable {
         guard volumes[index].isClosed, volumes[index].machine.isIdle, !volumes[index].machine.hasRecordInFlight else {
             return
         }
-        guard !volumes[index].hasQueriesInFlight else { return }
+        guard !volumes[index].hasQueriesInFlight, !hasBacklog(ofVolume: index) else { return }
         for place in 0..<HostedVolume.legLimit {
             if let element = volumes[index].takeElement(atPlace: UInt8(place)) { detachElement(element) }
         }

@@ -33,6 +33,16 @@ import Testing
         #expect(simulation.coverage[.imagesChecked] > 0 && simulation.coverage[.synchronizations] > 0)
     }
 
+    /// Seeds between hosts that found something, and what.
+    ///
+    /// 91107, 91356: a stop gave the backlog of a pair back while a send read it.
+    @Test(arguments: [91107, 91356] as [UInt64])
+    func seedBetweenHostsThatFailedOnceFindsNothing(seed: UInt64) throws {
+        let simulation = RemoteSimulation(seed: seed)
+        try simulation.run()
+        #expect(simulation.coverage[.synchronizations] > 0)
+    }
+
     @Test func sameSeedSameRunBetweenHosts() throws {
         var traces: [[String]] = []
         for _ in 0..<2 {

@@ -92,6 +92,14 @@ extension Engine where P: ~Copyable {
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
 
+    /// Whether a send may still read what is on its way to a target of a volume.
+    func hasBacklog(ofVolume volume: Int) -> Bool {
+        for target in 0..<Links.targetLimit where links.targets[target].isInUse {
+            if links.targets[target].volume == volume, !links.targets[target].backlog.isEmpty { return true }
+        }
+        return false
+    }
+
     private mutating func noteLength(_ target: Int) {
         let volume = links.targets[target].volume
         let isLong = links.targets[target].backlog.isLong
