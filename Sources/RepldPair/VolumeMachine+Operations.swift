@@ -98,7 +98,10 @@ extension VolumeMachine {
         case .activate, .resyncReplica, .resume:
             startPair(index)
         case .split:
-            if pairs[index].copyState == .synchronized { closeGate(index, .split) } else { wantRecord(index) }
+            if pairs[index].copyState == .synchronized { return closeGate(index, .split) }
+            wantRecord(index)
+            // What waits for Synchronized catches up first.
+            if pairs[index].copyState == .skewed { startPair(index) }
         case .failover:
             if pairs[index].undo.isPresent { beginRollback(index) } else { closeGate(index, .failover) }
         case .reverseRoles:

@@ -136,6 +136,23 @@ import Testing
         #expect(harness.state == .synchronized)
     }
 
+    /// Found by the simulator: the operation took the place of the copy that it waits for.
+    @Test("a Split that is asked for while the pair is Skewed comes after the copy that catches up")
+    func splitWhileSkewed() {
+        let harness = synchronized()
+        harness.machine.setAsynchronous(pair: 0, true)
+        harness.machine.setBacklogged(pair: 0, true)
+        harness.machine.backlogTooLong(pair: 0)
+        harness.settle()
+        #expect(harness.state == .skewed && harness.reason == .backlogTooLong)
+        #expect(harness.ask(.split) == .accepted(to: .split))
+        #expect(harness.state == .skewed, "what is on its way to the target comes first")
+        harness.machine.setBacklogged(pair: 0, false)
+        harness.settle()
+        harness.completeAll()
+        #expect(harness.state == .split)
+    }
+
     @Test("the machine does not move hosts to a target behind a link")
     func hostsAreNotMoved() {
         let harness = synchronized()

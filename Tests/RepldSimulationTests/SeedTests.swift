@@ -35,8 +35,9 @@ import Testing
 
     /// Seeds between hosts that found something, and what.
     ///
-    /// 91107, 91356: a stop gave the backlog of a pair back while a send read it.
-    @Test(arguments: [91107, 91356] as [UInt64])
+    /// 91107, 91356: a stop gave the backlog of a pair back while a send read it. 200821: a Split that waited took the place of
+    /// the copy that it waited for.
+    @Test(arguments: [91107, 91356, 200_821] as [UInt64])
     func seedBetweenHostsThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = RemoteSimulation(seed: seed)
         try simulation.run()
