@@ -133,13 +133,19 @@ extension Engine where P: ~Copyable {
         guard let target = remoteTarget(ofPair: pair, volume: volume), !links.targets[target].backlog.isEmpty else {
             return
         }
+        var hasDropped = false
         for _ in 0..<links.targets[target].waiting.count {
-            guard let number = links.targets[target].waiting.popFirst() else { break }
-            let isUnsent = links.targets[target].request(Int(number))?.sentByteCount == 0
-            if Int(number) >= Backlog.firstNumber, isUnsent {
-                links.targets[target].update(Int(number)) { $0.isActive = false }
+            guard let number = links.targets[target].waiting.popFirst().map(Int.init) else { break }
+            guard let request = links.targets[target].request(number) else { continue }
+            if number >= Backlog.firstNumber, request.sentByteCount == 0 {
+                links.targets[target].update(number) { $0.isActive = false }
+                hasDropped = true
+            } else if number < Backlog.firstNumber, request.isBehindWrites, hasDropped {
+                // Its answer would be about writes that the peer never gets.
+                links.targets[target].requests[number].failure = .cancelled
+                endRequest(target, number)
             } else {
-                links.targets[target].waiting.append(number)
+                links.targets[target].waiting.append(UInt32(number))
             }
         }
         links.targets[target].backlog.release()
