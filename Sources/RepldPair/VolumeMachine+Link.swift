@@ -32,19 +32,8 @@ extension VolumeMachine {
             pairs[index].reason = .linkLost
             pairs[index].wantsStart = false
             changeState(index, to: .partitioned)
-        } else if pairs[index].isMirroring {
-            effects.append(.announce(.pairBroken(pair: pairs[index].id, .linkLost, isFlowingBack: false)))
-            pairs[index].reason = .linkLost
-            if pairs[index].isFlowingBack {
-                stopFlowingBack(index)
-                leaveGate(index, .pairBroken)
-                endOperation(index, .pairBroken)
-                changeState(index, to: .failedover)
-                wantRecord(index)
-            } else {
-                stopMirroring(index, to: .partitioned)
-                leaveGate(index, .pairBroken)
-            }
+        } else {
+            breakPair(index, .linkLost)
         }
         mayReleaseHeld = true
         finishEvent()

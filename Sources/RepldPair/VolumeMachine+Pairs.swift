@@ -263,9 +263,10 @@ extension VolumeMachine {
             changeState(index, to: .failedover)
             wantRecord(index)
         } else {
-            stopMirroring(index, to: .broken)
+            // What a lost link interrupts goes on when it is back.
+            stopMirroring(index, to: reason == .linkLost ? .partitioned : .broken)
             leaveGate(index, .pairBroken)
-            endOperation(index, .pairBroken)
+            if reason != .linkLost { endOperation(index, .pairBroken) }
         }
     }
 
