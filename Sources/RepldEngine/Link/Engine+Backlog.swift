@@ -54,7 +54,7 @@ extension Engine where P: ~Copyable {
         volumes[volume].machine.setBacklogged(pair: links.targets[target].index, true)
         noteLength(target)
         endKeeping(target, slot, nil)
-        pumpTarget(target)
+        pumpTargets(of: links.peers[links.targets[target].peer].session)
     }
 
     private mutating func endKeeping(_ target: Int, _ slot: Int, _ failure: IOFailure?) {

@@ -227,7 +227,7 @@ extension Engine where P: ~Copyable {
             return endRequest(target, slot)
         }
         links.targets[target].waiting.append(UInt32(slot))
-        pumpTarget(target)
+        pumpTargets(of: links.peers[links.targets[target].peer].session)
     }
 
     private func hasDigests(_ target: Int) -> Bool {
@@ -263,9 +263,6 @@ extension Engine where P: ~Copyable {
         if links.targets[target].request(number)?.isSent ?? true { _ = links.targets[target].waiting.popFirst() }
         return true
     }
-
-    /// Sends what waits for a target, and for the others of its session.
-    mutating func pumpTarget(_ target: Int) { pumpTargets(of: links.peers[links.targets[target].peer].session) }
 
     /// Sends the next piece of a request; false when there is no room for it now.
     private mutating func sendPiece(_ request: RemoteRequest, _ number: Int, _ target: Int, _ session: Int) -> Bool {
