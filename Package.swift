@@ -163,7 +163,8 @@ let package = Package(
         .executableTarget(
             name: "repld-simulate",
             dependencies: [
-                "RepldSimulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "RepldCore", "RepldSimulation",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: library
         ),
@@ -193,7 +194,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RepldEngineTests",
-            dependencies: ["RepldCore", "RepldEngine", "RepldFormat", "RepldFrontends", "RepldPair"],
+            dependencies: ["RepldCore", "RepldEngine", "RepldFormat", "RepldFrontends", "RepldPair", "RepldWire"],
             swiftSettings: common
         ),
         .testTarget(
@@ -201,7 +202,11 @@ let package = Package(
             dependencies: ["RepldCore", "RepldFormat", "RepldPair"],
             swiftSettings: common
         ),
-        .testTarget(name: "RepldWireTests", dependencies: ["RepldCore", "RepldWire"], swiftSettings: common),
+        .testTarget(
+            name: "RepldWireTests",
+            dependencies: ["RepldCore", "RepldFormat", "RepldWire"],
+            swiftSettings: common
+        ),
         .testTarget(name: "RepldFormatTests", dependencies: ["RepldCore", "RepldFormat"], swiftSettings: common),
         .testTarget(
             name: "RepldInspectionTests",

@@ -23,6 +23,7 @@ package enum AccessRule: Hashable, Sendable {
         "DELETE /v1/volumes/{name}": .operatorOnly,
         "POST /v1/volumes/{name}/Retry": .operatorOnly,
         "POST /v1/volumes/{name}/Grow": .operatorOnly,
+        "POST /v1/volumes/{name}/Serve": .operatorOnly,
 
         "GET /v1/pairs": .readOnly,
         "POST /v1/pairs": .operatorOnly,
@@ -31,6 +32,7 @@ package enum AccessRule: Hashable, Sendable {
         "GET /v1/pairs/{name}/changes": .readOnly,
         "POST /v1/pairs/{name}/SetReplicationRelationship": .operatorUnlessPlan,
         "POST /v1/pairs/{name}/ConfigureResync": .operatorOnly,
+        "POST /v1/pairs/{name}/ConfigureRecovery": .operatorOnly,
         "POST /v1/pairs/{name}/Verify": .operatorOnly,
         "POST /v1/pairs/{name}/CancelVerify": .operatorOnly,
 
@@ -38,6 +40,7 @@ package enum AccessRule: Hashable, Sendable {
         "POST /v1/peers": .operatorOnly,
         "GET /v1/peers/{name}": .readOnly,
         "DELETE /v1/peers/{name}": .operatorOnly,
+        "POST /v1/peers/{name}/Configure": .operatorOnly,
         "POST /v1/peers/{name}/Retry": .operatorOnly,
 
         "GET /v1/jobs": .readOnly,

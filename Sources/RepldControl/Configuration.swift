@@ -1,4 +1,4 @@
-internal import Foundation
+package import Foundation
 package import Logging
 internal import RepldControlAPI
 package import RepldDataPlane
@@ -67,15 +67,22 @@ package struct Configuration: Hashable, Sendable {
     package static func load(file: String?) throws(ConfigurationError) -> Configuration {
         let path = file ?? defaultFile
         guard file != nil || FileManager.default.fileExists(atPath: path) else { return Configuration() }
-        let text: String
+        let bytes: Data
         do {
-            text = try String(contentsOfFile: path, encoding: .utf8)
+            bytes = try Data(contentsOf: URL(filePath: path))
         } catch {
             let exists = FileManager.default.fileExists(atPath: path)
-            let words = exists ? "cannot be read, or is not UTF-8 text" : "there is no such file"
-            throw ConfigurationError(file: path, message: words)
+            throw ConfigurationError(file: path, message: exists ? "cannot be read" : "there is no such file")
         }
-        return try parse(text, file: path)
+        return try parse(bytes, file: path)
+    }
+
+    /// Reads the bytes of a file; `file` is only named in refusals.
+    package static func parse(_ bytes: Data, file: String) throws(ConfigurationError) -> Configuration {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw ConfigurationError(file: file, message: "is not UTF-8 text")
+        }
+        return try parse(text, file: file)
     }
 
     /// Reads the text of a file; `file` is only named in refusals.

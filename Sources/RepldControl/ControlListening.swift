@@ -1,9 +1,10 @@
 internal import Glibc
-internal import NIOCore
 
 /// Where the control plane listens, and who may connect.
 package struct ControlListening: Hashable, Sendable {
     package static var keys: [String] { ["socket", "socket-mode", "socket-group", "listen"] }
+    /// What fits into `sockaddr_un.sun_path` with its end mark.
+    package static var socketPathByteLimit: Int { 107 }
 
     package var socketPath: String
     /// Permission bits of the socket; whoever may connect and is neither the daemon's user nor root needs a password.
@@ -20,10 +21,8 @@ package struct ControlListening: Hashable, Sendable {
 
     /// Why no TCP listener may have this address; `nil` when it may.
     package static func fault(of address: HostPort) -> String? {
-        guard let parsed = try? SocketAddress(ipAddress: address.host, port: Int(address.port)) else {
-            return "\(address) is no IP address; \(advice)"
-        }
-        return isLoopback(parsed) ? nil : "\(address) can be reached from other hosts; \(advice)"
+        guard let isLoopback = isLoopback(address.host) else { return "\(address) is no IP address; \(advice)" }
+        return isLoopback ? nil : "\(address) can be reached from other hosts; \(advice)"
     }
 
     /// The address itself, or a refusal as `fault` words it.
@@ -39,12 +38,14 @@ package struct ControlListening: Hashable, Sendable {
         """
     }
 
-    private static func isLoopback(_ address: SocketAddress) -> Bool {
-        switch address {
-        case .v4(let address): UInt32(bigEndian: address.address.sin_addr.s_addr) >> 24 == 127
-        case .v6: address.ipAddress == "::1"
-        case .unixDomainSocket: false
-        }
+    /// `nil` for what is no IP address.
+    private static func isLoopback(_ host: String) -> Bool? {
+        var four = in_addr()
+        if unsafe inet_pton(AF_INET, host, &four) == 1 { return UInt32(bigEndian: four.s_addr) >> 24 == 127 }
+        var six = in6_addr()
+        guard unsafe inet_pton(AF_INET6, host, &six) == 1 else { return nil }
+        let bytes = unsafe withUnsafeBytes(of: six) { unsafe Array($0) }
+        return bytes.last == 1 && bytes.dropLast().allSatisfy { $0 == 0 }
     }
 
     mutating func read(_ section: YAMLSection) throws(ConfigurationError) {

@@ -16,6 +16,10 @@ extension ControlRoutes {
             try await service.removePeer(named: context.parameters.require("name"))
             return try Self.json(MethodReply(returnCode: .success))
         }
+        router.post("v1/peers/:name/Configure") { request, context in
+            let body = try await Self.body(PeerConfigureRequest.self, of: request)
+            return try Self.json(await service.configurePeer(named: context.parameters.require("name"), body))
+        }
         router.post("v1/peers/:name/Retry") { _, context in
             try Self.json(await service.retryPeer(named: context.parameters.require("name")))
         }

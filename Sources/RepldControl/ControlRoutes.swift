@@ -63,6 +63,10 @@ struct ControlRoutes {
             let body = try await Self.body(VolumeGrowRequest.self, of: request)
             return try Self.json(await service.growVolume(named: context.parameters.require("name"), body))
         }
+        router.post("v1/volumes/:name/Serve") { request, context in
+            let body = try await Self.body(VolumeServeRequest.self, of: request)
+            return try Self.json(await service.serveVolume(named: context.parameters.require("name"), body))
+        }
     }
 
     private func addPairs(to router: Router<BasicRequestContext>) {
@@ -82,6 +86,10 @@ struct ControlRoutes {
         router.post("v1/pairs/:name/ConfigureResync") { request, context in
             let body = try await Self.body(ResyncRequest.self, of: request)
             return try Self.json(await service.configureResync(ofPair: context.parameters.require("name"), body))
+        }
+        router.post("v1/pairs/:name/ConfigureRecovery") { request, context in
+            let body = try await Self.body(RecoveryRequest.self, of: request)
+            return try Self.json(await service.configureRecovery(ofPair: context.parameters.require("name"), body))
         }
         router.get("v1/aspects") { _, _ in try Self.json(AspectListReply(aspects: await service.aspectList())) }
         router.post("v1/pairs/:name/SetReplicationRelationship") { request, context in

@@ -23,8 +23,6 @@ package struct ControlServer: Service {
     package static var socketConnectionMax: Int { 1024 }
     /// How long a connection may be without a whole request.
     package static var idleSeconds: Int64 { 60 }
-    /// What fits into `sockaddr_un.sun_path` with its end mark.
-    package static var socketPathByteLimit: Int { 107 }
 
     private let service: ReplicationService
     private let access: Access
@@ -163,12 +161,12 @@ package struct ControlServer: Service {
 
     /// Makes the directory where it is missing, and tells a stale socket from one that is served.
     private func prepareSocketPath() throws(ControlError) {
-        guard socketPath.utf8.count <= Self.socketPathByteLimit else {
+        guard socketPath.utf8.count <= ControlListening.socketPathByteLimit else {
             throw ControlError(
                 .socket,
                 """
                 the control socket's path '\(socketPath)' has \(socketPath.utf8.count) bytes; at most \
-                \(Self.socketPathByteLimit) are possible
+                \(ControlListening.socketPathByteLimit) are possible
                 """,
                 suggestion: "choose a shorter one with --control"
             )
@@ -273,7 +271,7 @@ enum UnixSocketPath {
     ///
     /// A leading `@` means the abstract namespace.
     static func address(_ path: String) -> sockaddr_un? {
-        guard path.utf8.count <= ControlServer.socketPathByteLimit else { return nil }
+        guard path.utf8.count <= ControlListening.socketPathByteLimit else { return nil }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         unsafe withUnsafeMutableBytes(of: &address.sun_path) { buffer in

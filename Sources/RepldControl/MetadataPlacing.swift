@@ -46,7 +46,9 @@ package enum MetadataPlacing {
         }
         let other = content.pairs.first { other in
             guard other.id != pair.id, let taken = other.internalMetadata else { return false }
-            return taken.elementPath == area.elementPath && taken.offset < area.end && area.offset < taken.end
+            // The other one's end may be none yet: its turn to be checked has not come.
+            let isBehind = taken.offset <= area.offset && area.offset - taken.offset >= taken.byteCount
+            return taken.elementPath == area.elementPath && taken.offset < area.end && !isBehind
         }
         return other.map { "its metadata lies over that of pair '\($0.name)'" }
     }

@@ -6,7 +6,7 @@ package enum MetricsText {
         var name: String
         var type: String
         var help: String
-        var samples: [(labels: [(String, String)], value: UInt64)] = []
+        var samples: [(labels: [(String, String)], value: String)] = []
     }
 
     /// One family after another; a volume that is not served has only `repld_volume_up`.
@@ -21,7 +21,8 @@ package enum MetricsText {
 
     private static func peerFamilies(_ peers: [PeerReply]) -> [Family] {
         func family(_ name: String, _ type: String, _ help: String, _ value: (PeerReply) -> UInt64?) -> Family {
-            let samples = peers.compactMap { peer in value(peer).map { (labels: [("peer", peer.name)], value: $0) } }
+            let samples = peers.compactMap { peer in value(peer).map { (labels: [("peer", peer.name)], value: "\($0)") }
+            }
             return Family(name: name, type: type, help: help, samples: samples)
         }
         return [
@@ -46,7 +47,7 @@ package enum MetricsText {
         var family = Family(name: "repld_jobs", type: "gauge", help: "Jobs that are kept, by their state.")
         family.samples = JobState.allCases.map { state in
             let count = jobs.count { $0.state == Enumerated(state) }
-            return (labels: [("state", state.name.replacing(" ", with: ""))], value: UInt64(count))
+            return (labels: [("state", state.name.replacing(" ", with: ""))], value: "\(count)")
         }
         return family
     }
@@ -59,7 +60,7 @@ package enum MetricsText {
             _ value: (VolumeReply) -> UInt64?
         ) -> Family {
             let samples = volumes.compactMap { volume in
-                value(volume).map { (labels: [("volume", volume.name)], value: $0) }
+                value(volume).map { (labels: [("volume", volume.name)], value: "\($0)") }
             }
             return Family(name: name, type: type, help: help, samples: samples)
         }
@@ -89,9 +90,13 @@ package enum MetricsText {
     }
 
     private static func pairFamilies(_ pairs: [PairReply]) -> [Family] {
-        func family(_ name: String, _ help: String, _ value: (PairReply) -> UInt64?) -> Family {
+        func family<Value: CustomStringConvertible>(
+            _ name: String,
+            _ help: String,
+            _ value: (PairReply) -> Value?
+        ) -> Family {
             let samples = pairs.compactMap { pair in
-                value(pair).map { (labels: [("pair", pair.name), ("volume", pair.sourceVolume)], value: $0) }
+                value(pair).map { (labels: [("pair", pair.name), ("volume", pair.sourceVolume)], value: "\($0)") }
             }
             return Family(name: name, type: "gauge", help: help, samples: samples)
         }
@@ -102,12 +107,21 @@ package enum MetricsText {
         )
         state.samples = pairs.map { pair in
             let labels = [("pair", pair.name), ("state", pair.copyState.name), ("volume", pair.sourceVolume)]
-            return (labels: labels, value: UInt64(pair.copyState.number))
+            return (labels: labels, value: "\(pair.copyState.number)")
         }
         return [
             state,
             family("repld_pair_operation", "The standard's number of the operation under way; 0 for none.") {
-                $0.operation.map { UInt64($0.number) } ?? 0
+                $0.operation?.number ?? 0
+            },
+            family("repld_pair_exposure_seconds", "Age of what the target lacks; none where nobody knows.") {
+                $0.exposureSeconds
+            },
+            family(
+                "repld_pair_recovery_point_seconds",
+                "What that age may become before an asynchronous pair is Skewed."
+            ) {
+                $0.recoveryPointSeconds
             },
             family("repld_pair_dirty_bytes", "Bytes that may differ.") { $0.dirtyByteCount },
             family("repld_pair_copy_total_bytes", "Bytes of the copy that runs or ran last.") {

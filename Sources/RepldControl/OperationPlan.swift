@@ -108,7 +108,10 @@ package enum OperationPlan {
 
     /// Hosts of the volume would be served by an element with other data.
     private static func turnsHostsAway(_ operation: ReplicationOperation, _ facts: PairFacts) -> Bool {
-        switch operation {
+        // They find nobody on this host any more.
+        if facts.isRemote, operation == .failover || operation == .failback { return true }
+        if facts.isRemote, operation == .reverseRoles { return facts.copyState != .failedover }
+        return switch operation {
         case .failover, .restoreFromReplica: facts.differingByteCount > 0
         case .reverseRoles: facts.copyState != .failedover && facts.differingByteCount > 0
         case .abort: facts.operation == .restoreFromReplica

@@ -2,6 +2,7 @@ internal import Foundation
 package import RepldControlAPI
 package import RepldCore
 internal import RepldEngine
+package import RepldFormat
 
 /// What the control planes of two hosts say to each other: one JSON object each way, of at most 64 KiB.
 ///
@@ -13,6 +14,9 @@ internal import RepldEngine
 ///     dissociate   my pair is no more                            also where it was not known
 ///     operate      an operation, asked of the replica's host     reply, as from SetReplicationRelationship
 ///     await        has the pair the copy state?                  reply, or refused with `timeout` after a second at most
+///     mode         this is the mode of my pair now               the host alone
+///     takeOver     let your element serve hosts                  record that the pair has there; also a second time
+///     meet         my element may differ from yours here         record that the pair has there; also a second time
 package enum PeerMessages {
     package static var version: Int { 1 }
 
@@ -69,7 +73,9 @@ package enum PeerMessages {
         return [UInt8](bytes)
     }
 
-    enum Kind: String, Codable, Sendable, CaseIterable { case identify, associate, dissociate, operate, await }
+    enum Kind: String, Codable, Sendable, CaseIterable {
+        case identify, associate, dissociate, operate, await, mode, takeOver, meet
+    }
 
     private struct Header: Decodable {
         var version: Int
@@ -83,6 +89,9 @@ package enum PeerMessages {
         case .dissociate: .dissociate(try ControlJSON.decodeRequest(DissociateMessage.self, from: data))
         case .operate: .operate(try ControlJSON.decodeRequest(OperateMessage.self, from: data))
         case .await: .await(try ControlJSON.decodeRequest(AwaitMessage.self, from: data))
+        case .mode: .mode(try ControlJSON.decodeRequest(ModeMessage.self, from: data))
+        case .takeOver: .takeOver(try ControlJSON.decodeRequest(TakeOverMessage.self, from: data))
+        case .meet: .meet(try ControlJSON.decodeRequest(MeetMessage.self, from: data))
         }
     }
 }
@@ -94,6 +103,9 @@ package enum PeerRequest: Hashable, Sendable {
     case dissociate(DissociateMessage)
     case operate(OperateMessage)
     case await(AwaitMessage)
+    case mode(ModeMessage)
+    case takeOver(TakeOverMessage)
+    case meet(MeetMessage)
 
     /// What no daemon would say, in words; `nil` when it may be.
     var fault: String? {
@@ -103,6 +115,9 @@ package enum PeerRequest: Hashable, Sendable {
         case .dissociate(let message): PeerMessages.fault(of: message.pair)
         case .operate(let message): PeerMessages.fault(of: message.pair) ?? PeerMessages.fault(ofCaller: message.by)
         case .await(let message): PeerMessages.fault(of: message.pair)
+        case .mode(let message): PeerMessages.fault(of: message.pair)
+        case .takeOver(let message): message.fault
+        case .meet(let message): message.fault
         }
     }
 }
@@ -143,9 +158,11 @@ package struct AssociateMessage: StrictRequest, Hashable {
     package var granuleByteCount: UInt32
     /// The volume that is asked for.
     package var volume: String
+    /// Absent for Synchronous.
+    package var mode: ReplicationMode?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case version, kind, pair, name, host, sourceVolume, byteCount, blockByteCount, granuleByteCount, volume
+        case version, kind, pair, name, host, sourceVolume, byteCount, blockByteCount, granuleByteCount, volume, mode
     }
 
     package init(
@@ -207,9 +224,10 @@ package struct OperateMessage: StrictRequest, Hashable {
     package var expectedRevision: UInt64?
     package var plan: Bool?
     package var keepsUndo: Bool?
+    package var recoveryPointSeconds: Double?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case version, kind, pair, by, operation, force, expectedRevision, plan, keepsUndo
+        case version, kind, pair, by, operation, force, expectedRevision, plan, keepsUndo, recoveryPointSeconds
     }
 
     package init(pair: String, by: String, _ request: SetReplicationRelationshipRequest) {
@@ -220,6 +238,7 @@ package struct OperateMessage: StrictRequest, Hashable {
         expectedRevision = request.expectedRevision
         plan = request.plan
         keepsUndo = request.keepsUndo
+        recoveryPointSeconds = request.recoveryPointSeconds
     }
 
     /// What is asked; a wait is a message of its own.
@@ -229,7 +248,8 @@ package struct OperateMessage: StrictRequest, Hashable {
             force: force,
             expectedRevision: expectedRevision,
             plan: plan,
-            keepsUndo: keepsUndo
+            keepsUndo: keepsUndo,
+            recoveryPointSeconds: recoveryPointSeconds
         )
     }
 }
@@ -260,23 +280,31 @@ package struct PeerAnswer: StrictRequest, Hashable {
     package var host: String
     /// Why it was not done; absent when it was.
     package var refusal: MethodReply?
+    /// Of `takeOver`: it has not been done, and is not done by this attempt later.
+    package var isFinal: Bool?
     /// Of `associate`.
     package var geometry: RemoteGeometry?
     /// Of `operate` and `await`.
     package var reply: MethodReply?
+    /// Of `takeOver` and `meet` (`PeerMessages.text(of:)`).
+    package var record: String?
 
-    package enum CodingKeys: String, CodingKey, CaseIterable { case version, host, refusal, geometry, reply }
+    package enum CodingKeys: String, CodingKey, CaseIterable {
+        case version, host, refusal, isFinal, geometry, reply, record
+    }
 
     package init(
         host: PairID,
         refusal: MethodReply? = nil,
         geometry: RemoteGeometry? = nil,
-        reply: MethodReply? = nil
+        reply: MethodReply? = nil,
+        record: PairRecord? = nil
     ) {
         self.host = host.description
         self.refusal = refusal
         self.geometry = geometry
         self.reply = reply
+        self.record = record.map { PeerMessages.text(of: $0) }
     }
 
     /// Reads an answer; `who` gave it.

@@ -1,4 +1,4 @@
-internal import Foundation
+package import Foundation
 internal import RepldControlAPI
 package import RepldCore
 package import SystemPackage
@@ -7,10 +7,12 @@ package import SystemPackage
 ///
 /// Version 2 has what version 1 has not, all of it optional: the mode and times of pairs, sizes of volumes, what
 /// elements were, and aspects. Version 3 adds peers, pairs whose target is a peer's, and replicas of peers' pairs; a daemon
-/// that knows only version 2 would not attach those, and refuses the file.
+/// that knows only version 2 would not attach those, and refuses the file. Since version 4 pairs may have moved from one host
+/// to the other: a daemon that knows only version 3 would let hosts come before it has asked the peer. Since version 5 a pair whose
+/// link was lost may wait for Resume: a daemon that knows only version 4 would copy over its target.
 package struct RegistryContent: Codable, Hashable, Sendable {
     package static var formatName: String { "repld registry" }
-    package static var newestVersion: Int { 3 }
+    package static var newestVersion: Int { 5 }
 
     package var format = Self.formatName
     package var version = Self.newestVersion
@@ -92,6 +94,7 @@ package struct RegistryContent: Codable, Hashable, Sendable {
                 return "pair '\(pair.name)' belongs to volume number \(pair.volumeNumber), which is not listed"
             }
             if let fault = PairSettingsRule.fault(of: pair.settings) { return "pair '\(pair.name)': \(fault)" }
+            if let fault = RecoveryPointRule.fault(of: pair) { return "pair '\(pair.name)': \(fault)" }
             if let fault = MetadataPlacing.fault(of: pair, in: self) { return "pair '\(pair.name)': \(fault)" }
         }
         return peerFault
@@ -146,9 +149,9 @@ package struct Registry: Sendable {
             return
         }
         do {
-            content = try Self.read(Data(contentsOf: URL(filePath: path.string)))
-        } catch let error as Damage {
-            throw Self.refusal(path, error.words)
+            content = try Self.decode(Data(contentsOf: URL(filePath: path.string)), of: path)
+        } catch let error as ControlError {
+            throw error
         } catch {
             throw ControlError(.stateDirectory, "cannot read the registry \(path)", underlying: error)
         }
@@ -179,6 +182,15 @@ package struct Registry: Sendable {
     }
 
     private struct Damage: Error { let words: String }
+
+    /// What the bytes of the file at `path` say; refused when they are damaged.
+    package static func decode(_ bytes: Data, of path: FilePath) throws(ControlError) -> RegistryContent {
+        do {
+            return try read(bytes)
+        } catch {
+            throw refusal(path, (error as? Damage)?.words ?? "\(error)")
+        }
+    }
 
     private static func read(_ bytes: Data) throws -> RegistryContent {
         struct Header: Decodable { var format: String, version: Int }

@@ -72,6 +72,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var revisionLimit: UInt64
     /// When hosts are told that a write is done.
     package var mode = ReplicationMode.synchronous
+    /// How old what its target lacks may become in asynchronous mode, in nanoseconds; `nil` for no limit.
+    package var recoveryPointNanoseconds: UInt64?
     package var times = PairTimes()
     /// What its second element was when it was last open; an older daemon has not written it.
     package var mark: ElementMark?
@@ -79,6 +81,12 @@ package struct PairEntry: Codable, Hashable, Sendable {
     package var internalMetadata: InternalMetadata?
     /// Why it is Broken, where another element lay in its target's place; `nil` as soon as it is not.
     package var replacement: String?
+    /// Of a pair with a peer: the element that is here is its second; the pair has been taken over from the peer.
+    package var isSecondHere = false
+    /// Whether the peer has told what its element has that this one has not, since the pair was taken over from it.
+    ///
+    /// Until then everything may differ, and the peer cannot have taken the pair back.
+    package var isPeerMet = true
 
     package init(
         id: PairID,
@@ -101,7 +109,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     private enum CodingKeys: String, CodingKey {
         case id, name, volumeNumber, targetPath, remote, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
-        case keepsUndo, mode, times, mark, internalMetadata, replacement
+        case keepsUndo, mode, recoveryPointNanoseconds, times, mark, internalMetadata, replacement
+        case isSecondHere, isPeerMet, recoversByItself
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -131,10 +140,14 @@ package struct PairEntry: Codable, Hashable, Sendable {
         settings.keepsUndo = try container.decodeIfPresent(Bool.self, forKey: .keepsUndo) ?? true
         settings.copy = try Self.copySettings(in: container)
         mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode) ?? .synchronous
+        recoveryPointNanoseconds = try container.decodeIfPresent(UInt64.self, forKey: .recoveryPointNanoseconds)
         times = try container.decodeIfPresent(PairTimes.self, forKey: .times) ?? PairTimes()
         mark = try container.decodeIfPresent(ElementMark.self, forKey: .mark)
         internalMetadata = try container.decodeIfPresent(InternalMetadata.self, forKey: .internalMetadata)
         replacement = try container.decodeIfPresent(String.self, forKey: .replacement)
+        isSecondHere = try container.decodeIfPresent(Bool.self, forKey: .isSecondHere) ?? false
+        isPeerMet = try container.decodeIfPresent(Bool.self, forKey: .isPeerMet) ?? true
+        settings.recoversByItself = try container.decodeIfPresent(Bool.self, forKey: .recoversByItself) ?? true
     }
 
     /// An older daemon has not written them.
@@ -169,10 +182,15 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encode(settings.copy.latencyTargetPercent, forKey: .resyncLatencyTargetPercent)
         try container.encode(settings.copy.order, forKey: .resyncOrder)
         try container.encode(mode, forKey: .mode)
+        try container.encodeIfPresent(recoveryPointNanoseconds, forKey: .recoveryPointNanoseconds)
         try container.encode(times, forKey: .times)
         try container.encodeIfPresent(mark, forKey: .mark)
         try container.encodeIfPresent(internalMetadata, forKey: .internalMetadata)
         try container.encodeIfPresent(replacement, forKey: .replacement)
+        guard remote != nil else { return }
+        try container.encode(isSecondHere, forKey: .isSecondHere)
+        try container.encode(isPeerMet, forKey: .isPeerMet)
+        try container.encode(settings.recoversByItself, forKey: .recoversByItself)
     }
 }
 

@@ -46,7 +46,9 @@ package struct PeerEntry: Codable, Hashable, Sendable {
         var settings = LinkSettings()
         settings.compression = compression.mode
         let security = keyFile.map { PeerOpening.Security.key(path: $0) } ?? .plaintext
-        return PeerOpening(id: id, name: name, host: host, port: port, security: security, settings: settings)
+        var opening = PeerOpening(id: id, name: name, host: host, port: port, security: security, settings: settings)
+        opening.hostID = hostID.flatMap { PairID($0) }
+        return opening
     }
 
     /// What contradicts itself, in words; `nil` when nothing does.
@@ -158,6 +160,10 @@ package struct ReplicaEntry: Codable, Hashable, Sendable {
     package var sourceByteCount: UInt64
     package var granuleByteCount: UInt32
     package var createdAt: Date
+    /// The element that is here is the pair's second; otherwise the pair was made here, and has moved to the peer.
+    package var isSecondHere = true
+    /// When the source answers hosts; `nil` while it has not told.
+    package var mode: ReplicationMode?
 
     package init(
         pair: PairID,
@@ -181,6 +187,25 @@ package struct ReplicaEntry: Codable, Hashable, Sendable {
 
     /// `nil` for an entry that the registry would not take.
     package var id: PairID? { PairID(pair) }
+
+    private enum CodingKeys: String, CodingKey {
+        case pair, name, volumeNumber, hostID, sourceVolume, sourceByteCount, granuleByteCount, createdAt
+        case isSecondHere, mode
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        pair = try container.decode(String.self, forKey: .pair)
+        name = try container.decode(String.self, forKey: .name)
+        volumeNumber = try container.decode(UInt64.self, forKey: .volumeNumber)
+        hostID = try container.decode(String.self, forKey: .hostID)
+        sourceVolume = try container.decode(String.self, forKey: .sourceVolume)
+        sourceByteCount = try container.decode(UInt64.self, forKey: .sourceByteCount)
+        granuleByteCount = try container.decode(UInt32.self, forKey: .granuleByteCount)
+        createdAt = try container.decode(Date.self, forKey: .createdAt)
+        isSecondHere = try container.decodeIfPresent(Bool.self, forKey: .isSecondHere) ?? true
+        mode = try container.decodeIfPresent(ReplicationMode.self, forKey: .mode)
+    }
 
     /// What contradicts itself, in words; `nil` when nothing does.
     func fault(in content: RegistryContent) -> String? {

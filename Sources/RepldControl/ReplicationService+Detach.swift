@@ -35,14 +35,7 @@ extension ReplicationService {
         _ before: PairSituation,
         leavesAspect: Bool
     ) async throws(ControlError) {
-        if before.isSecondPrimary, entry.remote != nil {
-            throw ControlError(
-                .notInThisState,
-                "pair '\(entry.name)' serves its hosts at \(entry.targetPath), which cannot become this host's volume",
-                suggestion: "bring the service back first (Failback, or ReverseRoles)"
-            )
-        }
-        let moved = before.isSecondPrimary ? moved(volume, to: entry, before) : nil
+        let moved = before.isTargetPathPrimary ? moved(volume, to: entry, before) : nil
         var aspect: SynchronizationAspect?
         if leavesAspect {
             aspect = SynchronizationAspect(
@@ -69,7 +62,7 @@ extension ReplicationService {
             }
         }
         forget(entry, mayBeInUse: trouble != nil)
-        let free = before.isSecondPrimary ? volume.elementPath : entry.targetPath
+        let free = before.isTargetPathPrimary ? volume.elementPath : entry.targetPath
         let kept = leavesAspect ? "; a record of the point in time is kept" : ""
         record(
             leavesAspect ? "pair-dissolved" : "pair-detached",
@@ -79,6 +72,7 @@ extension ReplicationService {
             level: .notice
         )
         if let moved { noteMove(of: volume, to: moved.elementPath) }
+        if entry.remote != nil { await letHostsCome(afterTheEndOf: entry, volume) }
         if let trouble { throw trouble }
     }
 
@@ -164,7 +158,7 @@ extension ReplicationService {
             return .unreadable("neither of its records can be read (\(first.words); \(second.words))")
         case .found(let record), .older(let record, _):
             guard record.pair == entry.id else { return .unreadable("its record is that of pair \(record.pair)") }
-            if record.isSecondPrimary { return .secondServes(record) }
+            if record.isSecondPrimary, entry.remote == nil { return .secondServes(record) }
             let volume = volumes[entry.volumeNumber]
             if volume?.isOwnElementLost ?? false { return .missing(record) }
             if let replacement = volume?.replacement { return .replaced(replacement) }
@@ -187,7 +181,7 @@ extension ReplicationService {
         // attached.
         for pair in unattached(of: volume, besides: entry) { try state.leaveToOperator(pair) }
         if case .secondServes = doubt { try state.forgetCleanClose(of: entry) }
-        let isOnlyClaim = entry.remote == nil && otherClaim(besides: entry, of: volume) == nil
+        let isOnlyClaim = otherClaim(besides: entry, of: volume) == nil
         if case .secondServes(let record) = doubt, isOnlyClaim {
             return try await detachServing(entry, of: volume, record)
         }
@@ -333,12 +327,7 @@ extension ReplicationService {
         let isLost = volumes[volume.number]?.isServingElementLost ?? false
         let other = otherClaim(besides: entry, of: volume)
         let outcome =
-            if entry.remote != nil {
-                """
-                \(second) would be left as it is, with what hosts have written to it, and the volume would go on with \
-                \(first), an older copy that lacks that, up to \(OperationWords.bytes(record.volumeByteCount))
-                """
-            } else if let other {
+            if let other {
                 """
                 \(second) would be given up, with what hosts may have written to it, and the volume would go on with \
                 \(other.targetPath) of pair '\(other.name)', which claims to serve as well

@@ -4,6 +4,7 @@ internal import RepldControlAPI
 internal import RepldCore
 internal import RepldDataPlane
 internal import RepldEngine
+internal import RepldFormat
 internal import RepldPair
 
 /// What happens, told to whoever listens
@@ -74,14 +75,57 @@ extension ReplicationService {
             reply.kind = "client-disconnected"
             reply.message = reason.map { "client \(client): \($0)" } ?? "client \(client)"
             level = reason == nil ? .info : .warning
+        case .historyCompared, .caughtUp, .takenOver, .released, .undoLost:
+            level = Self.describePeer(event.kind, in: &reply)
         case .eventsLost(let count):
             reply.kind = "events-lost"
             reply.message = "\(count) events of the data plane were lost"
             level = .warning
         }
-        append(reply, level)
+        if !isToldAgain(event) { append(reply, level) }
         if let id = event.pair { endJob(of: id, event.kind) }
+        noteMove(event)
         if case .eventsLost = event.kind { await reviewAfterLoss() }
+    }
+
+    /// What a pair between two hosts tells of its peer.
+    private static func describePeer(_ kind: EngineEvent.Kind, in reply: inout EventReply) -> Logger.Level {
+        switch kind {
+        case .historyCompared(let rule):
+            (reply.kind, reply.message) = ("history-compared", rule.words)
+            return .warning
+        case .caughtUp: (reply.kind, reply.message) = ("caught-up", "nothing is left to copy: hosts can be moved")
+        case .takenOver:
+            reply.kind = "taken-over"
+            reply.message = "the peer has taken the pair over and serves hosts: they are kept away here"
+            return .warning
+        case .undoLost:
+            reply.kind = "undo-lost"
+            reply.message = """
+                what the peer had kept of what the copy has overwritten is gone there: until the copy has come to its end, its \
+                element is no usable image
+                """
+            return .warning
+        default: (reply.kind, reply.message) = ("released", "every peer has been asked: hosts may come")
+        }
+        return .notice
+    }
+
+    /// What the data plane tells every second as long as nothing has come of it.
+    private func isToldAgain(_ event: EngineEvent) -> Bool {
+        guard case .takenOver = event.kind, let id = event.pair else { return false }
+        guard registry.content.pair(id) != nil else { return true }
+        return !takenOverPairs.insert(id).inserted
+    }
+
+    /// What a pair that moves has come to is acted upon beside all other events.
+    private func noteMove(_ event: EngineEvent) {
+        switch event.kind {
+        case .takenOver: if let id = event.pair { Task { await followTakeOver(id) } }
+        case .caughtUp: if let id = event.pair { Task { await beginEndOfFailback(id) } }
+        case .released: if let number = event.volume?.rawValue { endMoves(ofVolume: number) }
+        default: break
+        }
     }
 
     /// What has ended ends its job.
@@ -158,6 +202,18 @@ extension ReplicationService {
         return controlError(refusal, what)
     }
 
+    /// Why a pair does not move to the other host's daemon.
+    private static func wordsOfMove(_ refusal: EngineRefusal) -> String {
+        switch refusal {
+        case .takenOver: "a peer has taken it over, and what is here is older"
+        case .notSettled: "the two elements differ, or something is under way; try again"
+        case .recordMismatch: "its source has gone on since; ask it again"
+        case .nothingKept: "what it held before was not kept, or is gone"
+        case .sourceConnected: "its source is connected, and has to be asked"
+        default: "what its source has sent is still being written; try again"
+        }
+    }
+
     private static func controlError(_ refusal: EngineRefusal, _ what: String) -> ControlError {
         switch refusal {
         case .noSuchVolume: ControlError(.volumeNotFound, "\(what): the data plane does not have the volume")
@@ -211,6 +267,8 @@ extension ReplicationService {
             )
         case .verifyRefused: ControlError(.notInThisState, "\(what): its state has just changed; try again")
         case .growthRefused(let refusal): ControlError(.notInThisState, "\(what): \(refusal.words)")
+        case .takenOver, .notSettled, .recordMismatch, .sourceConnected, .replicaBusy, .nothingKept:
+            ControlError(.notInThisState, "\(what): \(Self.wordsOfMove(refusal))")
         case .notRemote: ControlError(.notSupported, "\(what): both elements are of this host")
         case .noVerifyRunning: ControlError(.cannotCancel, "\(what): it has just come to its end")
         case .stopping: ControlError(.stopping, "\(what): the daemon is stopping")

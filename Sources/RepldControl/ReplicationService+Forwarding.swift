@@ -17,21 +17,25 @@ extension ReplicationService {
             try Self.copyState(text, field: "waitForCopyState")
         }
         let deadline = try Self.deadline(request.timeoutSeconds)
-        let peer: PeerEntry
         let reply: MethodReply
         do throws(ControlError) {
-            peer = try await sourcePeer(of: entry)
+            let peer = try await sourcePeer(of: entry)
             let answer = try await ask(peer, OperateMessage(pair: entry.pair, by: caller.name, request))
             guard let found = answer.reply else {
                 throw ControlError(.refused, "peer '\(peer.name)' has not said what became of \(operation.name)")
             }
             reply = found
         } catch {
-            return try await operateAlone(operation, on: entry, request, because: error)
+            let done = try await operateAlone(operation, on: entry, request, because: error)
+            guard let wanted, done.plan == nil, let moved = entry.id.flatMap({ registry.content.pair($0) }) else {
+                return done
+            }
+            try await wait(for: wanted, of: moved, until: deadline, job: nil)
+            return done
         }
         let isEnd = operation == .detach || operation == .dissolve
         guard let wanted, reply.plan == nil, !isEnd else { return reply }
-        try await waitForSource(wanted, of: entry, at: peer, until: deadline, job: reply.job)
+        try await waitForSource(wanted, of: entry, until: deadline, job: reply.job)
         return MethodReply(returnCode: .success, job: reply.job, extendedStatus: reply.extendedStatus)
     }
 
@@ -44,9 +48,10 @@ extension ReplicationService {
         _ request: SetReplicationRelationshipRequest,
         because error: ControlError
     ) async throws(ControlError) -> MethodReply {
-        let isAway = error.code == .peerNotConnected || error.code == .peerNotFound
+        let isAway = try await isSourceAway(operation, of: entry, because: error)
         guard isAway || error.code == .pairNotFound else { throw error }
         let what = "\(operation.name) of pair '\(entry.name)'"
+        if operation == .failover, isAway { return try await failOverAlone(entry, request, because: error) }
         guard operation == .detach, !(request.plan ?? false) else {
             var refusal = ControlError(
                 error.code,
@@ -78,8 +83,22 @@ extension ReplicationService {
         )
     }
 
+    /// Whether the source's daemon cannot be asked.
+    ///
+    /// A Failover is asked for when that host dies, and often over a connection that is dead already and not known to be. Asking
+    /// again would find it closed; whoever asked need not.
+    private func isSourceAway(
+        _ operation: ReplicationOperation,
+        of entry: ReplicaEntry,
+        because error: ControlError
+    ) async throws(ControlError) -> Bool {
+        if error.code == .peerNotConnected || error.code == .peerNotFound { return true }
+        guard error.code == .noAnswer, operation == .failover else { return false }
+        return try await !connection(to: registry.content.peer(ofHost: entry.hostID), planeStatus()).isConnected
+    }
+
     /// The peer that has the source; peers that have not said who they are are asked.
-    private func sourcePeer(of entry: ReplicaEntry) async throws(ControlError) -> PeerEntry {
+    func sourcePeer(of entry: ReplicaEntry) async throws(ControlError) -> PeerEntry {
         if let peer = registry.content.peer(ofHost: entry.hostID) { return peer }
         await identifyPeers()
         if let peer = registry.content.peer(ofHost: entry.hostID) { return peer }
@@ -90,15 +109,18 @@ extension ReplicationService {
         )
     }
 
-    /// Asks again and again for a copy state; each question is held back there for a while.
-    private func waitForSource(
+    /// Asks again and again for a copy state, where the pair is then; each question is held back there for a while.
+    func waitForSource(
         _ wanted: CopyState,
         of entry: ReplicaEntry,
-        at peer: PeerEntry,
         until deadline: ContinuousClock.Instant?,
         job: String?
     ) async throws(ControlError) {
+        let peer = try await sourcePeer(of: entry)
         while true {
+            if let moved = entry.id.flatMap({ registry.content.pair($0) }) {
+                return try await wait(for: wanted, of: moved, until: deadline, job: job)
+            }
             let left = deadline.map { max($0 - .now, .zero) } ?? PeerMessages.awaitLimit
             let limit = min(left, PeerMessages.awaitLimit)
             let message = AwaitMessage(

@@ -47,6 +47,9 @@ extension ReplicationService {
             try await cancelVerify(entry)
             return try await job(id: id)
         }
+        guard !moves.contains(entry.pair) else {
+            throw ControlError(.cannotCancel, "job \(id) cannot be cancelled: hosts are being moved to the peer")
+        }
         let subject = "pair \(entry.pairName)"
         try begin("cancel job \(id)", on: subject)
         defer { end(on: subject) }
@@ -200,7 +203,8 @@ extension ReplicationService {
         let running = jobs.jobs.filter { !$0.state.isEnd }
         guard !running.isEmpty else { return }
         let status = try await planeStatus()
-        for job in running {
+        for job in running where !moves.contains(job.pair) {
+            if isMoveUndecided(job, status) { continue }
             guard let pair = status.volumes.lazy.flatMap(\.pairs).first(where: { $0.id == job.pair }) else {
                 let reason = pairs[job.pair]?.failure ?? "the pair is no more"
                 end(job, .exception, code: .failed, "\(words); \(reason)")
@@ -217,6 +221,21 @@ extension ReplicationService {
                 end(job, .exception, code: .failed, "\(words); the pair is \(pair.copyState.name)")
             }
         }
+    }
+
+    /// Whether a job moves a pair between two hosts, and the other has not said yet what became of it; one that has moved is ended.
+    private func isMoveUndecided(_ job: JobEntry, _ status: EngineStatus) -> Bool {
+        guard let operation = job.operation, Self.moving.contains(operation) else { return false }
+        if registry.content.replica(job.pair) != nil {
+            end(job, .completed)
+            return true
+        }
+        guard let entry = registry.content.pair(job.pair), entry.remote != nil else { return false }
+        guard status.volumes.first(where: { $0.id.rawValue == entry.volumeNumber })?.isWithheld ?? false else {
+            return false
+        }
+        noteRunning(job.number)
+        return true
     }
 
     /// Ends a job, durably, and tells it.

@@ -28,27 +28,20 @@ extension ReplicationService {
             var opening = opening(of: entry)
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
+            opening.awaitedPeerCount = awaitedPeerCount(of: entry)
             guard await serve(opening) else { return failWithoutOwnElement(entry) }
             if let replica = registry.content.replica(of: entry) {
                 guard try await attach(replica, to: entry) else { return }
             }
             try await attachPairs(of: entry, on: nil)
             noteElements(of: entry.number)
-        case .second(let id, let path, _, _) where registry.content.pair(id)?.remote != nil:
-            let name = registry.content.pair(id)?.name ?? ""
-            fail(
-                entry,
-                """
-                hosts were served by \(path) of pair '\(name)' last; bring the service back there, or give it up: 'replctl set \
-                \(name) Detach' says what is lost
-                """
-            )
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
             // A pair's record may not have heard yet that the volume has grown.
             opening.byteCount = entry.byteCount ?? byteCount
             opening.blockByteCount = blockByteCount
+            opening.awaitedPeerCount = awaitedPeerCount(of: entry)
             if let reason = objection(toServing: path, registry.content.pair(id)?.mark, byteCount, of: entry) {
                 return failReplaced(entry, reason)
             }
@@ -139,10 +132,12 @@ extension ReplicationService {
     }
 
     /// Lets the data plane know of a mode that it does not begin with.
-    private func resumeMode(of entry: PairEntry) async {
-        guard entry.remote != nil, registry.content.pair(entry.id)?.mode == .asynchronous else { return }
+    func resumeMode(of entry: PairEntry) async {
+        // What is set may have changed while the pair was attached.
+        let entry = registry.content.pair(entry.id) ?? entry
+        guard entry.remote != nil, entry.mode == .asynchronous else { return }
         do {
-            try await plane.setMode(entry.id, isAsynchronous: true)
+            try await handMode(of: entry)
         } catch {
             let words =
                 "hosts wait for the peer until 'replctl set \(entry.name) ResetToSync' and ResetToAsync: \(error)"
@@ -182,7 +177,7 @@ extension ReplicationService {
         let record = isNew ? nil : try state.readMetadata(of: entry).record
         let isSecondPrimary = record?.isSecondPrimary ?? false
         let first = registry.content.volume(entry.volumeNumber)?.elementPath
-        return PairOpening(
+        var opening = PairOpening(
             id: entry.id,
             name: entry.name,
             volume: VolumeID(rawValue: entry.volumeNumber),
@@ -192,14 +187,25 @@ extension ReplicationService {
             settings: entry.settings,
             isNew: isNew
         )
+        opening.awaitsPeer = !isNew && asksPeer(entry, record)
+        return opening
     }
 
-    /// The element that does not serve: `path`, where that is the first one.
+    /// Whether the peer of a pair may have taken it over while this daemon was away, and so has to be asked.
+    ///
+    /// Not where there never was anything to take over, and not while the peer it was taken over from has not been met.
+    private func asksPeer(_ entry: PairEntry, _ record: PairRecord?) -> Bool {
+        entry.remote != nil && entry.isPeerMet && record?.copyState != CopyState.initialized.rawValue
+    }
+
+    /// How many peers have to be asked before hosts may use a volume, also for pairs that turn out not to attach.
+    private func awaitedPeerCount(of entry: VolumeEntry) -> Int {
+        registry.content.pairs(of: entry).count { asksPeer($0, pairs[$0.id]?.recovery?.record) }
+    }
+
+    /// The element that does not serve: a peer's, or of two of this host `path`, where that is the first one.
     private func target(of entry: PairEntry, instead path: String?) throws(ControlError) -> TargetOpening {
         guard let remote = entry.remote else { return .local(path: path ?? entry.targetPath) }
-        guard path == nil else {
-            throw ControlError(.notSupported, "pair '\(entry.name)': hosts are served by \(entry.targetPath)")
-        }
         guard let peer = registry.content.peer(named: remote.peer) else {
             throw ControlError(.peerNotFound, "pair '\(entry.name)': there is no peer '\(remote.peer)'")
         }
@@ -272,8 +278,8 @@ extension ReplicationService {
 
     /// Removes metadata that no pair of the registry has: what a kill between the steps of a change has left.
     func sweepMetadata() {
-        let known = registry.content.pairs.map(\.id) + registry.content.replicas.compactMap(\.id)
-        for file in state.strayMetadata(besides: known) {
+        let pairs = registry.content.pairs.map(\.id)
+        for file in state.strayMetadata(besides: pairs, replicas: registry.content.replicas.compactMap(\.id)) {
             do {
                 try DurableFile.remove(file)
                 record("metadata-removed", message: "\(file) belongs to no pair of the registry", level: .warning)

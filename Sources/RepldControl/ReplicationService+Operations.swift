@@ -15,6 +15,7 @@ extension ReplicationService {
         for caller: Caller = .current
     ) async throws(ControlError) -> MethodReply {
         let operation = try Self.operation(request.operation)
+        try Self.checkGoes(request.recoveryPointSeconds, with: operation)
         if let replica = registry.content.replica(named: name) {
             return try await forward(request, of: replica, for: caller)
         }
@@ -63,6 +64,7 @@ extension ReplicationService {
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
         let isForced = request.force ?? false
+        let recoveryPoint = try recoveryPoint(request.recoveryPointSeconds, of: entry)
         if request.plan ?? false {
             let now = try await situation(of: entry)
             try check(request.expectedRevision, of: entry, now)
@@ -73,6 +75,13 @@ extension ReplicationService {
         let subject = "pair \(entry.name)"
         try begin(operation.name, on: subject)
         defer { end(on: subject) }
+        guard !moves.contains(entry.id) else {
+            throw ControlError(
+                .operationInProgress,
+                "\(operation.name) of pair '\(entry.name)' has to wait: the pair moves to its peer",
+                suggestion: "try again when that is done"
+            )
+        }
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
@@ -87,7 +96,7 @@ extension ReplicationService {
         defer { if let volumeSubject { end(on: volumeSubject) } }
         if volumeSubject != nil { before = try await situation(of: entry) }
         try check(request.expectedRevision, of: entry, before)
-        let consent = Consent(isForced: isForced, keepsUndo: request.keepsUndo)
+        let consent = Consent(isForced: isForced, keepsUndo: request.keepsUndo, recoveryPoint: recoveryPoint)
         return try await carryOut(operation, on: entry, of: volume, before, consent, caller)
     }
 
@@ -109,12 +118,13 @@ extension ReplicationService {
         switch operation {
         case .detach, .dissolve:
             try await checkPeerListens(entry, operation, isForced: isForced)
+            try await checkHostsMayCome(entry, operation, isForced: isForced)
             try await detachHeldStill(entry, of: volume, before, leavesAspect: operation == .dissolve)
             return await release(entry)
         case .resetToSync:
-            return try await setMode(.synchronous, of: entry, before)
+            return try await setMode(.synchronous, consent.recoveryPoint, of: entry, before)
         case .resetToAsync:
-            return try await setMode(.asynchronous, of: entry, before)
+            return try await setMode(.asynchronous, consent.recoveryPoint, of: entry, before)
         default:
             if !before.isAttached { return try await attach(entry, of: volume, before: operation, consent, caller) }
             return try await hand(operation, to: entry, before, consent, caller)
@@ -142,43 +152,6 @@ extension ReplicationService {
             // Where the pair is gone all the same, nothing is held any more.
             _ = try? await plane.holdPlace(entry.id, isHeld: false)
             throw error
-        }
-    }
-
-    /// ResetToSync and ResetToAsync: durable first, so that a start takes the same up again.
-    private func setMode(
-        _ mode: ReplicationMode,
-        of entry: PairEntry,
-        _ before: PairSituation
-    ) async throws(ControlError) -> MethodReply {
-        let former = registry.content.pair(entry.id)?.mode
-        if former != mode {
-            try commit(mode, of: entry)
-            do {
-                if entry.remote != nil, before.isAttached {
-                    try await plane.setMode(entry.id, isAsynchronous: mode == .asynchronous)
-                }
-            } catch {
-                if let former { try? commit(former, of: entry) }
-                throw Self.controlError(error, "the mode of pair '\(entry.name)' cannot become \(mode.name)")
-            }
-            noteChange("the mode is \(mode.name) now", of: entry)
-        }
-        guard entry.remote == nil else { return MethodReply(returnCode: .success) }
-        let status = ExtendedStatus(
-            code: "local-target",
-            message: """
-                the mode is \(mode.name); the target is local, and its writes are acknowledged when both elements have them, in \
-                either mode: asynchronous mode takes effect with remote targets
-                """
-        )
-        return MethodReply(returnCode: .success, extendedStatus: status)
-    }
-
-    private func commit(_ mode: ReplicationMode, of entry: PairEntry) throws(ControlError) {
-        try registry.commit { content in
-            guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
-            content.pairs[index].mode = mode
         }
     }
 
@@ -217,6 +190,10 @@ extension ReplicationService {
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
         try checkUndo(operation, entry, before, consent.keepsUndo)
+        try checkPeerIsMet(operation, entry)
+        if Self.movesToPeer(operation, entry, before.facts) {
+            return try await beginMove(operation, of: entry, before, consent, caller)
+        }
         var job: JobEntry?
         if OperationTable.rule(of: operation).startsJob {
             let verdict = OperationTable.verdict(operation, before.facts, isForced: consent.isForced)
@@ -340,4 +317,6 @@ struct Consent: Hashable, Sendable {
     var isForced = false
     /// Whether a copy keeps what it overwrites on a usable target; without it, as the pair is set up.
     var keepsUndo: Bool?
+    /// What is to be set about the mode of a pair besides the mode.
+    var recoveryPoint: RecoveryPointChange?
 }

@@ -37,6 +37,7 @@ extension ReplicationService {
         if RemoteVolumeText.isMeant(by: request.targetPath) {
             return try await createRemotePair(request, named: name, of: volume, for: caller)
         }
+        try Self.checkModeIsLocal(of: request)
         let path = try Self.absolute(request.targetPath, field: "targetPath")
         try checkUnused(path)
         var entry = PairEntry(
@@ -183,6 +184,13 @@ extension ReplicationService {
     private func checkOwnElementServes(_ volume: VolumeEntry) async throws(ControlError) {
         let served = try await planeStatus().volumes.first { $0.id == volume.id }
         guard let pair = served?.pairs.first(where: { $0.isSecondPrimary }) else { return }
+        if let peer = registry.content.pair(pair.id)?.remote?.peer {
+            throw ControlError(
+                .notInThisState,
+                "volume '\(volume.name)' was taken over from peer '\(peer)' by pair '\(pair.name)', and takes no other pair before it is back",
+                suggestion: "bring the service back (Failback, or ReverseRoles), or Detach '\(pair.name)' first"
+            )
+        }
         throw ControlError(
             .notInThisState,
             "volume '\(volume.name)' is served by the second element of pair '\(pair.name)', not by \(volume.elementPath)",

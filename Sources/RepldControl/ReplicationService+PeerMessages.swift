@@ -56,6 +56,9 @@ extension ReplicationService {
         case .dissociate(let message): try await dissociate(message, from: host)
         case .operate(let message): answer.reply = try await operate(message, from: host)
         case .await(let message): answer.reply = try await wait(message, from: host)
+        case .mode(let message): try takeNote(of: message, from: host)
+        case .takeOver(let message): return await self.answer(message, from: host)
+        case .meet(let message): answer.record = PeerMessages.text(of: try await meet(message, from: host))
         }
         return answer
     }
@@ -76,6 +79,10 @@ extension ReplicationService {
     }
 
     private func wait(_ message: AwaitMessage, from host: PairID) async throws(ControlError) -> MethodReply {
+        if let moved = PairID(message.pair).flatMap({ registry.content.replica($0) }), moved.hostID == host.description
+        {
+            throw ControlError(.timeout, "pair '\(moved.name)' has moved to your host")
+        }
         let entry = try sharedPair(message.pair, with: host)
         let wanted = try Self.copyState(message.copyState, field: "copyState")
         let limit = min(.milliseconds(message.milliseconds), PeerMessages.awaitLimit)
@@ -84,7 +91,7 @@ extension ReplicationService {
     }
 
     /// A pair of this host whose target is on that host: others are not told apart from none.
-    private func sharedPair(_ id: String, with host: PairID) throws(ControlError) -> PairEntry {
+    func sharedPair(_ id: String, with host: PairID) throws(ControlError) -> PairEntry {
         let entry = PairID(id).flatMap { registry.content.pair($0) }
         guard let entry, entry.remote?.hostID == host.description else {
             throw ControlError(.pairNotFound, "there is no pair \(id) with your host here")
@@ -92,8 +99,15 @@ extension ReplicationService {
         return entry
     }
 
-    /// Asks a peer's control plane, and takes note of who answers.
+    /// Asks a peer's control plane, and takes note of who answers; what it refuses is thrown.
     func ask(_ peer: PeerEntry, _ message: some Encodable) async throws(ControlError) -> PeerAnswer {
+        let answer = try await exchange(peer, message)
+        if let refusal = answer.refusal { throw ControlError(refusal, of: "peer '\(peer.name)'") }
+        return answer
+    }
+
+    /// Asks a peer's control plane; what is thrown is that it could not be asked, or has not answered.
+    func exchange(_ peer: PeerEntry, _ message: some Encodable) async throws(ControlError) -> PeerAnswer {
         let who = "peer '\(peer.name)'"
         if let failure = peerFailures[peer.number] {
             throw ControlError(.peerNotConnected, "\(who) cannot be reached: \(failure)")
@@ -114,7 +128,6 @@ extension ReplicationService {
             )
         }
         note(answer.host, of: peer)
-        if let refusal = answer.refusal { throw ControlError(refusal, of: who) }
         return answer
     }
 

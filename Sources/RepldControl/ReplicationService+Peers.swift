@@ -79,6 +79,41 @@ extension ReplicationService {
         record("peer-removed", message: "peer '\(name)' is forgotten", level: .notice)
     }
 
+    /// Changes what is given, durably and at once, and shows the peer.
+    package func configurePeer(
+        named name: String,
+        _ request: PeerConfigureRequest
+    ) async throws(ControlError) -> PeerReply {
+        let subject = "peer \(name)"
+        try begin("change", on: subject)
+        defer { end(on: subject) }
+        let entry = try peerEntry(named: name)
+        var wanted = entry
+        if let compression = request.compression { wanted.compression = compression }
+        guard wanted != entry else { return try await peer(named: name) }
+        try keep(wanted)
+        // One that the data plane does not have takes them up when it is told of it.
+        if peerFailures[entry.number] == nil {
+            do {
+                try await plane.configurePeer(entry.id, wanted.opening.settings)
+            } catch {
+                try keep(entry)
+                throw Self.controlError(error, "the settings of peer '\(name)' cannot be changed")
+            }
+        }
+        let words = "what is sent to peer '\(name)' is compressed: \(wanted.compression.rawValue)"
+        record("peer-changed", message: words, level: .notice)
+        return try await peer(named: name)
+    }
+
+    private func keep(_ wanted: PeerEntry) throws(ControlError) {
+        try registry.commit { content in
+            guard let index = content.peers.firstIndex(where: { $0.number == wanted.number }) else { return }
+            // What its daemon calls itself may have become known meanwhile.
+            content.peers[index].compression = wanted.compression
+        }
+    }
+
     /// Tries again to tell the data plane of a peer whose key could not be read.
     package func retryPeer(named name: String) async throws(ControlError) -> PeerReply {
         let subject = "peer \(name)"

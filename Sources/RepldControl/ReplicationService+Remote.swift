@@ -22,8 +22,9 @@ extension ReplicationService {
     ) async throws(ControlError) -> PairReply {
         let (peer, remoteVolume) = try remoteTarget(of: request)
         var settings = try pairSettings(for: request)
-        // What a copy overwrites lies at the peer.
-        settings.keepsUndo = false
+        if let text = request.copyRecoveryMode {
+            settings.recoversByItself = try Self.recoveryMode(text) == .automatic
+        }
         guard let served = try await planeStatus().volumes.first(where: { $0.id == volume.id }) else {
             throw ControlError(.volumeNotServed, "volume '\(volume.name)' is not served")
         }
@@ -47,6 +48,7 @@ extension ReplicationService {
             createdAt: Date(),
             revisionLimit: 1 + Self.revisionBlock
         )
+        try Self.takeMode(of: request, into: &entry)
         entry.remote = try await askForReplica(message, peer)
         do {
             if request.metadata == .internal {
@@ -54,6 +56,7 @@ extension ReplicationService {
                 entry.internalMetadata = try await internalPlace(for: entry, of: volume, overwrites: overwrites)
             }
             try await associate(entry, with: volume, aspect(of: volume.elementPath, entry.targetPath))
+            await resumeMode(of: entry)
         } catch {
             var error = error
             if let left = await endAtPeer(id, name, peer) { error.status.message += "; \(left)" }
@@ -77,13 +80,6 @@ extension ReplicationService {
                 .invalidRequest,
                 "the target is a peer's volume, which cannot be made from here",
                 suggestion: "make it there: 'replctl volume add \(target.volume) --element PATH --create SIZE'"
-            )
-        }
-        if request.keepsUndo ?? false {
-            throw ControlError(
-                .notSupported,
-                "copies to a peer's volume cannot keep what they overwrite",
-                suggestion: "leave out --undo"
             )
         }
         let peer = try peerEntry(at: target.address)
@@ -137,6 +133,21 @@ extension ReplicationService {
     func checkPeerStays(of entry: PairEntry) throws(ControlError) {
         guard let remote = entry.remote, registry.content.peer(named: remote.peer) == nil else { return }
         throw ControlError(.peerNotFound, "peer '\(remote.peer)' was removed meanwhile")
+    }
+
+    /// Before a mode holds: the replica's host goes by it when it is to fail over without being able to ask.
+    func tellMode(_ mode: ReplicationMode, of entry: PairEntry) async throws(ControlError) {
+        guard let remote = entry.remote, let peer = registry.content.peer(named: remote.peer) else { return }
+        do {
+            _ = try await ask(peer, ModeMessage(pair: entry.id, mode: mode))
+        } catch {
+            // A replica that takes a pair for Asynchronous asks for force where none is needed.
+            if mode == .synchronous { return }
+            var error = error
+            error.status.message =
+                "the mode of pair '\(entry.name)' cannot become \(mode.name) without the replica's host: \(error.message)"
+            throw error
+        }
     }
 
     /// Before a pair is ended: its peer should hear of it.

@@ -48,6 +48,8 @@ extension ReplicationService {
     ///
     /// Answers what the record said before; `nil` where it says that still.
     func forgetReplacedTarget(of entry: PairEntry) throws(ControlError) -> PairRecord? {
+        // What lies at a peer's is the peer's to see.
+        guard entry.remote == nil else { return nil }
         let record = try state.readMetadata(of: entry).record
         guard let record, let volume = registry.content.volume(entry.volumeNumber) else { return nil }
         let path = record.isSecondPrimary ? volume.elementPath : entry.targetPath

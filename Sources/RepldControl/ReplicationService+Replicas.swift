@@ -6,6 +6,7 @@ internal import RepldDataPlane
 internal import RepldEngine
 internal import RepldFormat
 internal import RepldPair
+internal import SystemPackage
 
 /// Volumes of this host that are the other elements of peers' pairs
 ///
@@ -39,7 +40,7 @@ extension ReplicationService {
         try checkFree(volume, message, id)
         let geometry = try await checkFits(volume, message)
         try state.beginReplica(id)
-        let entry = ReplicaEntry(
+        var entry = ReplicaEntry(
             pair: id,
             name: message.name,
             volumeNumber: volume.number,
@@ -49,6 +50,7 @@ extension ReplicationService {
             granuleByteCount: message.granuleByteCount,
             createdAt: Date()
         )
+        entry.mode = message.mode ?? .synchronous
         do {
             try await plane.addReplica(opening(of: entry, id))
         } catch {
@@ -56,7 +58,7 @@ extension ReplicationService {
             throw Self.controlError(error, "volume '\(volume.name)' cannot become a replica")
         }
         do {
-            try registry.commit { $0.replicas.append(entry) }
+            try registry.commit { [entry] in $0.replicas.append(entry) }
         } catch {
             try? await plane.removeReplica(id)
             try? state.removeReplica(id)
@@ -140,12 +142,14 @@ extension ReplicationService {
         registry.content.peer(ofHost: host.description).map { "peer '\($0.name)'" } ?? "host \(host)"
     }
 
-    private func opening(of entry: ReplicaEntry, _ id: PairID) -> ReplicaOpening {
+    func opening(of entry: ReplicaEntry, _ id: PairID) -> ReplicaOpening {
         ReplicaOpening(
             volume: VolumeID(rawValue: entry.volumeNumber),
             pair: id,
             name: entry.name,
-            metadata: state.replicaMetadata(of: id)
+            metadata: state.replicaMetadata(of: id),
+            undoPath: state.keptPath(of: id).string,
+            granuleByteCount: entry.granuleByteCount
         )
     }
 
@@ -233,12 +237,16 @@ extension ReplicationService {
         let copyState = record.flatMap { CopyState(rawValue: $0.copyState) } ?? .initialized
         var settings = PairSettings()
         settings.granuleByteCount = entry.granuleByteCount
+        // By their roles: after a Failover the source is the one that does not serve.
+        let isOwnSource = record.map { $0.isSecondSource == entry.isSecondHere } ?? false
+        let remotePath = RemoteVolumeText.text(peer: name, volume: entry.sourceVolume)
+        let ownPath = volume?.elementPath ?? ""
         var reply = PairReply(
             name: entry.name,
             id: entry.pair,
             sourceVolume: entry.sourceVolume,
-            sourcePath: RemoteVolumeText.text(peer: name, volume: entry.sourceVolume),
-            targetPath: volume?.elementPath ?? "",
+            sourcePath: isOwnSource ? ownPath : remotePath,
+            targetPath: isOwnSource ? remotePath : ownPath,
             copyState: Enumerated(copyState),
             progressStatus: Enumerated(ProgressStatus.notApplicable),
             reason: volumes[entry.volumeNumber]?.failure,
@@ -252,11 +260,14 @@ extension ReplicationService {
             ),
             createdAt: entry.createdAt
         )
+        reply.undoByteCount = found?.keptByteCount
         if let operation = record.flatMap({ ReplicationOperation(rawValue: $0.operation) }) {
             reply.operation = Enumerated(operation)
             reply.requestedCopyState = Self.requestedCopyState(PairFacts(copyState: copyState, operation: operation))
         }
         reply.role = .replica
+        if record != nil { reply.servingPath = remotePath }
+        if let mode = entry.mode { reply.mode = Enumerated(mode) }
         reply.peer = PairPeerReply(
             name: name,
             volume: entry.sourceVolume,

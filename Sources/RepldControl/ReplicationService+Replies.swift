@@ -100,17 +100,19 @@ extension ReplicationService {
             isAttached: found != nil,
             hasUndoArea: found?.keepsUndo ?? false,
             isSecondSource: found?.isSecondSource ?? record?.isSecondSource ?? false,
-            isSecondPrimary: found?.isSecondPrimary ?? record?.isSecondPrimary ?? false
+            isTargetPathPrimary: entry.remote == nil
+                && (found?.isSecondPrimary ?? record?.isSecondPrimary ?? false)
         )
     }
 
     /// Which element is source and which is target; the size is not filled in.
     func roles(of entry: PairEntry, isSecondSource: Bool) -> PairWords {
-        let first = registry.content.volume(entry.volumeNumber)?.elementPath ?? ""
+        let own = registry.content.volume(entry.volumeNumber)?.elementPath ?? ""
+        let isOwnSource = isSecondSource == entry.isSecondHere
         var words = PairWords(
             name: entry.name,
-            sourcePath: isSecondSource ? entry.targetPath : first,
-            targetPath: isSecondSource ? first : entry.targetPath,
+            sourcePath: isOwnSource ? own : entry.targetPath,
+            targetPath: isOwnSource ? entry.targetPath : own,
             byteCount: 0
         )
         words.metadataElementPath = entry.internalMetadata?.elementPath
@@ -119,14 +121,18 @@ extension ReplicationService {
 
     private func reply(for entry: VolumeEntry, _ status: EngineStatus) -> VolumeReply {
         let found = status.volumes.first { $0.id == entry.id }
-        let failure = volumes[entry.number]?.failure ?? (found == nil ? "the data plane does not have it" : nil)
+        let waysOut = found.flatMap { self.waysOut(of: entry, $0) }
+        let withheld = found.flatMap { withheldWords(of: entry, $0, status) }
+            .map { words in waysOut.map { "\(words); \($0)" } ?? words }
+        let failure =
+            volumes[entry.number]?.failure ?? (found == nil ? "the data plane does not have it" : withheld)
         let members = registry.content.pairs(of: entry).sorted { $0.name < $1.name }
         let hasBrokenPair = members.contains { member in
             let state = found?.pairs.first { $0.id == member.id }?.copyState
             return state == nil || state == .broken || state == .invalid || state == .partitioned
         }
         let health: OperationalStatus = failure != nil ? .error : hasBrokenPair ? .degraded : .okay
-        let server = members.first { member in
+        let server = members.filter { $0.remote == nil }.first { member in
             found?.pairs.first { $0.id == member.id }?.isSecondPrimary ?? pairs[member.id]?.recovery?.record?
                 .isSecondPrimary
                 ?? false
@@ -145,6 +151,7 @@ extension ReplicationService {
         )
         reply.servingPath = server?.targetPath
         reply.replicaOf = registry.content.replica(of: entry)?.name
+        reply.isWithheld = withheld == nil ? nil : true
         if let byteCount = entry.byteCount, let element = entry.mark?.byteCount, element > byteCount {
             reply.reservedByteCount = element - byteCount
         }
@@ -191,7 +198,7 @@ extension ReplicationService {
         )
         reply.peer = peerReply(of: entry, status)
         reply.role = reply.peer == nil ? nil : .source
-        reply.servingPath = now.isSecondPrimary ? entry.targetPath : volume?.elementPath
+        reply.servingPath = now.isTargetPathPrimary ? entry.targetPath : volume?.elementPath
         let place = state.metadataPlace(of: entry)
         reply.metadata = MetadataReply(
             kind: place.isInternal ? .internal : .external,
@@ -199,6 +206,8 @@ extension ReplicationService {
             offset: place.offset
         )
         reply.mode = Enumerated(entry.mode)
+        reply.copyRecoveryMode = Enumerated(Self.recoveryMode(of: entry))
+        reply.recoveryPointSeconds = entry.recoveryPointNanoseconds.map { Double($0) / 1e9 }
         reply.syncState = Enumerated(SyncState.broken)
         reply.whenSynced = entry.times.synced
         reply.whenSynchronized = entry.times.synchronized
@@ -221,6 +230,7 @@ extension ReplicationService {
         reply.requestedCopyState = Self.requestedCopyState(pair.facts)
         reply.operation = pair.facts.operation.map { Enumerated($0) }
         reply.syncState = Enumerated(SyncState.state(of: pair.copyState, pair.facts.operation))
+        reply.exposureSeconds = pair.exposureNanoseconds.map { Double($0) / 1e9 }
         reply.syncMaintained = pair.copyState == .synchronized || pair.copyState == .unsynchronized
         reply.isTargetExported = pair.isTargetExported
         reply.reason = pair.reason.isEmpty ? nil : pair.reason
@@ -232,6 +242,7 @@ extension ReplicationService {
         reply.percentSynced = Self.percentSynced(dirty: pair.dirtyByteCount, of: volumeByteCount)
         reply.copy = copyProgress(of: pair)
         reply.resync = pair.copyControl.map { self.reply(for: $0) }
+        if reply.reason == nil, pair.progress == .requiresResume { reply.reason = "it waits for Resume" }
         if reply.reason == nil, let resync = reply.resync, pair.progress == .pending {
             reply.reason = resync.limitedBy
         }
@@ -290,6 +301,6 @@ struct PairSituation: Hashable, Sendable {
     /// What a copy overwrites on a usable target is kept, unless the operation says otherwise.
     var hasUndoArea: Bool
     var isSecondSource: Bool
-    /// Hosts are served by the second element.
-    var isSecondPrimary: Bool
+    /// Hosts are served by the element that is not the volume's own; a peer's never is.
+    var isTargetPathPrimary: Bool
 }

@@ -17,24 +17,40 @@ extension ReplicationService {
         let entry = try pairEntry(named: name)
         let wanted = try Self.copySettings(entry.settings.copy, changedBy: request)
         guard wanted != entry.settings.copy else { return try await reply(for: entry) }
-        try keep(wanted, of: entry)
-        do {
-            try await plane.configureCopy(entry.id, wanted)
-        } catch {
-            // A pair that is not attached takes them up when it is.
-            if error.refusal != .noSuchPair {
-                try keep(entry.settings.copy, of: entry)
-                throw Self.controlError(error, "the resync settings of pair '\(name)' cannot be changed")
-            }
+        try await set(\.copy, of: entry, to: wanted, "resync settings") {
+            () async throws(DataPlaneError) in try await plane.configureCopy(entry.id, wanted)
         }
         noteChange("resync: \(Self.words(of: wanted))", of: entry)
         return try await pair(named: name)
     }
 
-    private func keep(_ wanted: CopySettings, of entry: PairEntry) throws(ControlError) {
+    /// Changes a setting of a pair durably, and lets the data plane know of it; what that does not take is not kept either.
+    func set<Value>(
+        _ setting: WritableKeyPath<PairSettings, Value>,
+        of entry: PairEntry,
+        to wanted: Value,
+        _ name: String,
+        telling tell: () async throws(DataPlaneError) -> Void
+    ) async throws(ControlError) {
+        try keep(setting, wanted, of: entry)
+        do {
+            try await tell()
+        } catch {
+            // A pair that is not attached takes it up when it is.
+            guard error.refusal != .noSuchPair else { return }
+            try keep(setting, entry.settings[keyPath: setting], of: entry)
+            throw Self.controlError(error, "the \(name) of pair '\(entry.name)' cannot be changed")
+        }
+    }
+
+    private func keep<Value>(
+        _ setting: WritableKeyPath<PairSettings, Value>,
+        _ value: Value,
+        of entry: PairEntry
+    ) throws(ControlError) {
         try registry.commit { content in
             guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
-            content.pairs[index].settings.copy = wanted
+            content.pairs[index].settings[keyPath: setting] = value
         }
     }
 

@@ -24,6 +24,15 @@ extension ReplicationService {
         let needed = OperationPlan.undoByteCount(operation, now.facts)
         guard needed > 0 else { return }
         let what = "\(operation.name) of pair '\(entry.name)' would overwrite a target that is a usable image"
+        if let remote = entry.remote {
+            // How much room there is there, it finds out itself.
+            guard !now.hasUndoArea else { return }
+            throw ControlError(
+                .notEnoughResources,
+                "\(what), and peer '\(remote.peer)' cannot keep what it holds",
+                suggestion: "the log of the daemon there says why: mend that and start it again; or say --no-undo"
+            )
+        }
         let path = state.undoPath(of: entry.id)
         guard now.hasUndoArea else {
             throw ControlError(

@@ -13,6 +13,9 @@ extension ReplicationService {
         let isReached = try await waitForChanges(until: deadline) { () async throws(ControlError) in
             try await self.hasReached(wanted, entry, job)
         }
+        if isReached, let moved = registry.content.replica(entry.id) {
+            return try await waitForSource(wanted, of: moved, until: deadline, job: job)
+        }
         if isReached { return }
         var error = ControlError(
             .timeout,
@@ -30,9 +33,13 @@ extension ReplicationService {
         _ entry: PairEntry,
         _ job: String?
     ) async throws(ControlError) -> Bool {
+        // Where it is now it is asked there.
+        if registry.content.replica(entry.id) != nil { return true }
         guard registry.content.pair(entry.id) != nil else {
             throw ControlError(.copyStateNotReached, "pair '\(entry.name)' was detached before it was \(wanted.name)")
         }
+        // It has its state from before, and may have it again on the other host.
+        if moves.contains(entry.id) { return false }
         let now = try await reply(for: entry)
         if now.copyState.number == Int(wanted.rawValue) { return true }
         let facts = try await situation(of: entry).facts
@@ -40,6 +47,8 @@ extension ReplicationService {
         // It may have come there between the two looks.
         if state == wanted { return true }
         guard facts.operation == nil, state != .unsynchronized, state != .skewed else { return false }
+        // The link is there, and the two are about to meet.
+        if state == .partitioned, now.peer?.isConnected == true { return false }
         var error = ControlError(
             .copyStateNotReached,
             "pair '\(entry.name)' is \(state.name) and does not become \(wanted.name) by itself"

@@ -25,6 +25,8 @@ internal import SystemPackage
 ///     pair detach    REGISTRY · detached · metadata removed
 ///     replica add    metadata written · attached · REGISTRY · the peer is answered
 ///     replica end    REGISTRY · the volume is the host's own again · metadata removed
+///     failover       JOB · hosts kept away · the peer: metadata written · REGISTRY · takes hosts · here: metadata written ·
+///                    REGISTRY · detached · replica attached
 ///     peer add       told to the data plane · REGISTRY
 ///     volume grow    metadata enlarged · REGISTRY · records of the pairs · hosts see the size
 ///     operation      JOB in its own file · handed to the data plane · its end in the file
@@ -41,6 +43,8 @@ package actor ReplicationService {
         package var version: String
         /// Where peers connect; `nil` where they cannot.
         package var peerListening: PeerListening?
+        /// Between two attempts to take a replica whose source has sent something last.
+        package var claimPause = Duration.milliseconds(50)
 
         package init(
             pairDefaults: PairSettings = PairSettings(keepsUndo: true),
@@ -102,6 +106,16 @@ package actor ReplicationService {
     var peerListening: PeerListening?
     var log = EventLog()
     var frontEnds: [FrontEndAddress] = []
+    /// Pairs that are about to move to their peer, or to become its replica.
+    var moves: Set<PairID> = []
+    /// Why pairs that their peers have taken over cannot become replicas; told once.
+    var moveTroubles: [PairID: String] = [:]
+    /// Pairs of which was told that their peers have taken them over.
+    var takenOverPairs: Set<PairID> = []
+    /// The attempts of peers to move a pair here that were refused last.
+    var refusedAttempts: [PairID: UInt64] = [:]
+    /// Nothing is begun any more.
+    var isStopped = false
     /// Areas in elements whose pairs, by name, have left the registry, and which are about to be blanked.
     var endingMetadata: [(String, InternalMetadata?)] = []
     /// What is under way, by what it is done to: `volume db1`.
@@ -129,6 +143,7 @@ package actor ReplicationService {
     /// What cannot be opened is shown as failed and does not stop the start; an address that cannot be taken does.
     package func start() async throws(ControlError) {
         reserveRevisions()
+        for id in registry.content.replicas.compactMap(\.id) { try state.renameReplica(id) }
         sweepMetadata()
         if let damage = jobs.damage { record("jobs-damaged", message: damage, level: .error) }
         for peer in registry.content.peers { await open(peer) }
@@ -160,6 +175,7 @@ package actor ReplicationService {
     ///
     /// Nothing can be asked of the service afterwards.
     package func stop() async {
+        isStopped = true
         await plane.stop()
         log.finish()
     }

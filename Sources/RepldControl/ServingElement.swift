@@ -12,6 +12,9 @@ package import RepldFormat
 ///     two say that their second elements serve                  nobody
 ///     one cannot be read, is blank, or is another pair's        nobody
 ///
+/// A pair with a peer is this host's only while the element that is here serves: whatever its record says, that is the volume's
+/// own.
+///
 /// A pair has a record before the registry has the pair, so one that is blank has lost it. One damaged block is no doubt,
 /// because a record that moves the service is in both blocks before a host may write.
 package enum ServingElement: Hashable, Sendable {
@@ -43,7 +46,7 @@ package enum ServingElement: Hashable, Sendable {
                         """
                     )
                 }
-                if record.isSecondPrimary { claims.append((pair.entry, record)) }
+                if record.isSecondPrimary, pair.entry.remote == nil { claims.append((pair.entry, record)) }
             case .lost(let first, let second):
                 return .nobody(
                     """

@@ -1,7 +1,7 @@
 internal import Foundation
 package import RepldCore
 package import RepldDataPlane
-internal import RepldFormat
+package import RepldFormat
 internal import SystemPackage
 
 /// What the state directory keeps for peers
@@ -48,27 +48,60 @@ extension StateDirectory {
 
     /// Where the last record is kept that a peer told of a pair that has its other element here.
     package func replicaMetadata(of pair: PairID) -> MetadataPlace {
-        MetadataPlace(file: path.appending("pairs").appending("\(pair).meta").string)
+        MetadataPlace(file: replicaPath(of: pair).string)
     }
 
-    /// Makes that area, without a record.
-    package func beginReplica(_ pair: PairID) throws(ControlError) {
-        let place = replicaMetadata(of: pair)
+    private func replicaPath(of pair: PairID) -> FilePath { path.appending("pairs").appending("\(pair).replica") }
+
+    /// Makes that area, without a record, or with the one that a pair has moved with.
+    package func beginReplica(_ pair: PairID, _ record: PairRecord? = nil) throws(ControlError) {
+        var area = [UInt8](repeating: 0, count: PairRecord.areaByteCount)
+        if let record {
+            let start = Int(record.areaOffset)
+            area.replaceSubrange(start..<start + PairRecord.blockByteCount, with: PairMetadata.block(with: record))
+        }
         do {
-            try DurableFile.replace(FilePath(place.path), with: Data(count: PairRecord.areaByteCount))
+            try DurableFile.replace(replicaPath(of: pair), with: Data(area))
         } catch {
-            throw ControlError(.stateDirectory, "cannot write the pair metadata \(place)", underlying: error)
+            throw ControlError(
+                .stateDirectory,
+                "cannot write the pair metadata \(replicaMetadata(of: pair))",
+                underlying: error
+            )
+        }
+    }
+
+    /// The name that older daemons gave the area is that of a pair's own.
+    package func renameReplica(_ pair: PairID) throws(ControlError) {
+        let older = path.appending("pairs").appending("\(pair).meta")
+        let area = replicaPath(of: pair)
+        guard !FileManager.default.fileExists(atPath: area.string) else { return }
+        do {
+            guard FileManager.default.fileExists(atPath: older.string) else { return }
+            try FileManager.default.moveItem(atPath: older.string, toPath: area.string)
+            try DurableFile.syncDirectory(path.appending("pairs"))
+        } catch {
+            throw ControlError(.stateDirectory, "cannot rename the pair metadata \(older)", underlying: error)
         }
     }
 
     /// Removes it durably, with what else the pair may have here.
     package func removeReplica(_ pair: PairID) throws(ControlError) {
-        let place = replicaMetadata(of: pair)
         do {
-            try DurableFile.remove(FilePath(place.path))
-            try DurableFile.remove(undoPath(of: pair))
+            try DurableFile.remove(replicaPath(of: pair))
+            try DurableFile.remove(keptPath(of: pair))
         } catch {
-            throw ControlError(.stateDirectory, "cannot remove the pair metadata \(place)", underlying: error)
+            throw ControlError(
+                .stateDirectory,
+                "cannot remove the pair metadata \(replicaMetadata(of: pair))",
+                underlying: error
+            )
         }
+    }
+
+    /// Removes the area of a replica that has become a pair of this host, which has one of its own.
+    package func removeReplicaArea(_ pair: PairID) {
+        try? DurableFile.remove(replicaPath(of: pair))
+        try? DurableFile.remove(keptPath(of: pair))
     }
 }

@@ -13,8 +13,10 @@ package import SystemPackage
 ///     jobs.json             jobs that run, and the last ones that ended
 ///     users.json            users and the hashes of their passwords
 ///     pairs/PAIR-ID.meta    a pair's metadata area (`MetadataLayout`), where that is not in an element
-///                           of a peer's pair that has its other element here: the last record that the peer told of
+///     pairs/PAIR-ID.replica of a peer's pair that has its other element here: the last record that the peer told of
 ///     pairs/PAIR-ID.undo    what a copy has overwritten on the pair's target, a sparse file
+///     pairs/PAIR-ID.kept    the same of a replica, whose pair is a peer's
+///     pairs/PAIR-ID.kept    the same of a replica, whose pair is a peer's
 package struct StateDirectory: ~Copyable, Sendable {
     package let path: FilePath
     private let lock: FileDescriptor
@@ -61,6 +63,13 @@ package struct StateDirectory: ~Copyable, Sendable {
         var facts = statvfs()
         guard unsafe statvfs(path.string, &facts) == 0 else { return nil }
         return UInt64(facts.f_bavail) * UInt64(facts.f_frsize)
+    }
+
+    /// Where a replica keeps what its peer overwrites.
+    ///
+    /// A pair that moves has files of both kinds for a moment, and those of the one are removed while the other's are in use.
+    package func keptPath(of replica: PairID) -> FilePath {
+        path.appending("pairs").appending("\(replica).kept")
     }
 
     /// Removes, durably, the metadata of a pair that is no more, and its undo area.
@@ -112,14 +121,17 @@ package struct StateDirectory: ~Copyable, Sendable {
         try changeMetadata(of: pair) { try PairMetadata.begin(record, in: $0) }
     }
 
-    /// Metadata files, whole or half written, and undo areas, of none of these pairs.
-    package func strayMetadata(besides pairs: [PairID]) -> [FilePath] {
-        let known = Set(pairs.flatMap { ["\($0).meta", "\($0).undo"] })
+    /// Metadata files, whole or half written, and undo areas, of none of these pairs and replicas.
+    ///
+    /// A pair that moves to another host, or comes from there, has the files of both for a moment: the registry says which count.
+    package func strayMetadata(besides pairs: [PairID], replicas: [PairID]) -> [FilePath] {
+        let known = Set(
+            pairs.flatMap { ["\($0).meta", "\($0).undo"] } + replicas.flatMap { ["\($0).replica", "\($0).kept"] }
+        )
+        let kinds = [".meta", ".replica"].flatMap { [$0, "\($0).tmp", "\($0).old"] } + [".undo", ".kept"]
         let names = (try? FileManager.default.contentsOfDirectory(atPath: path.appending("pairs").string)) ?? []
         return names.sorted()
-            .filter { name in
-                [".meta", ".meta.tmp", ".meta.old", ".undo"].contains { name.hasSuffix($0) } && !known.contains(name)
-            }
+            .filter { name in kinds.contains { name.hasSuffix($0) } && !known.contains(name) }
             .map { path.appending("pairs").appending($0) }
     }
 

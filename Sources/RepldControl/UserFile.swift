@@ -91,9 +91,9 @@ package struct UserFile: Sendable {
         }
         do {
             guard unsafe chmod(path.string, 0o600) == 0 else { throw Errno(rawValue: Glibc.errno) }
-            content = try Self.read(Data(contentsOf: URL(filePath: path.string)))
-        } catch let error as Damage {
-            throw Self.refusal(path, error.words)
+            content = try Self.decode(Data(contentsOf: URL(filePath: path.string)), of: path)
+        } catch let error as ControlError {
+            throw error
         } catch {
             throw ControlError(.stateDirectory, "cannot read the users \(path)", underlying: error)
         }
@@ -120,6 +120,15 @@ package struct UserFile: Sendable {
     }
 
     private struct Damage: Error { let words: String }
+
+    /// What the bytes of the file at `path` say; refused when they are damaged.
+    package static func decode(_ bytes: Data, of path: FilePath) throws(ControlError) -> UserContent {
+        do {
+            return try read(bytes)
+        } catch {
+            throw refusal(path, (error as? Damage)?.words ?? "\(error)")
+        }
+    }
 
     private static func read(_ bytes: Data) throws -> UserContent {
         struct Header: Decodable { var format: String, version: Int }

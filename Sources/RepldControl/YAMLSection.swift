@@ -10,6 +10,9 @@ struct YAMLSection {
 
     /// The top of a file; `nil` when it is empty.
     static func root(of text: String, file: String) throws(ConfigurationError) -> YAMLSection? {
+        if aliasCount(in: text) > aliasCountMax {
+            throw ConfigurationError(file: file, message: "found more than \(aliasCountMax) aliases such as '*name'")
+        }
         let node: Node?
         do {
             node = try Yams.compose(yaml: text)
@@ -23,6 +26,18 @@ struct YAMLSection {
             throw error(at: node, file: file, "found \(words(for: node)), expected keys such as 'state-dir: PATH'")
         }
         return YAMLSection(node: mapping, file: file, prefix: "")
+    }
+
+    /// Aliases of aliases multiply, and with more of them a file of a few lines would take hours.
+    private static var aliasCountMax: Int { 8 }
+
+    /// At least how many aliases a text has; 0 where it has nothing that they could stand for.
+    private static func aliasCount(in text: String) -> Int {
+        let bytes = Array(text.utf8)
+        func count(_ mark: UInt8) -> Int {
+            zip(bytes, bytes.dropFirst()).count { $0 == mark && $1 > UInt8(ascii: " ") && $1 != mark }
+        }
+        return count(UInt8(ascii: "&")) > 0 ? count(UInt8(ascii: "*")) : 0
     }
 
     /// Refuses keys that are not known, with the nearest that is.
@@ -74,6 +89,9 @@ struct YAMLSection {
                 file: file,
                 "\(prefix)\(key): found \(Self.words(for: node)), expected a single value"
             )
+        }
+        guard !scalar.string.utf8.contains(0) else {
+            throw Self.error(at: node, file: file, "\(prefix)\(key): found a zero byte, which no value has")
         }
         return YAMLScalar(
             text: scalar.string,
@@ -143,7 +161,7 @@ struct YAMLScalar {
     }
 
     func socketPath() throws(ConfigurationError) -> String {
-        let limit = ControlServer.socketPathByteLimit
+        let limit = ControlListening.socketPathByteLimit
         return try read("an absolute path of at most \(limit) bytes") { text in
             text.hasPrefix("/") && text.utf8.count <= limit ? text : nil
         }

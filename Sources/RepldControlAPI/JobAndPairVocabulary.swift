@@ -77,6 +77,42 @@ package enum ReplicationMode: Int, Codable, Sendable, CaseIterable {
         case .asynchronous: "Asynchronous"
         }
     }
+
+    /// The mode of whoever asks: number or word, case does not matter; `sync` and `async` will do.
+    package init?(text: String) {
+        if let number = Int(text) {
+            self.init(rawValue: number)
+            return
+        }
+        switch text.lowercased() {
+        case "sync", "synchronous": self = .synchronous
+        case "async", "asynchronous": self = .asynchronous
+        default: return nil
+        }
+    }
+}
+
+/// What becomes of a pair whose link was lost and is back: `CIM_StorageSynchronized.CopyRecoveryMode`, with the standard's numbers.
+package enum CopyRecoveryMode: Int, Sendable, CaseIterable {
+    /// It mirrors again by itself.
+    case automatic = 2
+    /// It is Suspended until somebody resumes it.
+    case manual = 3
+
+    /// The standard's word.
+    package var name: String {
+        switch self {
+        case .automatic: "Automatic"
+        case .manual: "Manual"
+        }
+    }
+
+    /// The recovery mode of whoever asks: number or word, case does not matter.
+    package init?(text: String) {
+        let found = Self.allCases.first { String($0.rawValue) == text || $0.name.lowercased() == text.lowercased() }
+        guard let found else { return nil }
+        self = found
+    }
 }
 
 /// What pairs showed before there was CopyState: `CIM_StorageSynchronized.SyncState`, with the standard's numbers.

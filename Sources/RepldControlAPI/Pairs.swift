@@ -45,10 +45,18 @@ package struct PairCreateRequest: StrictRequest, Hashable {
     package var metadata: MetadataKind?
     /// Internal metadata is written over that of a pair which the daemon does not know.
     package var overwritesMetadata: Bool?
+    /// When hosts are told that a write is done: Synchronous, as by default, or, for a peer's volume, Asynchronous.
+    package var mode: NumberOrName?
+    /// How old what a peer's volume lacks may become in Asynchronous mode before the pair is Skewed; 0 for no limit, as by default.
+    package var recoveryPointSeconds: Double?
+    /// Whether the pair mirrors again by itself when a link that was lost is back: for a peer's volume Automatic, as by default, or
+    /// Manual.
+    package var copyRecoveryMode: NumberOrName?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
         case sourceVolume, targetPath, name, createsTarget, activates
         case granuleByteCount, targetTimeoutSeconds, copyDepth, keepsUndo, resync, metadata, overwritesMetadata
+        case mode, recoveryPointSeconds, copyRecoveryMode
     }
 
     package init(
@@ -63,7 +71,10 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         keepsUndo: Bool? = nil,
         resync: ResyncRequest? = nil,
         metadata: MetadataKind? = nil,
-        overwritesMetadata: Bool? = nil
+        overwritesMetadata: Bool? = nil,
+        mode: NumberOrName? = nil,
+        recoveryPointSeconds: Double? = nil,
+        copyRecoveryMode: NumberOrName? = nil
     ) {
         self.sourceVolume = sourceVolume
         self.targetPath = targetPath
@@ -77,7 +88,20 @@ package struct PairCreateRequest: StrictRequest, Hashable {
         self.resync = resync
         self.metadata = metadata
         self.overwritesMetadata = overwritesMetadata
+        self.mode = mode
+        self.recoveryPointSeconds = recoveryPointSeconds
+        self.copyRecoveryMode = copyRecoveryMode
     }
+}
+
+/// Says what becomes of a pair whose link was lost and is back: `POST /v1/pairs/{name}/ConfigureRecovery`.
+package struct RecoveryRequest: StrictRequest, Hashable {
+    /// Automatic or Manual.
+    package var copyRecoveryMode: NumberOrName
+
+    package enum CodingKeys: String, CodingKey, CaseIterable { case copyRecoveryMode }
+
+    package init(copyRecoveryMode: NumberOrName) { self.copyRecoveryMode = copyRecoveryMode }
 }
 
 /// A pair as `GET /v1/pairs/{name}` shows it: `CIM_StorageSynchronized` in JSON.
@@ -99,12 +123,22 @@ package struct PairReply: Codable, Hashable, Sendable {
     /// The target's own export is open.
     package var isTargetExported: Bool?
     package var mode: Enumerated
+    /// How old what the other element lacks is: 0 while it has everything that hosts were answered for.
+    ///
+    /// Absent where nobody knows: the pair has not been in step since the daemon took it in, a verify has found differences, or
+    /// the source is a peer's.
+    package var exposureSeconds: Double?
+    /// How old that may become in Asynchronous mode before the pair is Skewed; absent where there is no limit.
+    package var recoveryPointSeconds: Double?
     package var syncType: Enumerated
     /// What CopyState was before there was CopyState.
     package var syncState: Enumerated
     package var replicaType: Enumerated
     package var copyMethodology: Enumerated
-    package var copyRecoveryMode: Enumerated
+    /// Whether the pair mirrors again by itself after its link was lost; one that an error has stopped never does.
+    ///
+    /// Manual where both elements are on one host, absent where the source is a peer's.
+    package var copyRecoveryMode: Enumerated?
     /// Whether hosts are refused writes when the copy fails.
     package var failedCopyStopsHostIO: Bool
     /// Whether what is written to the source is written to the target now.
@@ -175,7 +209,6 @@ package struct PairReply: Codable, Hashable, Sendable {
         self.syncState = Enumerated(SyncState.unknown)
         self.replicaType = .fullCopyReplicaType
         self.copyMethodology = .incrementalCopyMethodology
-        self.copyRecoveryMode = .manualRecovery
         self.failedCopyStopsHostIO = false
         self.syncMaintained = false
         self.copyState = copyState

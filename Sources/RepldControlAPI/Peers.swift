@@ -29,6 +29,17 @@ package struct PeerAddRequest: StrictRequest, Hashable {
     }
 }
 
+/// Changes what is set about a peer: `POST /v1/peers/{name}/Configure`.
+///
+/// What is not given stays as it is.
+package struct PeerConfigureRequest: StrictRequest, Hashable {
+    package var compression: PeerCompression?
+
+    package enum CodingKeys: String, CodingKey, CaseIterable { case compression }
+
+    package init(compression: PeerCompression? = nil) { self.compression = compression }
+}
+
 /// When what is sent to a peer is compressed.
 package enum PeerCompression: String, Codable, Hashable, Sendable, CaseIterable {
     /// While it makes pairs faster, by measurement.

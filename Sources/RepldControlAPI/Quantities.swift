@@ -86,6 +86,16 @@ package enum DurationText {
     }
 }
 
+/// Ages of data as people read them: tenths of a second count while there are few.
+package enum SecondsText {
+    /// The seconds with at most one decimal below a minute: `0 s`, `0.4 s`, `12.1 s`; as `DurationText` has it from there on.
+    package static func format(_ seconds: Double) -> String {
+        let tenths = UInt64((max(seconds, 0) * 10).rounded(.up))
+        guard tenths < 600 else { return DurationText.format(seconds: tenths / 10) }
+        return tenths % 10 == 0 ? "\(tenths / 10) s" : "\(tenths / 10).\(tenths % 10) s"
+    }
+}
+
 /// What follows the digits, without space between and in lower case.
 private func unit(of text: String, after digits: Substring) -> String {
     text[digits.endIndex...].drop { $0 == " " }.lowercased()

@@ -14,9 +14,13 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
     package var plan: Bool?
     /// Whether a copy keeps what it overwrites on a usable target; without it, as the pair is set up.
     package var keepsUndo: Bool?
+    /// With ResetToAsync and ResetToSync: how old what a peer's volume lacks may become in Asynchronous mode before the pair is
+    /// Skewed, 0 for no limit; without it, what was set before stays.
+    package var recoveryPointSeconds: Double?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
         case operation, force, waitForCopyState, timeoutSeconds, expectedRevision, plan, keepsUndo
+        case recoveryPointSeconds
     }
 
     package init(
@@ -26,7 +30,8 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
         timeoutSeconds: Double? = nil,
         expectedRevision: UInt64? = nil,
         plan: Bool? = nil,
-        keepsUndo: Bool? = nil
+        keepsUndo: Bool? = nil,
+        recoveryPointSeconds: Double? = nil
     ) {
         self.operation = operation
         self.force = force
@@ -35,6 +40,7 @@ package struct SetReplicationRelationshipRequest: StrictRequest, Hashable {
         self.expectedRevision = expectedRevision
         self.plan = plan
         self.keepsUndo = keepsUndo
+        self.recoveryPointSeconds = recoveryPointSeconds
     }
 }
 

@@ -30,7 +30,8 @@ package enum ControlJSON {
         if isPretty { encoder.outputFormatting.insert(.prettyPrinted) }
         encoder.dateEncodingStrategy = .custom { date, encoder in
             var container = encoder.singleValueContainer()
-            try container.encode(date.formatted(Self.timeStyle))
+            // Formatting cuts off what is below a millisecond: a time that was read would be written as one earlier.
+            try container.encode(date.addingTimeInterval(0.0005).formatted(Self.timeStyle))
         }
         return try encoder.encode(value)
     }

@@ -18,6 +18,7 @@ package struct Enumerated: Codable, Hashable, Sendable {
     package init(_ state: JobState) { self.init(number: state.rawValue, name: state.name) }
 
     package init(_ mode: ReplicationMode) { self.init(number: mode.rawValue, name: mode.name) }
+    package init(_ mode: CopyRecoveryMode) { self.init(number: mode.rawValue, name: mode.name) }
     package init(_ state: SyncState) { self.init(number: state.rawValue, name: state.name) }
 
     /// The work of a job that is no operation of the standard; numbers from 32768 on are each vendor's own.
@@ -30,8 +31,6 @@ package struct Enumerated: Codable, Hashable, Sendable {
     package static var fullCopyReplicaType: Enumerated { Enumerated(number: 2, name: "Full Copy") }
     /// CopyMethodology of a pair that copies what is known to differ.
     package static var incrementalCopyMethodology: Enumerated { Enumerated(number: 4, name: "Incremental-Copy") }
-    /// CopyRecoveryMode of a pair that an error has stopped: it waits for an operator.
-    package static var manualRecovery: Enumerated { Enumerated(number: 3, name: "Manual") }
 }
 
 /// What a method of the replication service answers, with the standard's numbers.

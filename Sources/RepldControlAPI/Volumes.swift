@@ -44,6 +44,16 @@ package struct VolumeGrowRequest: StrictRequest, Hashable {
     package init(byteCount: UInt64? = nil) { self.byteCount = byteCount }
 }
 
+/// Lets hosts use a volume that is withheld: `POST /v1/volumes/{name}/Serve`.
+package struct VolumeServeRequest: StrictRequest, Hashable {
+    /// Although a peer may serve it.
+    package var force: Bool?
+
+    package enum CodingKeys: String, CodingKey, CaseIterable { case force }
+
+    package init(force: Bool? = nil) { self.force = force }
+}
+
 /// What became of it.
 package struct VolumeGrowReply: Codable, Hashable, Sendable {
     package var name: String
@@ -67,7 +77,7 @@ package struct VolumeReply: Codable, Hashable, Sendable {
     package var isReadOnly: Bool
     /// OK when it is served, Degraded when a pair of it is not mirroring by fault, Error when it is not served.
     package var status: Enumerated
-    /// Why it is not served; absent when it is.
+    /// Why it is not served, or why hosts are kept away; absent when they are not.
     package var reason: String?
     /// Absent while the element is not open.
     package var byteCount: UInt64?
@@ -77,6 +87,8 @@ package struct VolumeReply: Codable, Hashable, Sendable {
     package var pairs: [String]
     /// The pair of a peer's whose replica it is, so that hosts cannot use it; absent where it is none.
     package var replicaOf: String?
+    /// True while hosts are kept away, because a peer may serve it, or does; absent otherwise.
+    package var isWithheld: Bool?
     package var createdAt: Date
     package var activity: VolumeActivity?
 

@@ -15,6 +15,7 @@
 ///
 /// Victims are chosen by the clock algorithm (second chance), which needs nothing but a bit on the hot path.
 /// Not thread-safe: owned by the loop of its volume.
+@usableFromInline
 package struct ActivityLog: ~Copyable {
     /// Slots of the table, on disk as well: 4 GiB of hot extents of 4 MiB.
     package static var slotLimit: Int { 1024 }
@@ -45,7 +46,8 @@ package struct ActivityLog: ~Copyable {
     private var slots: FixedArray<Slot>
     /// Open addressing with linear probing, by key; the number of the slot and one, 0 for none.
     private var places: FixedArray<UInt16>
-    private var wanted: BoundedQueue<UInt32>
+    @usableFromInline
+    var wanted: BoundedQueue<UInt32>
     /// Slots that the record under way changes.
     private var updates: BoundedQueue<UInt16>
     private var hand = 0
@@ -70,6 +72,8 @@ package struct ActivityLog: ~Copyable {
         updates = BoundedQueue(capacity: Self.updateLimit, blank: 0)
     }
 
+    /// Inlined, because it is asked for with every write, and the table would be copied as bytes for the call.
+    @inlinable
     package var wantedCount: Int { wanted.count }
     package var slotCount: Int { slots.count }
 

@@ -22,6 +22,8 @@ package enum IOFailure: UInt8, Error, Sendable, BitwiseCopyable, CaseIterable {
     case cancelled
     /// The kernel had no memory for it (ENOMEM, EAGAIN for good).
     case noResources
+    /// What it would have overwritten could not be kept; nothing was done.
+    case notKept
 
     /// Words for a log line or a refusal.
     package var words: String {
@@ -35,6 +37,7 @@ package enum IOFailure: UInt8, Error, Sendable, BitwiseCopyable, CaseIterable {
         case .timedOut: "no answer within the time limit"
         case .cancelled: "cancelled"
         case .noResources: "out of kernel resources"
+        case .notKept: "the peer could not keep what would have been overwritten"
         }
     }
 }

@@ -25,12 +25,19 @@ package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
     struct Slot: BitwiseCopyable {
         @usableFromInline
         var record: Record
+        /// The generation in the lower half, and whether the slot is taken in the bit above: one comparison, which is made with
+        /// every access, answers both.
         @usableFromInline
-        var generation: UInt16 = 0
-        @usableFromInline
-        var isTaken = false
+        var use: UInt32 = 0
         @usableFromInline
         var nextFree: UInt32
+
+        @inlinable
+        static var taken: UInt32 { 1 << 16 }
+        @inlinable
+        var isTaken: Bool { use & Self.taken != 0 }
+        @inlinable
+        var generation: UInt16 { UInt16(truncatingIfNeeded: use) }
 
         @inlinable
         init(record: Record, nextFree: UInt32) {
@@ -73,18 +80,18 @@ package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
         let index = firstFree
         firstFree = slots[Int(index)].nextFree
         invariant(!slots[Int(index)].isTaken, "a slot of the free list is free")
+        let generation = slots[Int(index)].generation &+ 1
         slots[Int(index)].record = record
-        slots[Int(index)].isTaken = true
-        slots[Int(index)].generation &+= 1
+        slots[Int(index)].use = Slot.taken | UInt32(generation)
         takenCount += 1
-        return SlotID(index: index, generation: slots[Int(index)].generation)
+        return SlotID(index: index, generation: generation)
     }
 
     /// Gives a slot back; its name is stale from here on.
     @inlinable
     package mutating func release(_ id: SlotID) {
         check(id)
-        slots[Int(id.index)].isTaken = false
+        slots[Int(id.index)].use = UInt32(id.generation)
         slots[Int(id.index)].nextFree = firstFree
         firstFree = id.index
         takenCount -= 1
@@ -93,8 +100,7 @@ package struct SlotTable<Record: BitwiseCopyable>: ~Copyable {
     /// Whether the name still stands for the use it was given for.
     @inlinable
     package func contains(_ id: SlotID) -> Bool {
-        Int(id.index) < slots.count && slots[Int(id.index)].isTaken
-            && slots[Int(id.index)].generation == id.generation
+        Int(id.index) < slots.count && slots[Int(id.index)].use == Slot.taken | UInt32(id.generation)
     }
 
     /// The name of the use of the slot at `index`; `nil` when it is free.

@@ -1,5 +1,6 @@
 package import RepldCore
 package import RepldEngine
+package import RepldFormat
 package import RepldPair
 
 /// A volume that the data plane is to open and serve.
@@ -13,6 +14,8 @@ package struct VolumeOpening: Hashable, Sendable {
     package var byteCount: UInt64?
     /// The volume's block size in bytes where that is not the element's logical one.
     package var blockByteCount: UInt32?
+    /// Hosts are kept away until the peers of so many of its pairs have said that they have not taken them over.
+    package var awaitedPeerCount = 0
 
     package init(
         id: VolumeID,
@@ -47,6 +50,8 @@ package struct PairOpening: Hashable, Sendable {
     package var settings: PairSettings
     /// Whether the pair is being made; otherwise its metadata says where it stood.
     package var isNew: Bool
+    /// Its peer may have taken it over while this daemon was away, and counts among those that the volume waits for.
+    package var awaitsPeer = false
 
     package init(
         id: PairID,
@@ -208,14 +213,59 @@ package protocol DataPlane: Sendable {
     func addPeer(_ peer: PeerOpening) async throws(DataPlaneError)
     /// Gives the connection up, and takes its key back. Refused while a pair's target is there.
     func removePeer(_ id: PeerID) async throws(DataPlaneError)
+    /// Changes how the link to a peer behaves, at once.
+    func configurePeer(_ id: PeerID, _ settings: LinkSettings) async throws(DataPlaneError)
     /// Lets peers connect there; answers with the address as it came out.
     func listenToPeers(at address: PeerListening) async throws(DataPlaneError) -> PeerListening
     /// Lets a peer write a volume that is served, and closes its exports. Refused while it has hosts or pairs.
     func addReplica(_ replica: ReplicaOpening) async throws(DataPlaneError)
     /// The volume is this host's own again; nothing of the peer is in flight when it answers.
     func removeReplica(_ id: PairID) async throws(DataPlaneError)
-    /// Whether hosts are answered before the target of a pair with a peer has their writes; at once.
-    func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError)
+    /// Whether hosts are answered before the target of a pair with a peer has their writes, and how old what it lacks may become
+    /// before the pair is Skewed, 0 for no limit; at once.
+    func setMode(
+        _ id: PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds: UInt64
+    ) async throws(DataPlaneError)
+    /// Whether a pair with a peer mirrors again by itself when that is back, or is Suspended; from the next time on.
+    func setRecovery(_ id: PairID, isAutomatic: Bool) async throws(DataPlaneError)
+
+    /// Keeps hosts away from a volume; when it answers, the last of them is gone.
+    func withhold(_ id: VolumeID) async throws(DataPlaneError)
+    /// Lets hosts come, whether or not peers have been asked. Refused where a peer serves the volume.
+    func release(_ id: VolumeID) async throws(DataPlaneError)
+    /// Brings a pair of a withheld volume to the point at which its peer can take it over; answers with the record of that
+    /// point, which both sides have.
+    func settle(_ id: PairID) async throws(DataPlaneError) -> PairRecord
+    /// Takes a replica from its source, which cannot open it any more; answers with the last record that was told of.
+    ///
+    /// With a sequence only where that is the record's, without one only while the source is not connected. Nothing is durable.
+    func claimReplica(_ id: PairID, sequence: UInt64?) async throws(DataPlaneError) -> PairRecord
+    /// Brings a claimed replica back to what it held before a copy; answers with its record, which calls it a usable image then.
+    ///
+    /// Refused with `nothingKept` where that was not kept. The source has to compare everything if it opens it again.
+    func takeBack(_ id: PairID) async throws(DataPlaneError) -> PairRecord
+    /// The source may open it again.
+    func unclaimReplica(_ id: PairID) async throws(DataPlaneError)
+    /// Makes the metadata area of a pair that is about to be taken over, durably, with this record in it.
+    ///
+    /// It takes all the space that it will need. The replica's own area is left alone.
+    func prepareTakeOver(_ pair: PairOpening, _ record: PairRecord) async throws(DataPlaneError)
+    /// Makes a claimed replica a pair of this host, as its area says; `isEqual` where nothing differs.
+    func takeOver(_ pair: PairOpening, isEqual: Bool) async throws(DataPlaneError)
+    /// The former source has told where its element may differ; answers with the record that it begins with as the replica.
+    ///
+    /// `former`: the last record that it had. `isAhead`: hosts were told there of writes that are not here. `isFirst`: before,
+    /// everything counted as different.
+    func meet(
+        _ id: PairID,
+        by former: PairRecord,
+        _ extents: [Extent],
+        isAhead: Bool,
+        isFirst: Bool
+    ) async throws(DataPlaneError) -> PairRecord
+
     /// Asks a peer's control plane something, in at most `PeerMessage.byteCountMaximum` bytes.
     func send(_ bytes: [UInt8], to peer: PeerID) async throws(MessageFailure) -> [UInt8]
     /// Answers a message of `messages`; where its connection is gone, the answer is dropped.

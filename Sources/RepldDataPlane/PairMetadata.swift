@@ -1,4 +1,5 @@
 internal import Glibc
+internal import RepldCore
 package import RepldFormat
 
 /// The area that a pair's record is kept in, before the data plane takes it.
@@ -49,6 +50,43 @@ package enum PairMetadata {
         let start = Int(record.areaOffset)
         area.replaceSubrange(start..<start + PairRecord.blockByteCount, with: block(with: record))
         return area
+    }
+
+    /// Makes the file of an area anew, with a record in both of its blocks: one that is damaged must not hide it.
+    ///
+    /// The second is the later one by its sequence, and otherwise the same.
+    package static func beginBoth(_ record: PairRecord, in place: MetadataPlace) throws(ElementPartError) {
+        invariant(!place.isInternal, "an area in an element is not made anew")
+        var area = [UInt8](repeating: 0, count: PairRecord.areaByteCount)
+        for step in 0..<2 {
+            var copy = record
+            copy.sequence += UInt64(step)
+            let start = Int(copy.areaOffset)
+            area.replaceSubrange(start..<start + PairRecord.blockByteCount, with: block(with: copy))
+        }
+        try replaceFile(place.path, with: area)
+    }
+
+    /// A crash leaves no file, or one that nobody knows of: until now there is none.
+    private static func replaceFile(_ path: String, with bytes: [UInt8]) throws(ElementPartError) {
+        let file = unsafe open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard file >= 0 else { throw ElementPartError(step: "making it", errorNumber: errno) }
+        defer { close(file) }
+        var done = 0
+        while done < bytes.count {
+            let count = unsafe bytes.withUnsafeBytes {
+                unsafe Glibc.write(file, $0.baseAddress?.advanced(by: done), $0.count - done)
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw ElementPartError(step: "writing it", errorNumber: errno) }
+            done += count
+        }
+        guard fsync(file) == 0 else { throw ElementPartError(step: "making it durable", errorNumber: errno) }
+        let folder = String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex))
+        let directory = unsafe open(folder.isEmpty ? "/" : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw ElementPartError(step: "opening its directory", errorNumber: errno) }
+        defer { close(directory) }
+        guard fsync(directory) == 0 else { throw ElementPartError(step: "making its name durable", errorNumber: errno) }
     }
 
     /// A record as it is written.

@@ -19,6 +19,8 @@ package struct PeerOpening: Hashable, Sendable {
     package var port: UInt16
     package var security: Security
     package var settings: LinkSettings
+    /// What its daemon has called itself before; `nil` where it has never been heard of.
+    package var hostID: PairID?
 
     package init(
         id: PeerID,
@@ -60,12 +62,25 @@ package struct ReplicaOpening: Hashable, Sendable {
     package var name: String
     /// Has two blocks for records; what the peer tells of the pair is kept there.
     package var metadata: MetadataPlace
+    /// The file in which is kept what the peer overwrites; made where it is missing.
+    package var undoPath: String
+    /// In which that is kept, in bytes.
+    package var granuleByteCount: UInt32
 
-    package init(volume: VolumeID, pair: PairID, name: String, metadata: MetadataPlace) {
+    package init(
+        volume: VolumeID,
+        pair: PairID,
+        name: String,
+        metadata: MetadataPlace,
+        undoPath: String,
+        granuleByteCount: UInt32
+    ) {
         self.volume = volume
         self.pair = pair
         self.name = name
         self.metadata = metadata
+        self.undoPath = undoPath
+        self.granuleByteCount = granuleByteCount
     }
 }
 

@@ -41,7 +41,10 @@ package struct DataExamination: BitwiseCopyable {
         let beginning = 0..<Self.glanceByteCount
         switch kind {
         case .haveEqualDigests: return nil
-        case .isZero: return unsafe Self.isZero(UnsafeRawBufferPointer(rebasing: first[beginning])) ? nil : false
+        case .isZero:
+            let isZero = unsafe Self.isZero(UnsafeRawBufferPointer(rebasing: first[beginning]))
+            if isZero, Mutation.isOn(.takesDataForZeroes) { return true }
+            return isZero ? nil : false
         case .isEqual:
             let isSame = unsafe Self.isEqual(
                 UnsafeRawBufferPointer(rebasing: first[beginning]),

@@ -75,11 +75,13 @@ extension Engine where P: ~Copyable {
         guard let element = platform.attach(spec.source.handle) else { return .failure(.tableFull("elements")) }
         volumes[index] = HostedVolume(geometry: spec.source.geometry, hostSlotLimit: Self.hostSlotLimit)
         volumes[index].isInUse = true
+        findVolumeEnd()
         volumes[index].id = spec.id
         volumes[index].name = spec.name
         volumes[index].isReadOnly = spec.isReadOnly || spec.source.geometry.isReadOnly
         volumes[index].setElement(element, leg: 0)
         volumes[index].machine.advance(to: platform.now)
+        if spec.awaitedPeerCount > 0 { withhold(index, awaiting: spec.awaitedPeerCount) }
         return .success(())
     }
 
@@ -126,6 +128,7 @@ extension Engine where P: ~Copyable {
         }
         let id = volumes[index].id
         volumes[index] = HostedVolume()
+        findVolumeEnd()
         // Another volume may take the place: nothing of this one may be left in the queue.
         for _ in 0..<bufferWaiters.count {
             if let waiter = bufferWaiters.popFirst(), waiter.volume != index { bufferWaiters.append(waiter) }
@@ -135,7 +138,7 @@ extension Engine where P: ~Copyable {
 
     // MARK: - Pairs
 
-    private mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
+    mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
         guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
@@ -159,21 +162,18 @@ extension Engine where P: ~Copyable {
         if let refusal = refusal(ofUndoArea: spec.undoArea?.geometry, spec, forVolume: volume) {
             return .failure(refusal)
         }
-        // An element of an earlier pair may still be about to be closed.
-        for pair in 0..<VolumeMachine.pairLimit
-        where volumes[volume].detachingPairs[pair] != nil && volumes[volume].machine.withPair(pair, { _ in }) == nil {
-            return .failure(.tableFull("pairs that are being detached"))
-        }
+        if isClosingElements(ofVolume: volume) { return .failure(.tableFull("pairs that are being detached")) }
         guard let elements = attachElements(of: spec, volume: volume) else { return .failure(.tableFull("elements")) }
         var settings = spec.settings
-        settings.keepsUndo = elements.undo != nil && settings.keepsUndo
+        if elements.target.remoteTarget == nil { settings.keepsUndo = elements.undo != nil && settings.keepsUndo }
         let place = volumes[volume].machine.addPair(
             spec.record,
             spec.maps,
             isNew: spec.isNew,
             settings: settings,
             undo: elements.undo == nil ? nil : spec.undo,
-            isRemote: elements.target.remoteTarget != nil
+            isRemote: elements.target.remoteTarget != nil,
+            generation: spec.generation
         )
         guard let place else {
             detach(elements)
@@ -184,7 +184,10 @@ extension Engine where P: ~Copyable {
             setUndoHead(ofPair: place, volume: volume)
         }
         volumes[volume].setElement(elements.target, leg: UInt8(place + 1))
-        if let target = elements.target.remoteTarget { links.targets[target].index = place }
+        if let target = elements.target.remoteTarget {
+            links.targets[target].index = place
+            links.targets[target].isAwaited = spec.awaitsPeer
+        }
         volumes[volume].metadata[place] = elements.metadata
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
         volumes[volume].pairNames[place] = spec.name
@@ -192,6 +195,14 @@ extension Engine where P: ~Copyable {
         volumes[volume].pairNumbers[place] = volumes[volume].lastPairNumber
         carryOut(volume)
         return .success(())
+    }
+
+    /// An element of an earlier pair may still be about to be closed.
+    private func isClosingElements(ofVolume volume: Int) -> Bool {
+        for pair in 0..<VolumeMachine.pairLimit where volumes[volume].detachingPairs[pair] != nil {
+            if volumes[volume].machine.withPair(pair, { _ in }) == nil { return true }
+        }
+        return false
     }
 
     /// Attaches the elements of a pair, all of them or none.
@@ -399,6 +410,9 @@ extension Engine where P: ~Copyable {
         status.flushCount = counters.flushCount
         status.failedRequestCount = counters.failedRequestCount
         status.readsServedByTarget = volumes[index].machine.readsServedByTarget
+        status.isWithheld = volumes[index].isWithheld
+        status.awaitedPeerCount = volumes[index].awaitedPeerCount
+        status.isTakenOver = volumes[index].isTakenOver
         for pair in 0..<VolumeMachine.pairLimit {
             let name = volumes[index].pairNames[pair]
             guard !name.isEmpty else { continue }
@@ -423,7 +437,8 @@ extension Engine where P: ~Copyable {
                     copyEqualByteCount: pair.copyEqualByteCount
                 )
             }
-            pairStatus?.keepsUndo = volumes[index].machine.withPair(pair) { $0.settings.keepsUndo } ?? false
+            pairStatus?.keepsUndo = volumes[index].machine.withPair(pair) { $0.keepsUndo } ?? false
+            pairStatus?.exposureNanoseconds = exposureNanoseconds(index, pair)
             pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
             if let target = remoteTarget(ofPair: pair, volume: index) {
                 pairStatus?.peer = links.peers[links.targets[target].peer].id

@@ -37,8 +37,8 @@ extension Engine where P: ~Copyable {
                 if !bufferWaiters.isEmpty || !grantBuffers(waiter) { bufferWaiters.append(waiter) }
             case .locateDifference(let slot, let offset):
                 locateDifference(slot, from: offset, volume: volume)
-            case .persist(let pair, let record):
-                persist(record, pair: pair, volume: volume)
+            case .persist(let pair):
+                persist(pair: pair, volume: volume)
             case .writeLog(let pair):
                 writeLog(pair: pair, volume: volume)
             case .writePage(let pair, let place):
@@ -47,14 +47,16 @@ extension Engine where P: ~Copyable {
                 writeUndoPage(place, pair: pair, volume: volume)
             case .emptyUndo(let pair):
                 emptyUndo(pair: pair, volume: volume)
-            case .announce(let event):
-                announce(event, volume: volume)
+            case .announce:
+                announce(volumes[volume].machine.nextEvent(), volume: volume)
             case .swapLegs(let pair):
                 volumes[volume].swapLegs(pair: pair)
             case .disconnectHosts:
                 disconnectClients(of: volume, because: .servedByOtherElement)
             case .closeTargetExport(let pair):
                 disconnectClients(of: volume, side: UInt8(pair + 1))
+            case .settled(let pair, let failure):
+                pairSettled(pair, failure, volume: volume)
             case .grown:
                 volumeGrown(volume)
             case .pairDetached(let pair):
@@ -135,6 +137,7 @@ extension Engine where P: ~Copyable {
             if failure == nil, recordIsDurableHere(pair: Int(place), volume: volume) { return }
             volumes[volume].machine.recordWritten(pair: Int(place), failure)
             carryOut(volume)
+            answerMeeting(Int(place), volume)
             if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
             return
         case .log, .page, .undoPage, .undoEmptied:
@@ -157,7 +160,7 @@ extension Engine where P: ~Copyable {
         var isMatch = false
         if kind == .examination {
             isMatch = completion.count != 0
-        } else if failure == nil {
+        } else if failure == nil, volumes[volume].machine.wantsExamination(slot) {
             guard let answer = examine(slot, place: place, volume: volume) else { return }
             isMatch = answer
         }
@@ -252,6 +255,8 @@ extension Engine where P: ~Copyable {
                 (pair, .sourceReadServedByTarget(extent, isRepaired: isRepaired))
             case .sourceWriteFailed(let extent, let failure): (nil, .sourceWriteFailed(extent, failure))
             case .recordFailed(let pair, let failure): (pair, .recordFailed(failure))
+            case .caughtUp(let pair): (pair, .caughtUp)
+            case .undoLost(let pair): (pair, .undoLost)
             case .verifyFound(let pair, let extent): (pair, .verifyFound(extent))
             case .verifyEnded(let pair, let failure):
                 (pair, .verifyEnded(verifyReport(pair, volume: volume), failure))

@@ -8,6 +8,9 @@ extension Engine where P: ~Copyable {
         volumes[volume].isInUse && volumes[volume].machine.hasRoom(side: side)
     }
 
+    /// Whether hosts find a volume: it is neither withheld nor a peer's replica.
+    package func servesHosts(_ id: VolumeID) -> Bool { volumeIndex(id).map { volumes[$0].isExported } ?? false }
+
     /// What the operations table would be asked about a pair; `nil` for a pair that the engine does not have.
     package func facts(of pair: PairID) -> PairFacts? {
         guard let (volume, index) = findPair(pair) else { return nil }
@@ -43,6 +46,16 @@ extension Engine where P: ~Copyable {
         return nil
     }
 
+    /// How old what the other element of a pair lacks is, in nanoseconds; `nil` where nobody knows.
+    package func exposureNanoseconds(of pair: PairID) -> UInt64? {
+        guard let (volume, index) = findPair(pair) else { return nil }
+        return exposureNanoseconds(volume, index)
+    }
+
+    func exposureNanoseconds(_ volume: Int, _ pair: Int) -> UInt64? {
+        volumes[volume].machine.withPair(pair) { [now = platform.now] in $0.exposureNanoseconds(at: now) } ?? nil
+    }
+
     /// Whether a pair's dirty map covers any part of an extent.
     package func isDirty(_ pair: PairID, touching extent: Extent) -> Bool {
         for volume in 0..<volumes.count where volumes[volume].isInUse {
@@ -54,6 +67,18 @@ extension Engine where P: ~Copyable {
         return false
     }
 
+    /// How far a restore of a pair over its link has come; `nil` for a pair that the engine does not have.
+    package func linkRestore(of pair: PairID) -> LinkRestore? {
+        guard let (volume, index) = findPair(pair) else { return nil }
+        return volumes[volume].machine.withPair(index) { $0.linkRestore }
+    }
+
+    /// Whether hosts do not find all of an extent on the source of a pair, because that is half restored.
+    package func isLacking(_ pair: PairID, touching extent: Extent) -> Bool {
+        guard let (volume, index) = findPair(pair) else { return false }
+        return volumes[volume].machine.withPair(index) { $0.isLacking(touching: extent) } ?? false
+    }
+
     /// Whether something is on its way to the target of a pair that hosts were answered for.
     package func hasBacklog(_ pair: PairID) -> Bool {
         guard let (volume, index) = findPair(pair) else { return false }
@@ -63,6 +88,9 @@ extension Engine where P: ~Copyable {
 
     /// Checks every machine's invariants from scratch.
     package func checkInvariants() {
-        for volume in 0..<volumes.count where volumes[volume].isInUse { volumes[volume].machine.checkInvariants() }
+        for volume in 0..<volumes.count where volumes[volume].isInUse {
+            invariant(volume < volumeEnd, "a turn looks at every volume")
+            volumes[volume].machine.checkInvariants()
+        }
     }
 }

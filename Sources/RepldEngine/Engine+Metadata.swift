@@ -6,7 +6,8 @@ internal import RepldPair
 ///
 /// Every block is built in memory of its own when the effect is carried out, and written durably (FUA).
 extension Engine where P: ~Copyable {
-    mutating func persist(_ record: PairRecord, pair: Int, volume: Int) {
+    mutating func persist(pair: Int, volume: Int) {
+        let record = volumes[volume].machine.recordInFlight(pair: pair)
         let block = unsafe volumes[volume].blocks.memory(of: .record, pair: pair)
         var span = unsafe MutableRawSpan(_unsafeBytes: block)
         record.encode(into: &span)

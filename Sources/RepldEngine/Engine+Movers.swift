@@ -3,12 +3,13 @@ internal import RepldPair
 
 /// The movers of all volumes together: when they are woken, and who comes first.
 extension Engine where P: ~Copyable {
-    /// The moment is reached at which a mover wanted to be looked at, or an earlier one that no longer counts.
+    /// The moment is reached at which a mover or a backlog wanted to be looked at, or an earlier one that no longer counts.
     ///
     /// Not inlined, like what follows: most turns need neither.
     @inline(never)
     mutating func wakeMovers() {
         nextWake = Instant(nanoseconds: .max)
+        checkBacklogs()
         for index in 0..<volumes.count where volumes[index].isInUse {
             if volumes[index].machine.copyWakeAt <= platform.now { volumes[index].machine.wake() }
             carryOut(index)

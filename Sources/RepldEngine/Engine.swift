@@ -1,4 +1,5 @@
 package import RepldCore
+internal import RepldFormat
 package import RepldPair
 
 /// What a completion is for: the first byte of its token.
@@ -39,6 +40,11 @@ enum TokenKind: UInt8 {
     case compression = 29
     /// A payload is expanded; the slot's index is the connection.
     case expansion = 30
+    /// A replica's undo area: a step of keeping or of taking back (the leg is the place), a page (the leg is its place), the
+    /// emptying; the slot's index is the replica.
+    case replicaUndoStep = 31
+    case replicaUndoPage = 32
+    case replicaUndoEmptied = 33
 }
 
 enum EngineStage: UInt8, BitwiseCopyable { case running, stoppingFrontends, closingVolumes, closingLinks, ended }
@@ -92,6 +98,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package var pool: BufferPool
     package let mailbox: Mailbox<P>
     var volumes: FixedArray<HostedVolume>
+    /// Behind the last volume that is in use: a turn looks at the places before it.
+    private(set) var volumeEnd = 0
     var nbd: NBDServer
     var links: Links
     /// How the platform reaches the peers, by their places.
@@ -122,6 +130,9 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     var detachAnswers: [PairID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
     var operationAnswers: [PairID: @Sendable (Result<OperationStart, EngineRefusal>) -> Void] = [:]
     var growAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
+    var meetAnswers: [PairID: @Sendable (Result<PairRecord, EngineRefusal>) -> Void] = [:]
+    var settleAnswers: [PairID: @Sendable (Result<PairRecord, EngineRefusal>) -> Void] = [:]
+    var withholdAnswers: [WithholdAnswer] = []
     var removeAnswers: [VolumeID: @Sendable (Result<Void, EngineRefusal>) -> Void] = [:]
 
     /// The last of the stored properties: those before it lie at places that do not depend on the platform, so that code
@@ -191,10 +202,15 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         }
         platform.wait(until: min(nextTick, nextWake), into: &completions)
         let lag = platform.lagNanoseconds
-        for index in 0..<volumes.count where volumes[index].isInUse {
-            volumes[index].machine.advance(to: platform.now, lag: lag)
-        }
+        let now = platform.now
+        for index in 0..<volumeEnd where volumes[index].isInUse { volumes[index].machine.advance(to: now, lag: lag) }
         return true
+    }
+
+    /// A volume has come or gone.
+    mutating func findVolumeEnd() {
+        volumeEnd = volumes.count
+        while volumeEnd > 0, !volumes[volumeEnd - 1].isInUse { volumeEnd -= 1 }
     }
 
     /// Delivers answers and wakes waiters until nothing more happens, then sends what has gathered.
@@ -209,6 +225,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             }
             if links.hasEnded { deliverRemoteOutcomes() }
         } while !answers.isEmpty || hasFreedResources || links.hasEnded
+        answerWithheld()
         frontendFlushOutput()
         flushLinks()
     }
@@ -280,7 +297,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             elementCompleted(kind, completion)
         case .accept, .receive, .send, .query:
             frontendCompleted(kind, completion)
-        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion:
+        case .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion,
+            .replicaUndoStep, .replicaUndoPage, .replicaUndoEmptied:
             linkCompleted(kind, completion)
         }
     }
@@ -339,6 +357,12 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         for answer in removeAnswers.values { answer(.failure(.stopping)) }
         for answer in operationAnswers.values { answer(.failure(.stopping)) }
         for answer in growAnswers.values { answer(.failure(.stopping)) }
+        for answer in settleAnswers.values { answer(.failure(.stopping)) }
+        for answer in meetAnswers.values { answer(.failure(.stopping)) }
+        meetAnswers = [:]
+        for waiting in withholdAnswers { waiting.answer(.failure(.stopping)) }
+        settleAnswers = [:]
+        withholdAnswers = []
         detachAnswers = [:]
         operationAnswers = [:]
         growAnswers = [:]

@@ -30,6 +30,8 @@ package struct VolumeSpec<P: Platform & ~Copyable>: Sendable {
     package var isReadOnly: Bool
     /// The element that serves hosts; its geometry has the volume's size and block size.
     package var source: ElementSpec<P>
+    /// Hosts are kept away until so many pairs with `awaitsPeer` have been opened by their peers.
+    package var awaitedPeerCount = 0
 
     package init(id: VolumeID, name: String, isReadOnly: Bool, source: ElementSpec<P>) {
         self.id = id
@@ -60,6 +62,10 @@ package struct PairSpec<P: Platform & ~Copyable>: Sendable {
     package var undoArea: ElementSpec<P>?
     /// What the pages of that area said when it was opened.
     package var undo: RecoveredUndo?
+    /// The peer may have taken the pair over while this daemon was away: hosts are kept away until it has said.
+    package var awaitsPeer = false
+    /// Drawn for the run that begins; none for a pair of one host.
+    package var generation = Generation.none
 
     package init(
         volume: VolumeID,
@@ -121,6 +127,18 @@ package enum EngineRefusal: Error, Hashable, Sendable {
     case noVerifyRunning
     /// Both elements are of this host: nothing is asynchronous between them.
     case notRemote
+    /// A peer serves the volume, and this host's element is older.
+    case takenOver
+    /// The two elements of the pair differ, or something is under way.
+    case notSettled
+    /// The replica has heard of something later than what it was to be taken over with.
+    case recordMismatch
+    /// The source is connected: it has to be asked.
+    case sourceConnected
+    /// What the peer has sent is still being carried out.
+    case replicaBusy
+    /// What a copy has overwritten on the replica was not kept, or is gone.
+    case nothingKept
     /// The volume does not take another size; why not.
     case growthRefused(GrowthRefusal)
     case stopping
@@ -206,6 +224,10 @@ package struct VolumeStatus: Sendable {
     /// Reads that the source could not serve and a target did.
     package var readsServedByTarget: UInt64 = 0
     package var pairs: [PairStatus] = []
+    /// Hosts are kept away: because peers have to be asked first (how many), or because one of them serves the volume.
+    package var isWithheld = false
+    package var awaitedPeerCount = 0
+    package var isTakenOver = false
 
     package init(
         id: VolumeID,
@@ -261,6 +283,8 @@ package struct PairStatus: Sendable {
     package var verify: VerifyCounts?
     /// The peer that has the target; `nil` where it is an element of this host.
     package var peer: PeerID?
+    /// How old what the other element lacks is, in nanoseconds: 0 while it has everything, `nil` where nobody knows.
+    package var exposureNanoseconds: UInt64?
 
     package init(
         id: PairID,
@@ -335,6 +359,18 @@ package struct EngineEvent: Sendable {
         case clientDisconnected(UInt32, reason: String?)
         /// More happened than the queue could hold; how many events are missing.
         case eventsLost(UInt64)
+        /// What a peer has kept of a pair does not say what its element lacks: everything is compared.
+        case historyCompared(HandshakeRule)
+        /// A failback to a peer has nothing left to copy: the peer can take the pair over.
+        case caughtUp
+        /// What a peer has kept of what a copy has overwritten is gone.
+        case undoLost
+        /// The peer says that it has taken the pair over; hosts are kept away.
+        ///
+        /// Told when the last of them is gone, again and again.
+        case takenOver
+        /// Every peer that had to be asked has been: hosts may come.
+        case released
     }
 
     package var volume: VolumeID?

@@ -12,6 +12,11 @@ struct HostedVolume: ~Copyable {
     var isRemoving = false
     /// A peer writes it, and nobody else may.
     var isReplica = false
+    /// Hosts are kept away; how many peers have to be asked before they may come.
+    var isWithheld = false
+    var awaitedPeerCount = 0
+    /// A peer serves it: nothing but becoming its replica lets it be used again.
+    var isTakenOver = false
     /// Writes that begin now belong to it; whether one does already.
     var epoch: UInt64 = 1
     var isEpochInUse = false
@@ -109,16 +114,21 @@ struct HostedVolume: ~Copyable {
     var canDiscard: Bool { geometry.canDiscard && !isReadOnly }
     var canZeroFast: Bool { geometry.canZeroFast && !isReadOnly }
 
+    // Inlined, because each call for an operation would copy the volume as bytes, with its machine.
+
     /// The place of a leg's element.
+    @inline(__always)
     func place(ofLeg leg: UInt8) -> UInt8 { places[Int(leg)] }
 
     /// The leg that an element is now.
+    @inline(__always)
     func leg(atPlace place: UInt8) -> UInt8 {
         for leg in 0..<Self.legLimit where places[leg] == place { return UInt8(leg) }
         invariantFailed("every place is a leg's")
     }
 
     /// What lies before the volume's first byte in the element at a place.
+    @inline(__always)
     func headByteCount(atPlace place: UInt8) -> UInt64 {
         let firstUndo = Self.undoPlace(ofPair: 0)
         return place < firstUndo ? 0 : undoHeads[Int(place - firstUndo)]
@@ -126,8 +136,10 @@ struct HostedVolume: ~Copyable {
 
     func hasUndoArea(_ pair: Int) -> Bool { elements[Int(Self.undoPlace(ofPair: pair))] != nil }
 
+    @inline(__always)
     func element(leg: UInt8) -> ElementID { element(atPlace: place(ofLeg: leg)) }
 
+    @inline(__always)
     func element(atPlace place: UInt8) -> ElementID {
         guard let element = elements[Int(place)] else {
             invariantFailed("an operation goes to a leg that has an element")

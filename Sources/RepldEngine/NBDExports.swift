@@ -104,6 +104,7 @@ extension HostedVolume {
 
     /// Whether clients may choose the volume; a name that the protocol cannot carry cannot be chosen.
     var isExported: Bool {
-        isInUse && !isRemoving && !isReplica && !name.isEmpty && name.utf8.count <= NBDLimit.stringByteCount
+        isInUse && !isRemoving && !isReplica && !isWithheld && !name.isEmpty
+            && name.utf8.count <= NBDLimit.stringByteCount
     }
 }

@@ -59,7 +59,7 @@ extension Engine where P: ~Copyable {
     /// `notSupported` is for fast zeroing only; other clients expect EINVAL.
     private func code(for failure: IOFailure, _ pending: NBDPending) -> NBDErrorCode {
         switch failure {
-        case .inputOutput, .gone, .timedOut, .cancelled, .noResources: .inputOutput
+        case .inputOutput, .gone, .timedOut, .cancelled, .noResources, .notKept: .inputOutput
         case .noSpace: .noSpace
         case .readOnly: .notPermitted
         case .notSupported: pending.request.flags.contains(.fastZero) ? .notSupported : .invalidArgument

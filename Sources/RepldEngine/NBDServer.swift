@@ -154,7 +154,8 @@ extension Engine where P: ~Copyable {
         case .query:
             queryCompleted(slot, completion)
         case .element, .zeroOrFill, .adviceDiscard, .fill, .record, .log, .page, .undoPage, .undoEmptied,
-            .examination, .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion:
+            .examination, .linkAccept, .linkConnect, .linkReceive, .linkSend, .replicaRecord, .compression, .expansion,
+            .replicaUndoStep, .replicaUndoPage, .replicaUndoEmptied:
             invariantFailed("completions of elements go to the machines, those of links to the links")
         }
     }

@@ -186,6 +186,8 @@ package protocol Platform: ~Copyable {
     /// When it comes, both sides have proven who they are, and what is sent is encrypted, as far as the handle asks for that;
     /// names are resolved anew each time. It fails with `timedOut` within a bounded time where nobody answers.
     mutating func connect(_ peer: PeerHandle, token: Token)
+    /// Whether the other end of a socket has proven to be whom the handle reaches; true where the handle asks for no proof.
+    func hasProven(_ socket: SocketID, toBe peer: PeerHandle) -> Bool
     /// Accepts connections until `stopAccepting`; each is one completion whose count is the new `SocketID.index`.
     /// A failure of one accept (no descriptors left) is a completion with a failure; accepting goes on. A listener for peers
     /// tells only of those that have proven who they are.

@@ -40,6 +40,14 @@ package struct RecoveredMaps: Sendable, Hashable {
         )
     }
 
+    /// The elements are equal, and the area behind the record says nothing yet: all of it is to be written.
+    package static var nothingDiffers: RecoveredMaps {
+        var maps = unknown(because: nil)
+        maps.trust = .exact
+        maps.damagedSectorCount = 1
+        return maps
+    }
+
     /// Reads the area behind a pair's record, trusting nothing in it.
     ///
     /// - Parameters:

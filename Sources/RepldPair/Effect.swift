@@ -57,8 +57,10 @@ package enum Effect: Sendable, BitwiseCopyable {
     /// Look for the next run of blocks, at or behind this byte of the volume, in which the slot's two buffers differ; the engine
     /// answers with `differenceLocated` at once.
     case locateDifference(SlotID, from: UInt64)
-    /// Write this record durably into the pair's metadata area, then report `recordWritten`.
-    case persist(pair: Int, PairRecord)
+    /// Write the pair's record (`recordInFlight`) durably into its metadata area, then report `recordWritten`.
+    ///
+    /// The record is not in the effect: each effect of each request would be as long.
+    case persist(pair: Int)
     /// Write the record of the pair's activity log (`encodeLog`) durably, then report `logWritten`.
     case writeLog(pair: Int)
     /// Write a bitmap page of the pair (`encodePage`) durably, then report `pageWritten`.
@@ -67,13 +69,16 @@ package enum Effect: Sendable, BitwiseCopyable {
     case writeUndoPage(pair: Int, place: Int)
     /// Nothing in the pair's undo area is needed any more: give its room back, as far as that can be, then report `undoEmptied`.
     case emptyUndo(pair: Int)
-    case announce(VolumeEvent)
+    /// Tell the operator of the oldest event (`nextEvent`), which is not in the effect for the same reason.
+    case announce
     /// The primary of the volume and the other element of a pair change places: leg 0 and the pair's leg.
     case swapLegs(pair: Int)
     /// The volume's hosts are served by an element with other data: its clients are to be disconnected.
     case disconnectHosts
     /// The target's own export closes: its clients are to be disconnected.
     case closeTargetExport(pair: Int)
+    /// A pair that `settle` was asked for can be taken over by its peer, or not.
+    case settled(pair: Int, OperationFailure?)
     /// The new size of the volume is durable where it can be: hosts may see it.
     case grown
     /// Nothing is in flight to the pair's target any more, and the machine has forgotten the pair.
@@ -90,8 +95,10 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
     case targetTimedOut
     /// The peer that has the target cannot be reached.
     case linkLost
-    /// The peer has heard of a later record of this pair than there is here.
-    case historiesDiffer
+    /// What the peer has of this pair does not go together with what there is here.
+    case historiesDiffer(HandshakeStop)
+    /// A restore over a link was under way, and what hosts have written since is not known any more.
+    case restoreForgotten
     /// More is on its way to the target than may be, or for longer.
     case backlogTooLong
     case sourceReadFailed(IOFailure, Extent)
@@ -113,10 +120,11 @@ package enum BreakReason: Hashable, Sendable, BitwiseCopyable {
             room, and ResyncReplica goes on; or ResyncReplica without an undo (--no-undo), or Failover, which takes the copy back
             """
         case .linkLost: "the peer cannot be reached"
-        case .historiesDiffer:
+        case .historiesDiffer(let stop): "\(stop.words). \(stop.conflict.waysOut)"
+        case .restoreForgotten:
             """
-            the metadata here is older than what the peer has been told: what was written since is not known. \
-            ResyncReplica --force keeps the source's data, Detach keeps both apart
+            the source is half restored, and what was written to it since is not known any more. \
+            RestoreFromReplica --force restores all of it, ResyncReplica --force keeps it as it is
             """
         case .backlogTooLong:
             "hosts write faster than the link carries: the target keeps an older image until it has caught up"
@@ -136,6 +144,10 @@ package enum VolumeEvent: Sendable, BitwiseCopyable {
     case sourceReadServedByTarget(pair: PairID, Extent, isRepaired: Bool)
     case sourceWriteFailed(Extent, IOFailure)
     case recordFailed(pair: PairID, IOFailure)
+    /// What the peer has kept of what a copy has overwritten is gone: the copy cannot be taken back any more.
+    case undoLost(pair: PairID)
+    /// A failback to a peer has nothing left to copy, and goes on mirroring: the peer can take the pair over.
+    case caughtUp(pair: PairID)
     /// A verify has found the two elements different here; only the first ranges are told one by one.
     case verifyFound(pair: PairID, Extent)
     case verifyEnded(pair: PairID, VerifyFailure?)

@@ -49,6 +49,8 @@ struct MapStore: ~Copyable {
     /// How much the pages deserve to be relied on, and what the last durable record says of it.
     var trust = MapTrust.none
     var durableTrust = MapTrust.none
+    /// What the last record that is known to be durable says, at most; `durableTrust` is what one may say.
+    var provenTrust = MapTrust.none
     /// Pages (`MetadataLayout.pageOffset`) that are not on disk as they are here, those that must be written before trust goes
     /// up, and those that an eviction waits for.
     var stale: DirtyMap
@@ -152,6 +154,12 @@ struct MapStore: ~Copyable {
 
     mutating func beginSweep() {
         guard !isSweeping else { return }
+        isSweeping = true
+        sweepCursor = 0
+    }
+
+    /// Pages that have become stale behind the sweep that is under way are not to wait for the next one.
+    mutating func beginSweepAnew() {
         isSweeping = true
         sweepCursor = 0
     }

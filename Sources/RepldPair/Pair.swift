@@ -52,11 +52,17 @@ package struct Pair: ~Copyable {
     var isTargetQuiet = true
     /// A restore or a failback copies and mirrors from the target to the source.
     var isFlowingBack = false
+    /// A restore over a link, which leaves hosts with the source.
+    package internal(set) var linkRestore = LinkRestore.none
 
     package private(set) var dirty: DirtyMap
     package private(set) var targetChanged: DirtyMap
     var store: MapStore
     var undo: PairUndo
+    /// The peer that has the target keeps there what is overwritten.
+    var canPeerKeep = false
+    /// The first record with the undo, until the peer has it: as long as it has not, nothing is overwritten.
+    var untoldUndoSequence: UInt64?
     /// `targetChanged` holds what a verify has found, and the pair is Synchronized all the same.
     var hasVerifyMarks = false
     var verify = PairVerify()
@@ -70,7 +76,10 @@ package struct Pair: ~Copyable {
 
     // The durable record.
     var recordSequence: UInt64 = 0
+    var lineage = Lineage()
     var isRecordInFlight = false
+    /// The record that was begun last, which is the one in flight while there is one.
+    var recordInFlight: PairRecord?
     /// The trust in the bitmaps that the record in flight, or the last one, states.
     var recordTrust = MapTrust.none
     /// The count of changes of the serving element that the last record was begun with.
@@ -114,6 +123,8 @@ package struct Pair: ~Copyable {
     package internal(set) var copyZeroByteCount: UInt64 = 0
     package internal(set) var copyEqualByteCount: UInt64 = 0
 
+    /// How often the pair has moved to the daemon of its other element.
+    package internal(set) var term: UInt32 = 0
     /// The target is behind a peer, which may be out of reach.
     package internal(set) var isRemote = false
     /// Operations may be sent to the target: it is here, or its peer is.
@@ -122,8 +133,24 @@ package struct Pair: ~Copyable {
     package internal(set) var isAsynchronous = false
     /// So much is on its way to the target that a copy rather remembers what hosts write than sends it.
     var isBacklogLong = false
-    /// Something is on its way to the target that hosts were answered for; counted in `operationsInFlight`.
-    var hasBacklog = false
+    /// When the oldest write came that is on its way to the target and that hosts were answered for; `nil` when none is.
+    ///
+    /// Counted in `operationsInFlight`.
+    var backlogSince: Instant?
+    /// It is Synchronized, and no verify has found anything; what one has found is joined to `dirty` a little before the pair
+    /// leaves Synchronized, and counts until then.
+    var isInStep = false
+    /// When the pair was last in step, while it is not; `nil` where nobody knows.
+    var inStepAt: Instant?
+
+    /// It is being brought to a point at which the peer can take it over.
+    var isSettling = false
+    /// It has come to that point, and the record that says so is on its way.
+    var isSettled = false
+    /// All that is dirty stands for what the peer has not told yet, and what this side has changed is in the other map.
+    var isPlaceholder = false
+    /// A failback to a peer has been announced to have nothing left to copy.
+    var hasCaughtUp = false
 
     var wantsStart = false
     var wantsDetach = false
@@ -151,6 +178,8 @@ package struct Pair: ~Copyable {
         5 * (volumeByteCount / granuleByteCount / 8 + 1)
     }
 
+    var hasBacklog: Bool { backlogSince != nil }
+
     /// Whether host writes go to the target now.
     var isMirroring: Bool {
         isInUse && (copyState == .unsynchronized || copyState == .synchronized || isFlowingBack) && !wantsDetach
@@ -170,6 +199,7 @@ package struct Pair: ~Copyable {
     /// Marks an extent that the mover may have copied already: what waits for its flush there is not to be cleared.
     mutating func markAgain(_ extent: Extent) {
         markDirty(extent)
+        if Mutation.isOn(.clearsMarkedAgain) { return }
         for _ in 0..<copied.count {
             guard let done = copied.popFirst() else { return }
             if !done.overlaps(extent) { copied.append(done) }
@@ -204,8 +234,10 @@ package struct Pair: ~Copyable {
     mutating func rememberUnflushed() {
         Self.noteStalePages(of: unflushed, in: &store)
         Self.noteStalePages(of: flushing, in: &store)
-        dirty.formUnion(unflushed)
-        dirty.formUnion(flushing)
+        if !Mutation.isOn(.forgetsUnflushed) {
+            dirty.formUnion(unflushed)
+            dirty.formUnion(flushing)
+        }
         unflushed.clearAll()
         // What leaves the log now needs its bits, and no flush.
         store.endEviction(isDurable: false)
@@ -213,7 +245,8 @@ package struct Pair: ~Copyable {
 
     /// A copy is under way and rests, because the operator says so or another one comes first.
     private var isHeldUp: Bool {
-        (copyState == .unsynchronized || isFlowingBack) && (settings.copy.isPaused || waitsFor != nil)
+        (copyState == .unsynchronized || isFlowingBack || linkRestore == .running)
+            && (settings.copy.isPaused || waitsFor != nil)
     }
 
     /// What is under way, in the standard's words.
@@ -234,7 +267,7 @@ package struct Pair: ~Copyable {
     }
 
     /// Why it stopped, in words; empty when there is nothing to say.
-    package var reasonWords: String { reason?.words(isFlowingBack: isMisplaced) ?? "" }
+    package var reasonWords: String { reason?.words(isFlowingBack: isMisplaced || linkRestore != .none) ?? "" }
 }
 
 /// Changes of the two durable maps, each with the pages that it concerns.
@@ -254,6 +287,13 @@ extension Pair {
     mutating func clearDirty(_ extent: Extent) {
         dirty.clear(inside: extent)
         noteStalePages(touching: extent, side: 0)
+    }
+
+    /// The mover has brought the extent from the target, durably on the source.
+    mutating func clearLacking(_ extent: Extent) {
+        targetChanged.clear(inside: extent)
+        unflushed.mark(touching: extent)
+        noteStalePages(touching: extent, side: 1)
     }
 
     /// Nothing is known to be equal.
@@ -288,12 +328,14 @@ extension Pair {
 
     /// Source and target have changed their roles, and with that the meaning of what each changed alone.
     mutating func swapSides() {
+        isPlaceholder = false
         owePages()
         swap(&dirty, &targetChanged)
     }
 
     /// Nobody knows on which side a difference is: it is on both.
     mutating func shareChanges() {
+        isPlaceholder = false
         owePages()
         dirty.formUnion(targetChanged)
         targetChanged.formUnion(dirty)
@@ -302,10 +344,26 @@ extension Pair {
     /// Before anything is copied: what either side changed is what differs.
     mutating func joinChanges() {
         hasVerifyMarks = false
+        isPlaceholder = false
         guard !targetChanged.isClean else { return }
         owePages()
         dirty.formUnion(targetChanged)
         targetChanged.clearAll()
+    }
+
+    /// A restore over a link begins: whatever may differ, the target's data counts there.
+    mutating func giveToTarget() {
+        hasVerifyMarks = false
+        isPlaceholder = false
+        owePages()
+        targetChanged.formUnion(dirty)
+        dirty.clearAll()
+    }
+
+    /// The peer is about to say what differs, of which nothing was known.
+    mutating func forgetDirty() {
+        dirty.clearAll()
+        distrustMaps()
     }
 
     /// Everything is dirty, and no start believes otherwise.
@@ -361,6 +419,7 @@ extension Pair {
     mutating func restore(_ maps: RecoveredMaps, from record: PairRecord) {
         store.generation = record.logGeneration
         store.durableTrust = record.mapTrust
+        store.provenTrust = record.mapTrust
         guard maps.trust != .none, record.extentShift == store.extentShift else {
             store.beginLog(after: record.logGeneration)
             return markAllDirty()
@@ -383,69 +442,20 @@ extension Pair {
         store.log.resume(after: maps.logSequence)
         for active in maps.active {
             store.log.restore(key: active.key, inSlot: active.slot)
-            markActive(active.key)
+            // The target has had no hosts since the restore began, and what they wrote before is in the bitmaps.
+            let isSettled = record.isRestoringOverLink && maps.trust == .exact
+            if !isSettled || active.key & ActivityLog.targetSide == 0 { markActive(active.key) }
         }
     }
 
     /// An extent was active at a crash: writes of it may have reached either element, or neither.
     private mutating func markActive(_ key: UInt32) {
+        if Mutation.isOn(.forgetsActive) { return }
         let start = UInt64(key & ~ActivityLog.targetSide) << UInt64(store.extentShift)
         let end = min(start + 1 << UInt64(store.extentShift), dirty.volumeByteCount)
         let extent = Extent(offset: start, length: end - start)
         let isTargetSide = key & ActivityLog.targetSide != 0
         if !isTargetSide { markDirty(extent) }
         if isTargetSide || isMisplaced { markTargetChanged(extent) }
-    }
-
-    // MARK: - The log
-
-    /// A write that needs an extent which is not active cannot have it.
-    ///
-    /// Also where no page can be written because the record does not get there that has to go before it.
-    var isLogImpossible: Bool {
-        let lacksRecord = hasRecordFailed || isRecordStuck
-        return store.isLogImpossible || (lacksRecord && store.durableTrust.rawValue > store.trust.rawValue)
-    }
-
-    /// The keys of the extents that a write touches.
-    func logKeys(of extent: Extent, isTargetSide: Bool) -> ClosedRange<UInt32> {
-        let side = isTargetSide ? ActivityLog.targetSide : 0
-        let first = UInt32(extent.offset >> UInt64(store.extentShift))
-        let last = UInt32((extent.end - 1) >> UInt64(store.extentShift))
-        return first | side...last | side
-    }
-
-    /// Takes references on the extents of a write; false when one of them is not active: it has been asked for.
-    mutating func enterLog(_ keys: ClosedRange<UInt32>) -> Bool {
-        if keys.lowerBound == keys.upperBound {
-            if store.log.acquire(keys.lowerBound) { return true }
-            _ = store.log.want(keys.lowerBound)
-            return false
-        }
-        var areActive = true
-        for key in keys where !store.log.touch(key) {
-            areActive = false
-            _ = store.log.want(key)
-        }
-        guard areActive else { return false }
-        for key in keys { _ = store.log.acquire(key) }
-        return true
-    }
-
-    /// Takes references on as many extents as are active, one after the other; true when it has them all.
-    mutating func enterLogByParts(_ keys: ClosedRange<UInt32>) -> Bool {
-        while preferredKeyCount < keys.count, store.log.acquire(keys.lowerBound + UInt32(preferredKeyCount)) {
-            preferredKeyCount += 1
-        }
-        guard preferredKeyCount < keys.count else { return true }
-        for key in keys.dropFirst(preferredKeyCount) where !store.log.touch(key) {
-            _ = store.log.want(key, isPreferred: true)
-        }
-        return false
-    }
-
-    /// Gives the references of a write back.
-    mutating func leaveLog(_ keys: ClosedRange<UInt32>, wasMirrored: Bool) {
-        for key in keys { store.log.release(key, epoch: wasMirrored ? store.writeEpoch : nil) }
     }
 }

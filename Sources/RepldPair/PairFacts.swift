@@ -28,6 +28,8 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
     package var doesOtherPairFlow: Bool
     /// The target is behind a peer.
     package var isRemote = false
+    /// What the source lacks is on the target, behind a peer.
+    package var isRestoringOverLink = false
 
     package init(
         copyState: CopyState,
@@ -122,9 +124,9 @@ extension OperationTable {
         if let verdict = verdictDuring(facts.operation, operation, facts, isForced: isForced) { return verdict }
         if rule.holdsIn.contains(facts.copyState), !repairsMarks(operation, facts) { return .holds }
         guard let edge = rule.edge(from: facts.copyState) else { return .refused(.state) }
-        // Hosts are served by the daemon that has the element.
-        if facts.isRemote, movesPrimary(operation, from: facts.copyState) { return .refused(.notSupported(.notYet)) }
         if movesPrimary(operation, from: facts.copyState), facts.doesOtherPairFlow { return .refused(.otherPairFlows) }
+        let isEnd = operation == .detach || operation == .dissolve
+        if isEnd, facts.isRestoringOverLink, !isForced { return .needsForce(.sourceLeftInconsistent) }
         if facts.isSourceInconsistent, copiesForward(operation), !isForced { return .needsForce(.sourceInconsistent) }
         switch need(of: edge.condition, facts) {
         case .nothing: return .accepted(to: edge.to)

@@ -14,6 +14,9 @@ package struct PairSettings: Hashable, Sendable, BitwiseCopyable {
     package var logExtentCount: UInt16
     /// The pair has an undo area, and keeps there what a copy overwrites on a target that is a usable image.
     package var keepsUndo: Bool
+    /// Whether a pair that was Partitioned mirrors again by itself when its peer is back (CopyRecoveryMode Automatic), or is Suspended
+    /// until somebody resumes it (Manual).
+    package var recoversByItself = true
     /// How the mover gets along with hosts and with other movers; may change at any time.
     package var copy: CopySettings
 

@@ -1,5 +1,5 @@
-internal import RepldCore
-internal import RepldFormat
+package import RepldCore
+package import RepldFormat
 
 /// The undo area of a pair: what the target held before a copy overwrote it, so that the copy can be taken back.
 ///
@@ -18,8 +18,8 @@ internal import RepldFormat
 /// granule that is equal on both elements is left alone; in the later ones whatever is dirty is saved, equal or not. New dirty
 /// granules come only from writes to granules that are not saved; so after the first pass each granule is dirty at most once more,
 /// and the number of granules bounds the number of chunks.
-struct PairUndo: ~Copyable {
-    enum Stage: UInt8, BitwiseCopyable {
+package struct PairUndo: ~Copyable {
+    package enum Stage: UInt8, BitwiseCopyable {
         case none
         /// Blank pages are being written.
         case preparing
@@ -29,29 +29,29 @@ struct PairUndo: ~Copyable {
         case present
     }
 
-    struct PageWrite: BitwiseCopyable {
-        var page: UInt64 = 0
-        var isInUse = false
+    package struct PageWrite: BitwiseCopyable {
+        package var page: UInt64 = 0
+        package var isInUse = false
         var startedAt = Instant(nanoseconds: 0)
     }
 
     /// Page writes in flight.
-    static var pageWriteLimit: Int { 4 }
+    package static var pageWriteLimit: Int { 4 }
 
-    var stage = Stage.none
+    package var stage = Stage.none
     /// The operation under way wants what it overwrites to be kept.
     var isWanted = false
-    var generation: UInt32 = 0
+    package var generation: UInt32 = 0
     /// Granules whose old content is durable in the area; before its chunk writes the target, the bit is durable as well.
-    var saved: DirtyMap
+    package var saved: DirtyMap
     /// Pages that are to be written.
-    var stale: DirtyMap
-    var pageWrites: FixedArray<PageWrite>
-    var pageWriteCount = 0
+    package var stale: DirtyMap
+    package var pageWrites: FixedArray<PageWrite>
+    package var pageWriteCount = 0
     /// The area is being emptied.
     var isEmptying = false
     /// The undo was dropped: when the record says so, the area is emptied.
-    var wantsEmptying = false
+    package var wantsEmptying = false
     /// A pass of the mover has come to its end since the copy began.
     var hasPassed = false
 
@@ -61,7 +61,7 @@ struct PairUndo: ~Copyable {
     var rollbacksInFlight = 0
     var rollbackDeadline = Instant(nanoseconds: 0)
 
-    init(volumeByteCount: UInt64, settings: PairSettings) {
+    package init(volumeByteCount: UInt64, settings: PairSettings) {
         let layout = MetadataLayout(
             volumeByteCount: volumeByteCount,
             granuleByteCount: UInt64(settings.granuleByteCount)
@@ -73,23 +73,23 @@ struct PairUndo: ~Copyable {
     }
 
     /// Makes a place without an area.
-    init() {
+    package init() {
         self.init(volumeByteCount: 0, settings: PairSettings())
     }
 
-    var isPresent: Bool { stage == .present }
+    package var isPresent: Bool { stage == .present }
     /// Something is on its way to the area besides what the mover saves.
     var isBusy: Bool { pageWriteCount > 0 || isEmptying }
 
     /// Whether the old content of every granule that the extent touches is saved.
-    func hasSaved(_ extent: Extent) -> Bool {
+    package func hasSaved(_ extent: Extent) -> Bool {
         let range = saved.granules(touching: extent)
         return saved.endOfRun(from: range.lowerBound, limit: range.upperBound, joining: saved) == range.upperBound
     }
 
     /// Where a chunk that begins at a granule has to end: what is saved and what is not are copied in different ways, and a
     /// chunk waits for one page.
-    func chunkEnd(from granule: UInt64) -> UInt64 {
+    package func chunkEnd(from granule: UInt64) -> UInt64 {
         let pageEnd = min((Self.page(of: granule) + 1) * MetadataLayout.granulesPerPage, saved.granuleCount)
         if saved.isDirty(granule: granule) { return saved.endOfRun(from: granule, limit: pageEnd, joining: saved) }
         return min(saved.nextDirty(from: granule) ?? pageEnd, pageEnd)
@@ -97,26 +97,53 @@ struct PairUndo: ~Copyable {
 
     static func page(of granule: UInt64) -> UInt64 { granule / MetadataLayout.granulesPerPage }
 
-    func page(of extent: Extent) -> UInt64 { Self.page(of: extent.offset >> UInt64(saved.granuleShift)) }
+    package func page(of extent: Extent) -> UInt64 { Self.page(of: extent.offset >> UInt64(saved.granuleShift)) }
 
     /// Old content is durable: the page is to say so.
-    mutating func noteSaved(_ extent: Extent) {
+    package mutating func noteSaved(_ extent: Extent) {
         saved.mark(touching: extent)
         stale.mark(touching: Self.extent(ofPage: page(of: extent)))
     }
 
     /// Nothing is saved, under a generation of its own; every page is to be written.
-    mutating func beginBlank() {
+    package mutating func beginBlank() { beginBlank(generation: generation &+ 1) }
+
+    /// The same under a generation that another host has counted.
+    package mutating func beginBlank(generation: UInt32) {
         stage = .preparing
-        generation &+= 1
+        self.generation = generation
         saved.clearAll()
         stale.markAll()
         wantsEmptying = false
         hasPassed = false
     }
 
+    /// Takes up what the pages of an area say.
+    package mutating func takeUp(_ undo: RecoveredUndo) {
+        stage = .present
+        generation = undo.generation
+        for (word, bits) in undo.saved.enumerated() where word < saved.wordCount && bits != 0 {
+            saved.mark(word: word, bits)
+        }
+    }
+
+    /// The write of a page has ended; where nothing else is to be written, an area that was being prepared is blank.
+    package mutating func pageWritten(place: Int) -> UInt64 {
+        invariant(pageWrites[place].isInUse, "a page was on its way")
+        pageWrites[place].isInUse = false
+        pageWriteCount -= 1
+        return pageWrites[place].page
+    }
+
+    /// All pages are blank on disk.
+    package mutating func finishPreparing() -> Bool {
+        guard stage == .preparing, pageWriteCount == 0, stale.isClean else { return false }
+        stage = .blank
+        return true
+    }
+
     /// Takes the next page that is to be written; the place of its write.
-    mutating func takePage(now: Instant) -> Int? {
+    package mutating func takePage(now: Instant) -> Int? {
         guard stage == .preparing || stage == .present, pageWriteCount < Self.pageWriteLimit else { return nil }
         var next = stale.nextDirty(from: 0)
         while let page = next {
@@ -153,7 +180,7 @@ struct PairUndo: ~Copyable {
     }
 
     /// There is nothing to take back any more.
-    mutating func drop() {
+    package mutating func drop() {
         if stage == .present { wantsEmptying = true }
         stage = .none
         isRollingBack = false

@@ -14,6 +14,8 @@ extension VolumeMachine {
             endVerify(index, .closing)
             dropWaitingChunks(index)
         }
+        // Nothing is copied any more: whoever waits for that waits in vain.
+        mayReleaseHeld = true
         finishEvent()
         advanceClosing()
     }

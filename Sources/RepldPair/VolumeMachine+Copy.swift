@@ -15,16 +15,17 @@ extension VolumeMachine {
     mutating func pumpCopies(_ index: Int) {
         guard pairs[index].isInUse, isCopying(index), !pairs[index].isCopyFlushInFlight else { return }
         guard !gate.isClosed, !pairs[index].isRecordCritical else { return }
+        if pumpAwaited(index) { return }
         var permit = CopyPermit.later
         while pairs[index].copiesInFlight < Int(pairs[index].settings.copyDepth) {
             guard pairs[index].copied.count + pairs[index].copiesInFlight < Pair.copiedExtentLimit else { break }
             permit = copyPermit(index)
             guard case .start(let byteLimit) = permit else { break }
             let limit = byteLimit >> UInt64(pairs[index].dirty.granuleShift)
-            guard var run = pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: max(limit, 1)) else {
+            guard var run = pairs[index].nextRunToCopy(from: pairs[index].cursor, limit: max(limit, 1)) else {
                 break
             }
-            if pairs[index].undo.isPresent {
+            if pairs[index].savesHere {
                 run = run.lowerBound..<min(run.upperBound, pairs[index].undo.chunkEnd(from: run.lowerBound))
             }
             pairs[index].cursor = run.upperBound
@@ -34,7 +35,7 @@ extension VolumeMachine {
         guard pairs[index].copiesInFlight == 0, !isHeldBack(index, permit) else { return }
         if !pairs[index].copied.isEmpty {
             startCopyFlush(index)
-        } else if pairs[index].dirty.isClean {
+        } else if pairs[index].hasNothingToCopy {
             finishCopying(index)
         } else {
             invariant(pairs[index].cursor > 0, "a pass that starts at the beginning finds what is dirty")
@@ -44,7 +45,7 @@ extension VolumeMachine {
         }
     }
 
-    private mutating func beginChunk(_ extent: Extent, pair index: Int) {
+    mutating func beginChunk(_ extent: Extent, pair index: Int) {
         var request = Request(
             host: HostRequest(
                 operation: .write,
@@ -59,7 +60,10 @@ extension VolumeMachine {
         request.startedAt = now
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].copiesInFlight += 1
-        let isPair = pairs[index].comparesFirst || mustSave(id, pair: index)
+        pairs[index].hasCaughtUp = false
+        let isRestore = pairs[index].linkRestore == .running
+        slots[id].isLockless = isRestore
+        let isPair = !isRestore && (pairs[index].comparesFirst || mustSave(id, pair: index))
         effects.append(.needBuffers(id, byteCount: UInt32(extent.length), isPair: isPair))
     }
 
@@ -70,11 +74,13 @@ extension VolumeMachine {
         if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
         slots[id].stage = .copyReading
         slots[id].startedAt = now
-        issue(id, leg: 0, .readAndCheckZero)
+        issue(id, leg: slots[id].isLockless ? leg(ofPair: index) : 0, .readAndCheckZero)
     }
 
     func isCopying(_ index: Int) -> Bool {
-        (pairs[index].copyState == .unsynchronized || pairs[index].isFlowingBack) && !pairs[index].wantsDetach
+        (pairs[index].copyState == .unsynchronized || pairs[index].isFlowingBack
+            || pairs[index].linkRestore == .running)
+            && !pairs[index].wantsDetach
             && !isClosing && !pairs[index].isRecordImpossible
     }
 
@@ -142,7 +148,8 @@ extension VolumeMachine {
     private mutating func issueChunkWrite(_ id: SlotID, pair index: Int) {
         slots[id].stage = .copyWriting
         slots[id].startedAt = now
-        issue(id, leg: leg(ofPair: index), slots[id].isMatch ? .zeroMayDeallocate : .write)
+        let leg = slots[id].isLockless ? 0 : leg(ofPair: index)
+        issue(id, leg: leg, slots[id].isMatch ? .zeroMayDeallocate : .write)
     }
 
     /// The chunk is over, one way or the other: its lock, buffers and slot are given back.
@@ -185,7 +192,7 @@ extension VolumeMachine {
         if slots[id].secondBuffer != .none { effects.append(.recycle(slots[id].secondBuffer)) }
     }
 
-    private mutating func startCopyFlush(_ index: Int) {
+    mutating func startCopyFlush(_ index: Int) {
         var request = Request(
             host: .ownFlush,
             purpose: .copyFlush,
@@ -197,7 +204,9 @@ extension VolumeMachine {
         pairs[index].isCopyFlushInFlight = true
         // The source as well: what was read there may be in a cache that a loss of power empties, and the target would keep it.
         issue(id, leg: 0, .flush)
-        issue(id, leg: leg(ofPair: index), .flush)
+        // The target was flushed before a restore over a link began, and has not been written since.
+        guard pairs[index].linkRestore == .none else { return }
+        if !Mutation.isOn(.clearsBeforeFlush) { issue(id, leg: leg(ofPair: index), .flush) }
         noteFullFlush(id, index)
     }
 
@@ -235,7 +244,9 @@ extension VolumeMachine {
     private mutating func copyFlushCompleted(_ id: SlotID) {
         let index = Int(slots[id].pair)
         pairs[index].isCopyFlushInFlight = false
-        if isCopying(index) {
+        if isCopying(index), pairs[index].linkRestore == .running {
+            noteRestored(index)
+        } else if isCopying(index) {
             while let extent = pairs[index].copied.popFirst() { pairs[index].clearDirty(extent) }
         }
         slots.release(id)

@@ -71,9 +71,9 @@ extension VolumeMachine {
         switch permit {
         case .start: false
         // What follows a pass waits for nothing.
-        case .later: pairs[index].dirty.nextDirtyRun(from: pairs[index].cursor, limit: 1) != nil && !isFull(index)
+        case .later: pairs[index].nextRunToCopy(from: pairs[index].cursor, limit: 1) != nil && !isFull(index)
         // What it has copied is made durable, so that a restart does not find it different.
-        case .never: pairs[index].copied.isEmpty && !pairs[index].dirty.isClean
+        case .never: pairs[index].copied.isEmpty && !pairs[index].hasNothingToCopy
         }
     }
 
@@ -90,7 +90,7 @@ extension VolumeMachine {
 
     private func copyFloor(of index: Int) -> UInt64 {
         pairs[index].settings.copy.floorByteRate
-            ?? CopySettings.automaticFloor(leftByteCount: pairs[index].dirty.dirtyByteCount)
+            ?? CopySettings.automaticFloor(leftByteCount: pairs[index].leftToCopyByteCount)
     }
 
     /// A chunk begins: the next one is due later.
@@ -135,7 +135,7 @@ extension VolumeMachine {
     package mutating func wake() {
         copyWakeAt = Instant(nanoseconds: .max)
         // One that has nothing left was not put off, and ends when it is its time.
-        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].dirty.isClean { pumpCopies(index) }
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].hasNothingToCopy { pumpCopies(index) }
         finishEvent()
     }
 

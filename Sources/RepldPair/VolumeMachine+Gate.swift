@@ -2,10 +2,12 @@ internal import RepldCore
 
 /// Why the gate of a volume is closed.
 enum GatePurpose: UInt8, BitwiseCopyable {
-    case split, failover, reverseRoles, beginRestore, endRestore, endFailback, abortRestore
+    case split, failover, reverseRoles, beginRestore, endRestore, endFailback, abortRestore, abortLinkRestore, handover
 
     /// Whether leg 0 may be left behind when it does not answer: the other element takes over from it.
     var leavesPrimaryBehind: Bool { self == .failover || self == .abortRestore }
+    /// Whether the target may fail its flush.
+    var abortsRestore: Bool { self == .abortRestore || self == .abortLinkRestore }
 }
 
 /// The gate of a volume: how an operation gets a write boundary.
@@ -71,7 +73,7 @@ extension VolumeMachine {
 
     /// Goes on when what the gate waits for has ended.
     mutating func advanceGate() {
-        if gate.stage == .draining, isDrained { startGateFlush() }
+        if gate.stage == .draining, isDrained || Mutation.isOn(.passesGateUndrained) { startGateFlush() }
     }
 
     /// Nothing is in flight to the two elements, and no record is on its way.
@@ -134,10 +136,11 @@ extension VolumeMachine {
         if let failure = gate.primaryFailure, !gate.purpose.leavesPrimaryBehind {
             return failGate(.flushFailed(failure))
         }
-        if let failure = gate.otherFailure, gate.purpose != .abortRestore { return failGate(.flushFailed(failure)) }
+        if let failure = gate.otherFailure, !gate.purpose.abortsRestore { return failGate(.flushFailed(failure)) }
         if pairs[index].isFlowingBack, !pairs[index].dirty.isClean {
             // A write that ended meanwhile has failed: the copy goes on.
             gate.stage = .open
+            endSettling(index, .pairBroken)
             return openGate()
         }
         if gate.purpose == .failover { pairs[index].isSourceAhead = hasUnmirroredWrites(index) }
@@ -162,7 +165,10 @@ extension VolumeMachine {
         case .endRestore, .endFailback:
             // The copy has not failed: it tries again when it next finds nothing to do.
             break
-        case .split, .failover, .reverseRoles, .beginRestore, .abortRestore:
+        case .handover: endSettling(index, failure)
+        case .beginRestore where pairs[index].isRemote && !pairs[index].isReachable && failure == .pairBroken:
+            pairs[index].wantsStart = true
+        case .split, .failover, .reverseRoles, .beginRestore, .abortRestore, .abortLinkRestore:
             endOperation(index, failure)
             // Hosts stay with the target, and the restore has ended.
             if pairs[index].isMisplaced, pairs[index].copyState != .failedover { changeState(index, to: .failedover) }
@@ -286,7 +292,7 @@ extension VolumeMachine {
     }
 
     /// Other pairs compare with leg 0: where that changes, they may differ.
-    private mutating func spreadDifferences(of index: Int, to other: Int) {
+    mutating func spreadDifferences(of index: Int, to other: Int) {
         guard !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean else { return }
         pairs[other].distrustMaps()
         wantRecord(other)

@@ -83,7 +83,8 @@ extension VolumeMachine {
 
     private func growthObstacle(_ index: Int) -> GrowthRefusal.PairObstacle? {
         if pairs[index].wantsDetach || pairs[index].isPlaceHeld { return .detaching }
-        if pairs[index].isMisplaced || pairs[index].isFlowingBack { return .misplaced(pairs[index].copyState) }
+        let isFlowingBack = pairs[index].isFlowingBack || pairs[index].linkRestore != .none
+        if pairs[index].isMisplaced || isFlowingBack { return .misplaced(pairs[index].copyState) }
         if gate.isClosed { return .draining }
         let isStuck = pairs[index].isRecordStuck || pairs[index].store.isLogImpossible
         if isStuck || pairs[index].hasRecordFailed || pairs[index].store.hasPageFailed { return .metadataFails }

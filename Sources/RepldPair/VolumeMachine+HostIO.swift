@@ -9,7 +9,14 @@ extension VolumeMachine {
             return settle(id)
         }
         if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
-        let entry = isWritingRefused ? .refused : enterLogs(id)
+        var entry = LogEntry.entered
+        if isWritingRefused {
+            entry = .refused
+        } else if isRestoringOverLink {
+            entry = enterRestores(slots[id].host.extent)
+        }
+        if entry == .waits { return holdForRestore(id) }
+        if entry == .entered { entry = enterLogs(id) }
         if entry == .waits { return hold(id, .waitingForRecord) }
         slots[id].stage = .running
         if entry == .refused {
@@ -18,12 +25,14 @@ extension VolumeMachine {
         }
         slots[id].startedAt = now
         slots[id].awaitsSource = slots[id].host.operation == .writeZeroes && slots[id].host.mustBeFast
-        rememberForOthers(id)
+        var legs = mirroringLegs(slots[id].host.extent)
+        rememberForOthers(id, besides: legs)
         issue(id, leg: 0, writeKind(of: id), isDurable: slots[id].host.isDurable)
-        let legs = mirroringLegs(slots[id].host.extent)
+        if Mutation.isOn(.discardsSourceOnly), slots[id].host.operation == .discard { legs = 0 }
         if slots[id].awaitsSource { slots[id].laterLegs = legs } else { issueToTargets(id, legs) }
     }
 
+    @inline(__always)
     func writeKind(of id: SlotID) -> ElementOperation.Kind {
         switch slots[id].host.operation {
         case .write: .write
@@ -34,8 +43,8 @@ extension VolumeMachine {
     }
 
     /// Marks what the targets that are not written now will lack.
-    private mutating func rememberForOthers(_ id: SlotID) {
-        for index in 0..<pairs.count where pairs[index].isInUse && !mirrors(index, slots[id].host.extent) {
+    private mutating func rememberForOthers(_ id: SlotID, besides legs: UInt8) {
+        for index in 0..<pairEnd where pairs[index].isInUse && legs & 1 << leg(ofPair: index) == 0 {
             if pairs[index].isMirroring {
                 // The target keeps what it holds there until the mover has saved it.
                 pairs[index].markAgain(slots[id].host.extent)
@@ -45,23 +54,26 @@ extension VolumeMachine {
         }
     }
 
+    @inline(__always)
     private func mirroringLegs(_ extent: Extent) -> UInt8 {
         var legs: UInt8 = 0
-        for index in 0..<pairs.count where mirrors(index, extent) { legs |= 1 << leg(ofPair: index) }
+        for index in 0..<pairEnd where mirrors(index, extent) { legs |= 1 << leg(ofPair: index) }
         return legs
     }
 
     private mutating func issueToTargets(_ id: SlotID, _ legs: UInt8) {
         let kind = writeKind(of: id)
+        let isDurable = slots[id].host.isDurable && !Mutation.isOn(.forcedWriteSkipsTarget)
         slots[id].startedAt = now
-        for index in 0..<pairs.count where legs & 1 << leg(ofPair: index) != 0 {
-            issue(id, leg: leg(ofPair: index), kind, isDurable: slots[id].host.isDurable)
+        for index in 0..<pairEnd where legs & 1 << leg(ofPair: index) != 0 {
+            issue(id, leg: leg(ofPair: index), kind, isDurable: isDurable)
         }
     }
 
     /// A pair's metadata cannot be written and does not say that the pair is open: no write may happen at all.
+    @inline(__always)
     var isWritingRefused: Bool {
-        for index in 0..<pairs.count where pairs[index].isInUse {
+        for index in 0..<pairEnd where pairs[index].isInUse {
             if pairs[index].isRecordImpossible || (pairs[index].isRecordStuck && pairs[index].isRecordCritical) {
                 return true
             }
@@ -72,9 +84,10 @@ extension VolumeMachine {
     mutating func startFlush(_ id: SlotID) {
         slots[id].stage = .running
         issue(id, leg: 0, .flush)
-        for index in 0..<pairs.count where pairs[index].isMirroring {
+        for index in 0..<pairEnd where pairs[index].isMirroring {
             // A host does not wait for what is asynchronous; the machine's own flushes do.
             if pairs[index].isAsynchronous, slots[id].purpose == .hostFlush { continue }
+            if Mutation.isOn(.flushSkipsTarget), slots[id].purpose == .hostFlush { continue }
             issue(id, leg: leg(ofPair: index), .flush)
             noteFullFlush(id, index)
         }
@@ -93,7 +106,10 @@ extension VolumeMachine {
     mutating func runningLegCompleted(_ id: SlotID, leg: UInt8, _ failure: IOFailure?) {
         switch slots[id].purpose {
         case .hostRead:
-            if let failure {
+            if failure != nil, leg > 0 {
+                // What a restore has not brought here yet is nowhere else.
+                answer(id, .inputOutput)
+            } else if let failure {
                 slots[id].sourceFailure = failure
                 redirect(id)
             } else {
@@ -104,15 +120,16 @@ extension VolumeMachine {
                 slots[id].sourceFailure = failure
                 if slots[id].awaitsSource {
                     slots[id].awaitsSource = false
-                    rememberForOthers(id)
+                    let mirroring = mirroringLegs(slots[id].host.extent)
+                    rememberForOthers(id, besides: mirroring)
                     // A pair that mirrors since has it as a difference, and a record on its way that has to come first.
-                    let legs = slots[id].laterLegs & mirroringLegs(slots[id].host.extent)
-                    if failure == nil { issueToTargets(id, legs) }
+                    if failure == nil { issueToTargets(id, slots[id].laterLegs & mirroring) }
                 }
             } else {
                 targetWriteCompleted(id, pair: Int(leg) - 1, failure)
             }
-            if slots[id].awaitedLegs == 0 && slots[id].stage == .running { settle(id) }
+            let isEnough = slots[id].awaitedLegs == 0 || Mutation.isOn(.answersBeforeTarget) && leg == 0
+            if isEnough && slots[id].stage == .running { settle(id) }
         case .hostFlush:
             if leg == 0 {
                 slots[id].sourceFailure = failure
@@ -162,7 +179,7 @@ extension VolumeMachine {
     /// A write has ended on all copies: where it was mirrored, only a flush of both elements that begins now makes it durable
     /// on both.
     private mutating func noteUnflushed(_ id: SlotID) {
-        for index in 0..<pairs.count where pairs[index].isMirroring {
+        for index in 0..<pairEnd where pairs[index].isMirroring {
             guard slots[id].issuedLegs & 1 << leg(ofPair: index) != 0 else { continue }
             pairs[index].unflushed.mark(touching: slots[id].host.extent)
         }
@@ -183,7 +200,7 @@ extension VolumeMachine {
             leaveLogs(id)
             unlock(id)
         }
-        if holdsForRecord {
+        if holdsForRecord, !Mutation.isOn(.answersBeforeRecord) {
             hold(id, .answerHeld)
         } else {
             answer(id, failure)
@@ -193,7 +210,7 @@ extension VolumeMachine {
     /// Nobody knows what the source holds in the extent now: every pair has to compare it with its target again.
     private mutating func sourceWriteFailed(_ id: SlotID, _ failure: IOFailure) {
         let extent = slots[id].host.extent
-        effects.append(.announce(.sourceWriteFailed(extent, failure)))
+        announce(.sourceWriteFailed(extent, failure))
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].markAgain(extent)
             copyAgain(index)
@@ -204,6 +221,11 @@ extension VolumeMachine {
     /// nothing is known to be equal any more.
     mutating func sourceFlushFailed() {
         for index in 0..<pairs.count where pairs[index].isInUse {
+            if pairs[index].linkRestore != .none {
+                // What was copied and is not durable is still lacking, and what hosts have written is dirty.
+                pairs[index].copied.removeAll()
+                continue
+            }
             pairs[index].markAgain(Extent(offset: 0, length: byteCount))
             pairs[index].distrustMaps()
             pairs[index].comparesFirst = true
@@ -297,6 +319,7 @@ extension VolumeMachine {
                 switch slots[id].purpose {
                 case .copy: startCopy(id)
                 case .targetWrite: startTargetWrite(id)
+                case .hostRead: start(id)
                 default: startWrite(id)
                 }
             }
@@ -307,7 +330,9 @@ extension VolumeMachine {
 
     /// The pair that can stand in for the source over an extent: it mirrors, and nothing there is dirty.
     private func standIn(for extent: Extent) -> Int? {
-        for index in 0..<pairs.count where pairs[index].isMirroring && !pairs[index].dirty.isDirty(touching: extent) {
+        for index in 0..<pairs.count where pairs[index].isMirroring {
+            let isDirty = pairs[index].dirty.isDirty(touching: extent) && !Mutation.isOn(.servesDirtyFromTarget)
+            guard !isDirty else { continue }
             // What a verify has found different would be served, and written to the source.
             if !pairs[index].targetChanged.isDirty(touching: extent) { return index }
         }
@@ -354,7 +379,7 @@ extension VolumeMachine {
 
     private mutating func endRedirect(_ id: SlotID, isRepaired: Bool) {
         let pair = pairs[Int(slots[id].pair)].id
-        effects.append(.announce(.sourceReadServedByTarget(pair: pair, slots[id].host.extent, isRepaired: isRepaired)))
+        announce(.sourceReadServedByTarget(pair: pair, slots[id].host.extent, isRepaired: isRepaired))
         unlock(id)
         answer(id, nil)
     }

@@ -26,6 +26,13 @@ extension VolumeMachine {
         }
         invariant(hostCount == hostRequestCount, "host requests are counted")
         invariant(held == heldCount, "held requests are counted")
+        for index in 0..<pairs.count {
+            let isLast = index == pairEnd - 1
+            invariant(
+                pairs[index].isInUse ? index < pairEnd : !isLast,
+                "requests look at every pair, and at no more places"
+            )
+        }
         for index in 0..<pairs.count where pairs[index].isInUse {
             var legs = pairs[index].hasBacklog ? 1 : 0
             for slot in 0..<slots.capacity {
@@ -57,6 +64,17 @@ extension VolumeMachine {
             !pairs[index].isMirroring || pairs[index].targetChanged.isClean || pairs[index].hasVerifyMarks,
             "what hosts changed on the target is joined before anything flows"
         )
+        let isHalfRestored = pairs[index].linkRestore != .none
+        invariant(
+            !isHalfRestored
+                || pairs[index].isSourceInconsistent && !pairs[index].isMisplaced && !pairs[index].isMirroring,
+            "a source that is half restored counts as that, serves hosts, and is not mirrored"
+        )
+        invariant(
+            isHalfRestored == false || pairs[index].linkRestore == .lost || pairs[index].copiesInFlight == 0
+                || !pairs[index].targetChanged.isClean,
+            "a restore brings what is lacking"
+        )
         invariant(
             !pairs[index].undo.isPresent || !pairs[index].isMisplaced && !Self.endsUndo(pairs[index].copyState),
             "a copy that has ended, or whose target was given to hosts, cannot be taken back"
@@ -64,6 +82,10 @@ extension VolumeMachine {
         invariant(
             !pairs[index].hasVerifyMarks || pairs[index].copyState == .synchronized,
             "what a verify has marked is joined to what differs when the pair leaves Synchronized"
+        )
+        invariant(
+            pairs[index].isInStep == (pairs[index].copyState == .synchronized && !pairs[index].hasVerifyMarks),
+            "a Synchronized pair is in step unless a verify has found something"
         )
         invariant(
             !pairs[index].verify.isRunning || pairs[index].copyState == .synchronized && !pairs[index].wantsDetach,

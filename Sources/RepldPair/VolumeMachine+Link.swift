@@ -1,4 +1,5 @@
 package import RepldCore
+package import RepldFormat
 
 /// Pairs whose target is behind a peer.
 ///
@@ -13,14 +14,21 @@ package import RepldCore
 /// - Whoever wants to begin a copy waits for the link, with the operation under way as the reason that is shown.
 extension VolumeMachine {
     /// The pair is taken in before its peer has been reached.
-    mutating func beginOutOfReach(_ index: Int) {
+    mutating func beginOutOfReach(_ record: PairRecord, _ maps: RecoveredMaps, _ index: Int) {
         pairs[index].isRemote = true
         pairs[index].isReachable = false
+        if pairs[index].isFlowingBack {
+            pairs[index].isFlowingBack = false
+            pairs[index].wantsStart = true
+        }
+        takeUpLinkRestore(record, maps, index)
         guard pairs[index].isMirroring else { return }
+        pairs[index].leaveStep(at: now)
         if pairs[index].hasVerifyMarks { pairs[index].joinChanges() }
         // Nothing is in flight, and no host has written: the maps have all that may differ.
         pairs[index].copyState = .partitioned
         pairs[index].reason = .linkLost
+        pairs[index].wantsStart = true
     }
 
     /// The peer cannot be reached any more: nothing is issued to the target from here on.
@@ -33,6 +41,8 @@ extension VolumeMachine {
             pairs[index].wantsStart = false
             changeState(index, to: .partitioned)
         } else {
+            // A restore that has not begun begins when it is back.
+            if gate.purpose == .beginRestore { leaveGate(index, .pairBroken) }
             breakPair(index, .linkLost)
         }
         mayReleaseHeld = true
@@ -43,29 +53,78 @@ extension VolumeMachine {
     package mutating func linkRestored(pair index: Int) {
         guard pairs[index].isInUse, pairs[index].isRemote, !pairs[index].isReachable else { return }
         pairs[index].isReachable = true
+        if Mutation.isOn(.clearsOnReconnect) { pairs[index].forgetDirty() }
+        // One that only a stop of this daemon has interrupted wants to start.
+        let isForOperator =
+            !pairs[index].settings.recoversByItself && pairs[index].operation == nil && !pairs[index].wantsStart
+        if pairs[index].copyState == .partitioned, isForOperator, !pairs[index].wantsDetach {
+            pairs[index].reason = nil
+            changeState(index, to: .suspended)
+            pairs[index].isResumeRequired = true
+        }
         let comesBack = pairs[index].copyState == .partitioned || pairs[index].copyState == .skewed
         if comesBack, !pairs[index].wantsDetach { pairs[index].wantsStart = true }
         startIfPossible(index)
         finishEvent()
     }
 
+    /// What becomes of a pair whose peer is back, from the next time on.
+    ///
+    /// One that waits for Resume goes on waiting.
+    package mutating func setRecovery(pair index: Int, isAutomatic: Bool) {
+        guard pairs[index].isInUse else { return }
+        pairs[index].settings.recoversByItself = isAutomatic
+    }
+
     /// What the target holds is not known: everything is to be compared.
     ///
-    /// In a conflict only an operator can say whose data counts.
-    package mutating func forgetTarget(pair index: Int, isConflict: Bool) {
-        guard pairs[index].isInUse, pairs[index].isRemote, pairs[index].copyState != .initialized else { return }
+    /// In a conflict only an operator can say whose data counts. Nothing of this may be told to the peer before it is recorded.
+    /// False where nothing is compared by itself for it.
+    @discardableResult
+    package mutating func forgetTarget(pair index: Int, because stop: HandshakeStop?) -> Bool {
+        guard pairs[index].isInUse, pairs[index].isRemote else { return false }
+        // What was never copied is copied as a whole anyhow; but a peer that has heard of more is overwritten by no Activate.
+        guard pairs[index].copyState != .initialized || stop != nil else { return false }
+        if pairs[index].linkRestore != .none {
+            loseLinkRestore(index)
+            finishEvent()
+            return false
+        }
         pairs[index].markAgain(Extent(offset: 0, length: byteCount))
         pairs[index].distrustMaps()
         pairs[index].comparesFirst = true
-        pairs[index].isTargetConsistent = false
-        if isConflict {
-            pairs[index].reason = .historiesDiffer
+        if !pairs[index].isMisplaced { pairs[index].isTargetConsistent = false }
+        // Nobody knows whether what it has kept is of what it holds now.
+        dropUndo(index)
+        pairs[index].forgetStep()
+        if let stop {
+            pairs[index].reason = .historiesDiffer(stop)
+            if pairs[index].isFlowingBack { stopFlowingBack(index) }
             pairs[index].wantsStart = false
             endOperation(index, .pairBroken)
-            changeState(index, to: .invalid)
+            // Hosts are with the target, and stay: that both sides may have been written is what Failedover says anyhow.
+            if pairs[index].isMisplaced {
+                pairs[index].isSourceAhead = true
+            } else {
+                changeState(index, to: .invalid)
+            }
         }
         wantRecord(index)
         finishEvent()
+        return stop == nil
+    }
+
+    /// Why the two sides' histories do not go together, as far as that is known.
+    package func conflict(of index: Int) -> HandshakeConflict? {
+        guard case .historiesDiffer(let stop) = pairs[index].reason else { return nil }
+        return stop.conflict
+    }
+
+    /// The peer is known to have the record with the sequence: it never comes with an earlier one again.
+    package mutating func peerHasRecord(pair index: Int, sequence: UInt64) {
+        guard pairs[index].isInUse, pairs[index].isRemote else { return }
+        pairs[index].lineage.confirmedSequence = max(pairs[index].lineage.confirmedSequence, sequence)
+        if let first = pairs[index].untoldUndoSequence, sequence >= first { pairs[index].untoldUndoSequence = nil }
     }
 
     // MARK: - Asynchronous mode
@@ -80,6 +139,7 @@ extension VolumeMachine {
     }
 
     /// So much is on its way to the target of a copy that it would take longer than remembering and copying again.
+    @inline(__always)
     func isRatherRemembered(_ index: Int) -> Bool {
         pairs[index].isBacklogLong && pairs[index].copyState == .unsynchronized
     }
@@ -109,12 +169,16 @@ extension VolumeMachine {
         pairs[index].wantsStart = true
     }
 
-    /// Something is on its way to the target that hosts were answered for, or nothing any more: it counts as one operation in flight.
+    /// Since when something is on its way to the target that hosts were answered for, or that nothing is any more: it counts as one
+    /// operation in flight.
     ///
     /// So whatever waits for the target to be quiet waits for it as well.
-    package mutating func setBacklogged(pair index: Int, _ hasBacklog: Bool) {
-        guard pairs[index].isInUse, pairs[index].hasBacklog != hasBacklog else { return }
-        pairs[index].hasBacklog = hasBacklog
+    package mutating func setBacklog(pair index: Int, since oldest: Instant?) {
+        guard pairs[index].isInUse else { return }
+        let hadBacklog = pairs[index].hasBacklog
+        pairs[index].backlogSince = oldest
+        let hasBacklog = pairs[index].hasBacklog
+        guard hasBacklog != hadBacklog else { return }
         pairs[index].operationsInFlight += hasBacklog ? 1 : -1
         if hasBacklog { return }
         targetOperationEnded(index)

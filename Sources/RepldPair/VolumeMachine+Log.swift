@@ -23,7 +23,7 @@ extension VolumeMachine {
         let isPreferred = preferredWriter == id
         var entered: UInt8 = 0
         var outcome = LogEntry.entered
-        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].wantsDetach {
+        for index in 0..<pairEnd where pairs[index].isInUse && !pairs[index].wantsDetach {
             guard side == 0 || side - 1 == index else { continue }
             let keys = pairs[index].logKeys(of: extent, isTargetSide: side != 0)
             let hasEntered =
@@ -42,6 +42,7 @@ extension VolumeMachine {
         case .waits:
             if isPreferred { break }
             leaveLogs(id)
+            if Mutation.isOn(.writesBeforeLog) { return .entered }
             if preferredWriter == nil { preferredWriter = id }
         case .refused:
             leaveLogs(id)
@@ -61,7 +62,7 @@ extension VolumeMachine {
         let isPreferred = preferredWriter == id
         guard logged != 0 || isPreferred else { return }
         let extent = slots[id].host.extent
-        for index in 0..<pairs.count where pairs[index].isInUse {
+        for index in 0..<pairEnd where pairs[index].isInUse {
             let keys = pairs[index].logKeys(of: extent, isTargetSide: slots[id].host.side != 0)
             if logged & 1 << UInt8(index) != 0 {
                 let wasMirrored = slots[id].issuedLegs & 1 << leg(ofPair: index) != 0 && slots[id].host.side == 0
@@ -140,7 +141,7 @@ extension VolumeMachine {
         if let failure {
             pairs[index].store.logAttempts += 1
             if pairs[index].store.logAttempts == MapStore.logAttemptLimit {
-                effects.append(.announce(.recordFailed(pair: pairs[index].id, failure)))
+                announce(.recordFailed(pair: pairs[index].id, failure))
             }
             pairs[index].store.waitsForTick = pairs[index].store.isLogImpossible
         } else {
@@ -168,6 +169,7 @@ extension VolumeMachine {
 
     private mutating func pumpPages(_ index: Int) {
         while let place = pairs[index].store.takePage(now: now) {
+            pairs[index].beginPage(place)
             effects.append(.writePage(pair: index, place: place))
         }
     }
@@ -190,8 +192,9 @@ extension VolumeMachine {
     package mutating func pageWritten(pair index: Int, place: Int, _ failure: IOFailure?) {
         invariant(pairs[index].isInUse, "a pair stays while its metadata is written")
         if let failure, !pairs[index].store.hasPageFailed {
-            effects.append(.announce(.recordFailed(pair: pairs[index].id, failure)))
+            announce(.recordFailed(pair: pairs[index].id, failure))
         }
+        pairs[index].endPage(place, isDurable: failure == nil)
         pairs[index].store.pageWritten(place, isDurable: failure == nil)
         metadataWritten(index)
     }
@@ -214,9 +217,11 @@ extension VolumeMachine {
         // The mover may be about to clear bits, and counts on what leaves to be durable on both elements.
         let isDirtyForGood = pairs[index].isAllDirtyForGood && !pairs[index].isCopyFlushInFlight
         if isDirtyForGood { return pairs[index].store.endEviction(isDurable: true) }
-        guard pairs[index].store.hasNeededPages else { return }
+        guard pairs[index].store.hasNeededPages || Mutation.isOn(.evictsBeforePages) else { return }
         let needsFlush = pairs[index].isMirroring && pairs[index].store.leavingEpoch > pairs[index].store.durableEpoch
-        guard needsFlush else { return pairs[index].store.endEviction(isDurable: true) }
+        guard needsFlush, !Mutation.isOn(.evictsBeforeFlush) else {
+            return pairs[index].store.endEviction(isDurable: true)
+        }
         guard pairs[index].store.fullFlush == nil, !pairs[index].store.isFlushInFlight else { return }
         guard gate.stage != .flushing, !isPrimaryLeftAlone, closeStage == .open || closeStage == .draining else {
             return
@@ -272,7 +277,8 @@ extension VolumeMachine {
             if !pairs[index].store.stale.isClean { pairs[index].store.beginSweep() }
             let limit = pairs[index].settings.targetTimeoutNanoseconds
             if pairs[index].store.giveUpStuck(now: now, limit: limit) {
-                effects.append(.announce(.recordFailed(pair: pairs[index].id, .timedOut)))
+                announce(.recordFailed(pair: pairs[index].id, .timedOut))
+                mayReleaseHeld = true
             }
             if pairs[index].isLogImpossible { mayReleaseHeld = true }
         }

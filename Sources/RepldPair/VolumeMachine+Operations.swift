@@ -11,6 +11,7 @@ internal import RepldCore
 ///     Failover                           gate → legs swapped → Failedover
 ///     Failback                           copy from leg 0, the target, to the source, mirroring → gate → swapped → Synchronized
 ///     RestoreFromReplica                 gate → legs swapped → copy to the source, mirroring → gate → swapped → Restored
+///                                        target behind a peer: gate → copy to the source (`LinkRestore`) → Restored
 ///     ReverseRoles                       gate → legs swapped, roles changed; Failedover: roles changed
 ///     the others                         at once
 ///
@@ -32,14 +33,25 @@ extension VolumeMachine {
         if let refusal = refusalNow(index) { return .refused(refusal) }
         let verdict = OperationTable.verdict(operation, facts, isForced: isForced)
         guard case .accepted = verdict else { return verdict }
+        // The control plane moves the pair to the other daemon instead.
+        if pairs[index].isRemote, closesGate(operation, index), movesHosts(operation) {
+            return .refused(.notSupported(.notYet))
+        }
+        if pairs[index].isSettling { return .refused(.underWay(operation)) }
         if pairs[index].isRecordStuck, mustBeRecorded(operation, index) { return .refused(.metadataStuck) }
         // Every pair of the volume has to take down that another element serves.
         if closesGate(operation, index), hasFailingMetadata(besides: index) { return .refused(.metadataStuck) }
         if pairs[index].isPlaceHeld { return .refused(.underWay(.detach)) }
+        // What a restore that has stopped still writes to the source must not come after what hosts write there.
+        if pairs[index].linkRestore != .none, pairs[index].copiesInFlight > 0, operation != .abort {
+            return .refused(.elementBusy)
+        }
         if gate.isClosed, closesGate(operation, index) {
             return .refused(.underWay(pairs[gate.pair].operation ?? operation))
         }
-        if closesGate(operation, index), isTargetBusy(index, facts) { return .refused(.elementBusy) }
+        if closesGate(operation, index), !pairs[index].isRemote, isTargetBusy(index, facts) {
+            return .refused(.elementBusy)
+        }
         // A restore that is given up before it began must not begin when its gate is passed.
         leaveGate(index, .superseded(by: operation))
         endOperation(index, .superseded(by: operation))
@@ -67,6 +79,11 @@ extension VolumeMachine {
         }
     }
 
+    /// Other hosts would be served, by the other daemon.
+    private func movesHosts(_ operation: ReplicationOperation) -> Bool {
+        operation != .split && operation != .restoreFromReplica && operation != .abort
+    }
+
     private func hasFailingMetadata(besides index: Int) -> Bool {
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             if pairs[other].hasRecordFailed || pairs[other].isRecordStuck { return true }
@@ -79,7 +96,7 @@ extension VolumeMachine {
         case .failover, .restoreFromReplica: true
         case .split: pairs[index].copyState == .synchronized
         case .reverseRoles: !pairs[index].isMisplaced
-        case .abort: pairs[index].isFlowingBack
+        case .abort: pairs[index].isFlowingBack || pairs[index].linkRestore != .none
         default: false
         }
     }
@@ -107,11 +124,11 @@ extension VolumeMachine {
         case .reverseRoles:
             if pairs[index].isMisplaced { makeChange(.reverseRoles, index) } else { closeGate(index, .reverseRoles) }
         case .restoreFromReplica:
-            closeGate(index, .beginRestore)
+            if pairs[index].isRemote { startPair(index) } else { closeGate(index, .beginRestore) }
         case .failback:
             startPair(index)
         case .abort:
-            if pairs[index].isMisplaced { beginAbortOfRestore(index) } else { rest(index, in: .aborted) }
+            if closesGate(.abort, index) { beginAbortOfRestore(index) } else { rest(index, in: .aborted) }
         case .suspend: rest(index, in: .suspended)
         case .deactivate: rest(index, in: .inactive)
         case .fracture:
@@ -127,6 +144,8 @@ extension VolumeMachine {
     /// Gives up the operation that is under way; false where that cannot be.
     package mutating func cancelOperation(_ index: Int) -> Bool {
         guard let operation = pairs[index].operation, !pairs[index].wantsDetach else { return false }
+        // The peer may be about to take it over.
+        guard !pairs[index].isSettling else { return false }
         switch operation {
         case .activate, .resyncReplica, .resume:
             pairs[index].wantsStart = false
@@ -173,14 +192,19 @@ extension VolumeMachine {
         facts.isTargetConsistent = pairs[index].isTargetConsistent
         facts.hasUndo = pairs[index].undo.isPresent
         facts.isRemote = pairs[index].isRemote
-        facts.undoByteCount = pairs[index].undo.saved.dirtyByteCount
+        facts.undoByteCount = undoByteCount(of: index)
         facts.isSourceAhead = pairs[index].isSourceAhead
         facts.isSourceInconsistent = pairs[index].isSourceInconsistent
+        facts.isRestoringOverLink = pairs[index].linkRestore != .none
         facts.changedByteCount = min(pairs[index].dirty.dirtyByteCount + waitingByteCount(index), byteCount)
         facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
         facts.verifyMarkedByteCount = min(pairs[index].verifyMarkedByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if pairs[other].linkRestore != .none { facts.doesOtherPairFlow = true }
+            // The volume has one source.
+            let isHalfRestored = pairs[other].isRemote && pairs[other].isSourceInconsistent && !pairs[other].isMisplaced
+            if isHalfRestored, !pairs[index].isMisplaced { facts.isSourceInconsistent = true }
             if pairs[other].isMirroring || pairs[other].isSecondPrimary || pairs[other].isMisplaced || isMoving(other) {
                 facts.doesOtherPairFlow = true
             }
@@ -224,6 +248,7 @@ extension VolumeMachine {
 
     /// Everything counts as out of sync; what is copied then is compared first.
     private mutating func prepare(_ index: Int) {
+        giveUpLinkRestore(index)
         dropUndo(index)
         pairs[index].isTargetConsistent = false
         pairs[index].isSourceAhead = false
@@ -240,6 +265,10 @@ extension VolumeMachine {
     }
 
     private mutating func beginAbortOfRestore(_ index: Int) {
+        if pairs[index].linkRestore != .none {
+            stopLinkRestore(index)
+            return closeGate(index, .abortLinkRestore)
+        }
         stopFlowingBack(index)
         closeGate(index, .abortRestore)
     }
@@ -250,6 +279,7 @@ extension VolumeMachine {
         pairs[index].reason = nil
         pairs[index].joinChanges()
         pairs[index].isFlowingBack = true
+        pairs[index].hasCaughtUp = false
         pairs[index].isSourceInconsistent = true
         resetCopyCounters(index)
         markRecordCritical(index)
@@ -258,6 +288,7 @@ extension VolumeMachine {
 
     /// From here on nothing new goes to the source; all that it may not have is dirty.
     mutating func stopFlowingBack(_ index: Int) {
+        endSettling(index, .pairBroken)
         rememberUnproven(index)
         pairs[index].copied.removeAll()
         pairs[index].isFlowingBack = false
@@ -274,6 +305,7 @@ extension VolumeMachine {
             endsWell(index) { $0.failOver(index) }
         case .reverseRoles:
             endsWell(index) { $0.reverseRoles(index) }
+        case .beginRestore where pairs[index].isRemote: beginLinkRestore(index)
         case .beginRestore:
             if differs(index) { turnHostsAway() }
             pairs[index].joinChanges()
@@ -283,6 +315,13 @@ extension VolumeMachine {
             beginFlowingBack(index)
         case .endRestore, .endFailback:
             endsWell(index) { $0.endFlowingBack(index, to: purpose == .endRestore ? .restored : .synchronized) }
+        case .handover: recordSettled(index)
+        case .abortLinkRestore:
+            endsWell(index) { machine in
+                machine.turnHostsAway()
+                machine.endLinkRestore(index)
+                machine.changeState(index, to: .aborted)
+            }
         case .abortRestore:
             endsWell(index) { machine in
                 // The target served, and is complete; the source is not.
@@ -295,7 +334,7 @@ extension VolumeMachine {
     }
 
     /// Whether hosts would find other data on the pair's other element.
-    private func differs(_ index: Int) -> Bool {
+    func differs(_ index: Int) -> Bool {
         !pairs[index].dirty.isClean || !pairs[index].targetChanged.isClean
     }
 
@@ -333,7 +372,7 @@ extension VolumeMachine {
             pairs[index].isResumeRequired = true
         }
         let isSecondSource = pairs[index].isSecondSource
-        effects.append(.announce(.rolesReversed(pair: pairs[index].id, isSecondSource: isSecondSource)))
+        announce(.rolesReversed(pair: pairs[index].id, isSecondSource: isSecondSource))
     }
 
     private mutating func endFlowingBack(_ index: Int, to state: CopyState) {
@@ -366,7 +405,7 @@ extension VolumeMachine {
         guard let operation = pairs[index].operation else { return }
         pairs[index].operation = nil
         pairs[index].undo.isRollingBack = false
-        effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))
+        announce(.operationEnded(pair: pairs[index].id, operation, failure))
     }
 
     /// What the pair is now is durable, or cannot be made durable.
@@ -378,6 +417,6 @@ extension VolumeMachine {
         }
         guard let operation = pairs[index].finishingOperation else { return }
         pairs[index].finishingOperation = nil
-        effects.append(.announce(.operationEnded(pair: pairs[index].id, operation, failure)))
+        announce(.operationEnded(pair: pairs[index].id, operation, failure))
     }
 }

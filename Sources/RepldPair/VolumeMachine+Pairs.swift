@@ -11,7 +11,7 @@ extension VolumeMachine {
     /// writes. A pair that was Synchronized and closed cleanly is Synchronized at once. If a host has written since the volume is
     /// served, or nothing can be relied on, everything is dirty. A fresh pair (`isNew`) starts Initialized with everything dirty
     /// and copies without comparing.
-    /// A remote pair begins out of reach: one that flowed is Partitioned until `linkRestored`.
+    /// A remote pair begins out of reach: one that flowed is Partitioned until `linkRestored`. Its records are of the run `generation`.
     /// Returns the place of the pair; `nil` when every place is taken.
     package mutating func addPair(
         _ record: PairRecord,
@@ -19,7 +19,8 @@ extension VolumeMachine {
         isNew: Bool,
         settings: PairSettings,
         undo: RecoveredUndo? = nil,
-        isRemote: Bool = false
+        isRemote: Bool = false,
+        generation: Generation = .none
     ) -> Int? {
         guard !isClosing else { return nil }
         guard let index = (0..<pairs.count).first(where: { !pairs[$0].isInUse }) else { return nil }
@@ -31,16 +32,27 @@ extension VolumeMachine {
             ),
             "an extent of the activity log has from one granule to 1024"
         )
-        pairs[index] = Pair(volumeByteCount: byteCount, settings: settings, hasUndo: settings.keepsUndo || undo != nil)
+        pairs[index] = Pair(
+            volumeByteCount: byteCount,
+            settings: settings,
+            hasUndo: !isRemote && (settings.keepsUndo || undo != nil)
+        )
         pairs[index].isInUse = true
+        findPairEnd()
         pairs[index].id = record.pair
         pairs[index].settings.copyDepth = min(max(settings.copyDepth, 1), UInt8(Pair.copyDepthLimit))
         pairs[index].recordSequence = record.sequence
+        pairs[index].lineage = record.lineage
+        pairs[index].lineage.begin(generation, after: record.sequence + (record.isOneBehind ? 1 : 0))
         // The area of a new pair is blank, which no start takes for "in sync".
         pairs[index].isOpenRecorded = isNew
         takeUp(record, maps, isNew: isNew, index)
-        takeUpUndo(record, undo, index)
-        if isRemote { beginOutOfReach(index) }
+        if isRemote {
+            beginOutOfReach(record, maps, index)
+            takeUpRemoteUndo(record, index)
+        } else {
+            takeUpUndo(record, undo, index)
+        }
         if pairs[index].isMirroring { resetCopyCounters(index) }
         // Of what a crash has interrupted only one of the two blocks may know.
         markRecordCritical(index)
@@ -51,6 +63,7 @@ extension VolumeMachine {
     /// The state that a pair begins in, by its record.
     private mutating func takeUp(_ record: PairRecord, _ maps: RecoveredMaps, isNew: Bool, _ index: Int) {
         var state = CopyState(rawValue: record.copyState) ?? .initialized
+        pairs[index].term = record.term
         pairs[index].isSecondSource = record.isSecondSource
         pairs[index].isSecondPrimary = record.isSecondPrimary
         pairs[index].isTargetConsistent = record.isTargetConsistent
@@ -67,6 +80,7 @@ extension VolumeMachine {
             pairs[index].isTargetConsistent = true
             // In a pair that was in sync nothing but a verify marks the target's side.
             pairs[index].hasVerifyMarks = !pairs[index].targetChanged.isClean
+            pairs[index].isInStep = !pairs[index].hasVerifyMarks
             return
         }
         pairs[index].comparesFirst = !isNew && (!record.isClosedCleanly || pairs[index].store.trust == .none)
@@ -101,6 +115,10 @@ extension VolumeMachine {
         guard epoch > servingEpoch else { return epoch == servingEpoch }
         servingEpoch = epoch
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if pairs[other].linkRestore != .none {
+                loseLinkRestore(other)
+                continue
+            }
             pairs[other].markAgain(Extent(offset: 0, length: byteCount))
             pairs[other].distrustMaps()
             pairs[other].comparesFirst = true
@@ -119,6 +137,7 @@ extension VolumeMachine {
     ) {
         if isNew || hasWritten {
             pairs[index].store.durableTrust = record.mapTrust
+            pairs[index].store.provenTrust = record.mapTrust
             pairs[index].store.beginLog(after: record.logGeneration)
             pairs[index].markAllDirty()
         } else if wasInSync && record.mapTrust == .none {
@@ -144,6 +163,8 @@ extension VolumeMachine {
         guard pairs[index].isReachable else { return }
         guard !pairs[index].undo.isBusy, pairs[index].undo.rollbacksInFlight == 0 else { return }
         if pairs[index].operation == .failback { return beginFlowingBack(index) }
+        if pairs[index].isRemote, pairs[index].operation == .restoreFromReplica { return startLinkRestore(index) }
+        guard !waitsForLinkRestore(index) else { return }
         if !awaitsUndo(index) { beginCopying(index) }
     }
 
@@ -151,10 +172,15 @@ extension VolumeMachine {
     package mutating func detachPair(_ index: Int) {
         invariant(pairs[index].isInUse, "a pair that is detached exists")
         leaveGate(index, .superseded(by: .detach))
+        if pairs[index].linkRestore != .none {
+            turnHostsAway()
+            restOthers(besides: index)
+        }
         closeTargetExport(index)
         endOperation(index, .superseded(by: .detach))
         tellEnd(index, .superseded(by: .detach))
         endVerify(index, .detached)
+        endSettling(index, .superseded(by: .detach))
         pairs[index].wantsDetach = true
         pairs[index].wantsStart = false
         pairs[index].isRecordWanted = false
@@ -179,10 +205,15 @@ extension VolumeMachine {
     mutating func changeState(_ index: Int, to state: CopyState) {
         let before = pairs[index].copyState
         guard before != state else { return }
-        if before == .synchronized { leaveSynchronized(index, for: state) }
+        if before == .synchronized {
+            pairs[index].leaveStep(at: now)
+            leaveSynchronized(index, for: state)
+        }
+        pairs[index].isInStep = state == .synchronized
+        if state == .restored, !pairs[index].isRemote { pairs[index].inStepAt = now }
         pairs[index].copyState = state
         pairs[index].isResumeRequired = false
-        effects.append(.announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state)))
+        announce(.copyStateChanged(pair: pairs[index].id, from: before, to: state))
         pairs[index].isTargetQuiet = pairs[index].operationsInFlight == 0
         if Self.mustNotBeForgotten(before) || Self.mustNotBeForgotten(state) { markRecordCritical(index) }
         // A start that believed the record before this one would take a target that has stayed behind for a usable image
@@ -199,18 +230,20 @@ extension VolumeMachine {
 
     mutating func markRecordCritical(_ index: Int) {
         pairs[index].isRecordCritical = true
-        pairs[index].recordCopiesOwed = 1
+        pairs[index].recordCopiesOwed = Mutation.isOn(.recordsMoveOnce) ? 0 : 1
     }
 
     /// Copies forward; `keepsImage` where the target stays a usable image while it is copied to.
     mutating func beginCopying(_ index: Int, keepsImage: Bool = false) {
         pairs[index].wantsStart = false
         pairs[index].reason = nil
+        giveUpLinkRestore(index)
         pairs[index].joinChanges()
         pairs[index].isSourceAhead = false
         pairs[index].isSourceInconsistent = false
         pairs[index].undo.hasPassed = false
-        if !pairs[index].dirty.isClean, !keepsImage, pairs[index].isTargetConsistent {
+        let endsImage = !pairs[index].dirty.isClean && !keepsImage && !Mutation.isOn(.callsHalfCopyUsable)
+        if endsImage, pairs[index].isTargetConsistent {
             pairs[index].isTargetConsistent = false
             // One damaged block must not bring back a record that calls a half-copied target a usable image.
             markRecordCritical(index)
@@ -224,7 +257,7 @@ extension VolumeMachine {
         beginPacing(index)
         pairs[index].cursor = 0
         pairs[index].copied.removeAll()
-        pairs[index].copyTotalByteCount = pairs[index].dirty.dirtyByteCount
+        pairs[index].copyTotalByteCount = pairs[index].leftToCopyByteCount
         pairs[index].copyDoneByteCount = 0
         pairs[index].copyWrittenByteCount = 0
         pairs[index].copyZeroByteCount = 0
@@ -232,14 +265,17 @@ extension VolumeMachine {
     }
 
     mutating func finishCopying(_ index: Int) {
+        if pairs[index].linkRestore == .running { return finishLinkRestore(index) }
         invariant(pairs[index].dirty.isClean, "a copy is over when nothing is dirty")
         if pairs[index].isFlowingBack {
+            if pairs[index].isRemote { return tellCaughtUp(index) }
             guard !gate.isClosed, !pairs[index].isPlaceHeld else { return }
             return closeGate(index, pairs[index].operation == .failback ? .endFailback : .endRestore)
         }
         pairs[index].comparesFirst = false
         pairs[index].isTargetConsistent = true
         dropUndo(index)
+        pairs[index].undo.isWanted = pairs[index].settings.keepsUndo
         // A crash from here on is to find the cleared bits, and not wait for the next tick to write them.
         pairs[index].store.beginSweep()
         mayAdvanceLogs = true
@@ -251,19 +287,23 @@ extension VolumeMachine {
     }
 
     mutating func breakPair(_ index: Int, _ reason: BreakReason) {
+        if pairs[index].linkRestore == .running { return breakLinkRestore(index, reason) }
         guard pairs[index].isMirroring else { return }
+        var reason = reason
+        // A peer keeps what is overwritten before it writes.
+        if case .targetWriteFailed(.notKept, _) = reason { reason = .undoFailed(.notKept) }
         pairs[index].reason = reason
         let isFlowingBack = pairs[index].isFlowingBack
-        effects.append(.announce(.pairBroken(pair: pairs[index].id, reason, isFlowingBack: isFlowingBack)))
+        announce(.pairBroken(pair: pairs[index].id, reason, isFlowingBack: isFlowingBack))
         if isFlowingBack {
             // The target has everything, and serves: that is what Failedover means.
             stopFlowingBack(index)
             leaveGate(index, .pairBroken)
-            endOperation(index, .pairBroken)
+            // What a lost link interrupts goes on when it is back.
+            if reason == .linkLost { pairs[index].wantsStart = true } else { endOperation(index, .pairBroken) }
             changeState(index, to: .failedover)
             wantRecord(index)
         } else {
-            // What a lost link interrupts goes on when it is back.
             stopMirroring(index, to: reason == .linkLost ? .partitioned : .broken)
             leaveGate(index, .pairBroken)
             if reason != .linkLost { endOperation(index, .pairBroken) }
@@ -272,6 +312,9 @@ extension VolumeMachine {
 
     /// From here on nothing new goes to the target; all that it may not have is dirty.
     mutating func stopMirroring(_ index: Int, to state: CopyState) {
+        endSettling(index, .pairBroken)
+        // From here on hosts may be told of writes that the peer never gets.
+        if pairs[index].isRemote, !isWithheld, !pairs[index].isMisplaced { pairs[index].isSourceAhead = true }
         rememberUnproven(index)
         pairs[index].copied.removeAll()
         dropWaitingChunks(index)
@@ -280,6 +323,7 @@ extension VolumeMachine {
 
     mutating func rememberUnproven(_ index: Int) {
         pairs[index].rememberUnflushed()
+        if Mutation.isOn(.forgetsInFlight) { return }
         let bit: UInt8 = 1 << leg(ofPair: index)
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), slots[id].purpose == .hostWrite else { continue }
@@ -300,10 +344,12 @@ extension VolumeMachine {
             switch (slots[id].purpose, slots[id].stage) {
             case (.hostWrite, .running), (.hostFlush, .running):
                 settle(id)
+            case (.hostRead, .running):
+                answer(id, .timedOut)
             case (.hostRead, .redirectReading):
                 unlock(id)
                 answer(id, slots[id].sourceFailure)
-            case (.copy, .copyComparing), (.copy, .copySaving), (.copy, .copyWriting):
+            case (.copy, .copyReading), (.copy, .copyComparing), (.copy, .copySaving), (.copy, .copyWriting):
                 // Host writes wait for this lock.
                 slots[id].stage = .abandoned
                 pairs[index].copiesInFlight -= 1
@@ -339,7 +385,9 @@ extension VolumeMachine {
         }
         forgetLog(index)
         pairs[index] = Pair(volumeByteCount: 0, settings: PairSettings())
+        findPairEnd()
         effects.append(.pairDetached(pair: index))
+        letOthersStart(besides: index)
         mayReleaseHeld = true
     }
 }

@@ -1,5 +1,5 @@
 package import RepldCore
-internal import RepldFormat
+package import RepldFormat
 
 /// The durable record of each pair: when it is written, what waits for it, and what becomes of a pair that cannot have it.
 extension VolumeMachine {
@@ -42,15 +42,30 @@ extension VolumeMachine {
         record.granuleShift = pairs[index].dirty.granuleShift
         record.extentShift = pairs[index].store.extentShift
         record.servingEpoch = servingEpoch
+        record.term = pairs[index].term
+        record.lineage = pairs[index].lineage
         record.hasUndo = pairs[index].undo.isPresent
         record.undoGeneration = pairs[index].undo.generation
         pairs[index].recordTrust = record.mapTrust
         pairs[index].recordServingEpoch = servingEpoch
+        record.isRestoringOverLink = pairs[index].linkRestore != .none
+        if record.mapTrust.rawValue < pairs[index].store.provenTrust.rawValue {
+            pairs[index].store.provenTrust = record.mapTrust
+        }
         // It may get there although nobody is told so.
         if record.mapTrust.rawValue > pairs[index].store.durableTrust.rawValue {
             pairs[index].store.durableTrust = record.mapTrust
         }
-        effects.append(.persist(pair: index, record))
+        pairs[index].recordInFlight = record
+        effects.append(.persist(pair: index))
+    }
+
+    /// The record that a `persist` effect is to write.
+    package func recordInFlight(pair index: Int) -> PairRecord {
+        guard pairs[index].isRecordInFlight, let record = pairs[index].recordInFlight else {
+            invariantFailed("a record is on its way until its end is reported")
+        }
+        return record
     }
 
     /// The record of a `persist` effect is durable, or could not be written.
@@ -67,6 +82,7 @@ extension VolumeMachine {
         } else {
             if !pairs[index].wantsCleanRecord { pairs[index].isOpenRecorded = true }
             pairs[index].store.durableTrust = pairs[index].recordTrust
+            pairs[index].store.provenTrust = pairs[index].recordTrust
             mayAdvanceLogs = true
             pairs[index].isRecordImpossible = false
             pairs[index].hasRecordFailed = false
@@ -95,6 +111,7 @@ extension VolumeMachine {
             return
         }
         pairs[index].isRecordCritical = false
+        if pairs[index].isSettled { endSettling(index, nil) }
         // A start believes the maps of those pairs only that know of the last change of the serving element.
         for other in 0..<pairs.count where pairs[other].isInUse && !pairs[other].isRecordPending {
             if pairs[other].recordServingEpoch != servingEpoch { wantRecord(other) }
@@ -128,9 +145,10 @@ extension VolumeMachine {
     }
 
     private mutating func goOnWithoutRecord(_ index: Int, _ failure: IOFailure) {
-        if !pairs[index].hasRecordFailed { effects.append(.announce(.recordFailed(pair: pairs[index].id, failure))) }
+        if !pairs[index].hasRecordFailed { announce(.recordFailed(pair: pairs[index].id, failure)) }
         pairs[index].hasRecordFailed = true
         if !pairs[index].isOpenRecorded || pairs[index].isRecordCritical { pairs[index].isRecordImpossible = true }
+        endSettling(index, .recordFailed(failure))
         tellEnd(index, .recordFailed(failure))
     }
 

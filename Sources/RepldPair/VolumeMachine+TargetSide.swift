@@ -9,6 +9,8 @@ extension VolumeMachine {
     /// Whether hosts may use the target of a pair through its own export.
     package func isTargetOpen(_ index: Int) -> Bool {
         guard pairs[index].isInUse, !pairs[index].wantsDetach, pairs[index].operation == nil else { return false }
+        // What hosts write here would count for what the source lacks.
+        guard pairs[index].linkRestore == .none else { return false }
         // Before that is durable, a start after a crash could overwrite what hosts write here.
         guard !pairs[index].isRecordCritical else { return false }
         // A copy that was in flight when the pair was fractured would overwrite what hosts write here.

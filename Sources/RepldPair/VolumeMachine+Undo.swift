@@ -24,9 +24,10 @@ extension VolumeMachine {
     func legBits(ofPair index: Int) -> UInt8 { 1 << leg(ofPair: index) | 1 << undoLeg(ofPair: index) }
 
     /// Whether a host's write goes to the pair's element now.
+    @inline(__always)
     func mirrors(_ index: Int, _ extent: Extent) -> Bool {
         pairs[index].isMirroring && !isRatherRemembered(index)
-            && (!pairs[index].undo.isPresent || pairs[index].undo.hasSaved(extent))
+            && (!pairs[index].savesHere || pairs[index].undo.hasSaved(extent))
     }
 
     // MARK: - Beginning and end
@@ -34,13 +35,11 @@ extension VolumeMachine {
     /// Takes up what the undo area says, if the record counts on it.
     mutating func takeUpUndo(_ record: PairRecord, _ undo: RecoveredUndo?, _ index: Int) {
         pairs[index].undo.generation = record.undoGeneration
+        pairs[index].undo.isWanted = pairs[index].settings.keepsUndo
         guard let undo, record.hasUndo, undo.generation == record.undoGeneration else { return }
         let isOver = Self.endsUndo(pairs[index].copyState) || pairs[index].isTargetConsistent
         guard !isOver, !pairs[index].isMisplaced else { return }
-        pairs[index].undo.stage = .present
-        for (word, bits) in undo.saved.enumerated() where word < pairs[index].undo.saved.wordCount && bits != 0 {
-            pairs[index].undo.saved.mark(word: word, bits)
-        }
+        pairs[index].undo.takeUp(undo)
     }
 
     /// States in which nothing is to be taken back: the target is equal, or is (or will be) overwritten by other means.
@@ -53,6 +52,10 @@ extension VolumeMachine {
 
     /// Before a copy begins: whether it has to wait for its undo area.
     mutating func awaitsUndo(_ index: Int) -> Bool {
+        if pairs[index].isRemote {
+            beginRemoteUndo(index)
+            return false
+        }
         if pairs[index].undo.isPresent {
             // What would overwrite more than is saved ends the undo first: no chunk begins before that is durable.
             if !pairs[index].undo.isWanted { dropUndo(index) }
@@ -76,6 +79,7 @@ extension VolumeMachine {
     mutating func dropUndo(_ index: Int) {
         let wasPresent = pairs[index].undo.isPresent
         pairs[index].undo.drop()
+        if pairs[index].isRemote { pairs[index].undo.wantsEmptying = false }
         guard wasPresent else { return }
         markRecordCritical(index)
         wantRecord(index)
@@ -130,10 +134,8 @@ extension VolumeMachine {
 
     /// A page of the undo area is durable, or could not be written.
     package mutating func undoPageWritten(pair index: Int, place: Int, _ failure: IOFailure?) {
-        invariant(pairs[index].isInUse && pairs[index].undo.pageWrites[place].isInUse, "a page was on its way")
-        pairs[index].undo.pageWrites[place].isInUse = false
-        pairs[index].undo.pageWriteCount -= 1
-        let page = pairs[index].undo.pageWrites[place].page
+        invariant(pairs[index].isInUse, "a page was on its way")
+        let page = pairs[index].undo.pageWritten(place: place)
         if let failure { undoFailed(index, failure) }
         for slot in 0..<slots.capacity {
             guard let id = slots.taken(at: slot), isRecording(id, index) else { continue }
@@ -145,9 +147,7 @@ extension VolumeMachine {
             }
         }
         if pairs[index].undo.isPresent ? isCopying(index) : failure == nil { pumpUndoPages(index) }
-        if pairs[index].undo.stage == .preparing, !pairs[index].undo.isBusy, pairs[index].undo.stale.isClean {
-            pairs[index].undo.stage = .blank
-        }
+        if !pairs[index].undo.isEmptying { _ = pairs[index].undo.finishPreparing() }
         undoWritten(index)
     }
 
@@ -175,7 +175,7 @@ extension VolumeMachine {
 
     /// Whether a chunk that was compared has to be saved before it is written.
     func mustSave(_ id: SlotID, pair index: Int) -> Bool {
-        pairs[index].undo.isPresent && !pairs[index].undo.hasSaved(slots[id].host.extent)
+        pairs[index].savesHere && !pairs[index].undo.hasSaved(slots[id].host.extent)
     }
 
     /// What the target holds was read into the second buffer just now; false when the chunk has to be begun anew.
@@ -187,6 +187,10 @@ extension VolumeMachine {
         guard isCut, slots[id].secondBuffer != .none else { return false }
         slots[id].stage = .copySaving
         slots[id].startedAt = now
+        if Mutation.isOn(.overwritesBeforeSaved) {
+            chunkSaved(id, pair: index, nil)
+            return true
+        }
         issue(id, leg: undoLeg(ofPair: index), .save, isDurable: true)
         return true
     }

@@ -215,13 +215,13 @@ extension VolumeMachine {
 
     private mutating func noteDifference(_ extent: Extent, _ index: Int) {
         let isFirst = !pairs[index].verify.differs
-        pairs[index].markFoundDifferent(extent)
+        if !Mutation.isOn(.dropsVerifyMarks) { pairs[index].markFoundDifferent(extent) }
         pairs[index].verify.counts.differentByteCount += extent.length
         pairs[index].verify.insert(extent)
         pairs[index].verify.hasUnrecordedMarks = true
         if pairs[index].verify.announcedCount < PairVerify.announcedLimit {
             pairs[index].verify.announcedCount += 1
-            effects.append(.announce(.verifyFound(pair: pairs[index].id, extent)))
+            announce(.verifyFound(pair: pairs[index].id, extent))
         }
         // Later marks are recorded once per tick: hosts' writes wait for each record.
         if isFirst { recordMarks(index) }
@@ -323,7 +323,7 @@ extension VolumeMachine {
         pairs[index].verify.stage = .idle
         runningVerifyCount -= 1
         if !pairs[index].wantsDetach, !isClosing { recordMarks(index) }
-        effects.append(.announce(.verifyEnded(pair: pairs[index].id, failure)))
+        announce(.verifyEnded(pair: pairs[index].id, failure))
     }
 
     /// What a verify has marked is what differs, as whatever else does, from the moment that the pair is not Synchronized.
@@ -359,6 +359,7 @@ extension Pair {
         invariant(copyState == .synchronized, "a verify marks what differs in a pair that counts as equal")
         markTargetChanged(extent)
         hasVerifyMarks = true
+        forgetStep()
     }
 
     /// Bytes that a verify has found different and nobody has copied since, in whole granules.

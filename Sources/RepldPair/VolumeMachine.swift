@@ -51,6 +51,8 @@ package struct VolumeMachine: ~Copyable {
     package internal(set) var byteCount: UInt64
     package let blockByteCount: UInt32
     package internal(set) var effects: BoundedQueue<Effect>
+    /// As many as there are `announce` effects, in their order.
+    private var events: BoundedQueue<VolumeEvent>
     package internal(set) var readsServedByTarget: UInt64 = 0
 
     var now = Instant(nanoseconds: 0)
@@ -63,6 +65,8 @@ package struct VolumeMachine: ~Copyable {
     var locks: IntervalLock
     var granted: BoundedQueue<SlotID>
     var pairs: FixedArray<Pair>
+    /// Behind the last pair that is in use: requests look at the places before it, and at none where there are no targets.
+    private(set) var pairEnd = 0
     let hostSlotLimit: Int
     /// Host requests that are not answered yet.
     package internal(set) var hostRequestCount = 0
@@ -80,6 +84,8 @@ package struct VolumeMachine: ~Copyable {
     var mayAdvanceLogs = false
     /// A host has written since the machine was made: a pair that comes now has missed it.
     var hasWritten = false
+    /// Hosts are kept away: nobody finds room for a request.
+    package internal(set) var isWithheld = false
     var isClosing = false
     var closeStage = CloseStage.open
     var isSourceDurableAtClose = false
@@ -145,6 +151,8 @@ package struct VolumeMachine: ~Copyable {
         var laterLegs: UInt8 = 0
         /// A piece of a verify that is compared under the interval lock, and has it.
         var holdsLock = false
+        /// A chunk of a restore over a link, which is read from the target and written to the source, and takes no lock.
+        var isLockless = false
         /// The pair of a copy, of a verify, of a target flush, or the one that serves a redirected read.
         var pair: UInt8 = 0
         var secondBuffer = BufferID.none
@@ -152,6 +160,29 @@ package struct VolumeMachine: ~Copyable {
         var arrivedAt = Instant(nanoseconds: 0)
 
         var awaitedLegs: UInt8 { pendingLegs & ~abandonedLegs }
+
+        /// An operation on a leg begins, over all that the request is about.
+        @inline(__always)
+        mutating func begin(
+            _ id: SlotID,
+            leg: UInt8,
+            _ kind: ElementOperation.Kind,
+            isDurable: Bool,
+            fillsIfUnsupported: Bool
+        ) -> ElementOperation {
+            pendingLegs |= 1 << leg
+            issuedLegs |= 1 << leg
+            return ElementOperation(
+                slot: id,
+                leg: leg,
+                kind: kind,
+                isDurable: isDurable,
+                fillsIfUnsupported: fillsIfUnsupported,
+                buffer: host.buffer,
+                secondBuffer: secondBuffer,
+                extent: host.extent
+            )
+        }
     }
 
     /// Makes a machine without targets for a volume of `byteCount` bytes in blocks of `blockByteCount`.
@@ -178,6 +209,7 @@ package struct VolumeMachine: ~Copyable {
         granted = BoundedQueue(capacity: capacity, blank: SlotID(index: 0, generation: 0))
         gateWaiters = BoundedQueue(capacity: hostSlotLimit, blank: SlotID(index: 0, generation: 0))
         effects = BoundedQueue(capacity: capacity * 8, blank: .closed)
+        events = BoundedQueue(capacity: effects.capacity, blank: .recordFailed(pair: PairID(high: 0, low: 0), .gone))
         pairs = FixedArray(count: Self.pairLimit) { _ in Pair(volumeByteCount: 0, settings: PairSettings()) }
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
     }
@@ -191,9 +223,22 @@ package struct VolumeMachine: ~Copyable {
     /// The next effect to carry out.
     package mutating func nextEffect() -> Effect? { effects.popFirst() }
 
+    /// What the `announce` effect that was taken last is about.
+    package mutating func nextEvent() -> VolumeEvent {
+        guard let event = events.popFirst() else {
+            invariantFailed("an announcement has an event, which is taken once")
+        }
+        return event
+    }
+
+    mutating func announce(_ event: VolumeEvent) {
+        effects.append(.announce)
+        events.append(event)
+    }
+
     /// Whether a host request would be taken now: one on the volume, or on the own export of a target.
     package func hasRoom(side: UInt8 = 0) -> Bool {
-        if isClosing { return false }
+        if isClosing || isWithheld && side == 0 { return false }
         return side == 0
             ? hostRequestCount < hostSlotLimit : targetRequestCounts[Int(side) - 1] < Self.targetSlotLimit
     }
@@ -243,15 +288,15 @@ package struct VolumeMachine: ~Copyable {
         slots[id].startedAt = now
         switch slots[id].purpose {
         case .hostRead:
-            slots[id].stage = .running
-            issue(id, leg: 0, .read)
+            startRead(id)
         case .hostFlush:
             startFlush(id)
         case .hostWrite:
             hasWritten = true
             slots[id].stage = .waitingForLock
             if runningVerifyCount > 0 { disturbVerify(slots[id].host.extent) }
-            if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startWrite(id) }
+            let extent = lockExtent(of: id, isWhole: !Mutation.isOn(.writesWithoutLock))
+            if locks.acquire(extent, .exclusive, owner: id) { startWrite(id) }
         case .targetRead, .targetWrite, .targetFlush, .copy, .copyFlush, .closeFlush, .gateFlush, .logFlush, .verify,
             .rollback:
             invariantFailed("hosts of the volume read, write and flush")
@@ -324,7 +369,9 @@ package struct VolumeMachine: ~Copyable {
             startRollbackChunk(id)
         } else {
             slots[id].stage = .waitingForLock
-            if locks.acquire(slots[id].host.extent, .exclusive, owner: id) { startCopy(id) }
+            let extent = lockExtent(of: id, isWhole: !Mutation.isOn(.copiesWithoutLock))
+            let isFree = slots[id].isLockless || locks.acquire(extent, .exclusive, owner: id)
+            if isFree { startCopy(id) }
         }
         if isClosing { advanceClosing() }
         finishEvent()
@@ -335,6 +382,7 @@ package struct VolumeMachine: ~Copyable {
     /// To be called about once a second.
     package mutating func tick() {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].operationsInFlight > 0 {
+            if Mutation.isOn(.waitsForStuckTarget) { continue }
             let limit = pairs[index].settings.targetTimeoutNanoseconds
             let bits = legBits(ofPair: index)
             for slot in 0..<slots.capacity {
@@ -369,47 +417,20 @@ package struct VolumeMachine: ~Copyable {
         }
     }
 
-    /// What the engine needs to know of a slot when an operation of it ends.
-    package struct Operands: BitwiseCopyable {
-        package enum Examination: UInt8, BitwiseCopyable { case none, isZero, isEqual, haveEqualDigests }
-
-        package var extent: Extent
-        package var buffer: BufferID
-        package var secondBuffer: BufferID
-        package var isDurable: Bool
-        /// What the mover wants to know about the data that was read.
-        package var examination: Examination
-    }
-
-    /// The operands of a slot with an operation in flight.
-    package func operands(of id: SlotID) -> Operands {
-        let request = slots[id]
-        let examination: Operands.Examination =
-            switch request.stage {
-            case .copyReading: .isZero
-            case .copyComparing: .isEqual
-            case .verifyComparing: .haveEqualDigests
-            default: .none
-            }
-        return Operands(
-            extent: request.host.extent,
-            buffer: request.host.buffer,
-            secondBuffer: request.secondBuffer,
-            isDurable: request.host.isDurable,
-            examination: examination
-        )
-    }
-
     /// Slots of all purposes, for tables beside the machine's.
     package var slotCapacity: Int { slots.capacity }
 
     // MARK: - Shared by the parts
 
+    // What asks something of the machine for each request is inlined: a struct that cannot be copied is copied as bytes for each
+    // call of a method that does not change it, and this one has half a KiB.
+
     func leg(ofPair index: Int) -> UInt8 { UInt8(index + 1) }
 
     /// Whether any pair has a record on its way: writes are not issued and answers are held.
+    @inline(__always)
     var holdsForRecord: Bool {
-        for index in 0..<pairs.count where pairs[index].isRecordPending { return true }
+        for index in 0..<pairEnd where pairs[index].isRecordPending { return true }
         return false
     }
 
@@ -419,25 +440,13 @@ package struct VolumeMachine: ~Copyable {
         _ kind: ElementOperation.Kind,
         isDurable: Bool = false
     ) {
-        slots[id].pendingLegs |= 1 << leg
-        slots[id].issuedLegs |= 1 << leg
         if leg > 0 { pairs[pair(ofLeg: leg)].operationsInFlight += 1 }
-        effects.append(
-            .perform(
-                ElementOperation(
-                    slot: id,
-                    leg: leg,
-                    kind: kind,
-                    isDurable: isDurable,
-                    fillsIfUnsupported: fillsIfUnsupported(id, leg: leg),
-                    buffer: slots[id].host.buffer,
-                    secondBuffer: slots[id].secondBuffer,
-                    extent: slots[id].host.extent
-                )
-            )
-        )
+        let fills = fillsIfUnsupported(id, leg: leg)
+        let operation = slots[id].begin(id, leg: leg, kind, isDurable: isDurable, fillsIfUnsupported: fills)
+        effects.append(.perform(operation))
     }
 
+    @inline(__always)
     private func fillsIfUnsupported(_ id: SlotID, leg: UInt8) -> Bool {
         guard slots[id].purpose == .hostWrite else { return true }
         // Without a pair a discard is advice, and an element that cannot follow it changes nothing.
@@ -445,13 +454,28 @@ package struct VolumeMachine: ~Copyable {
         return leg > 0 || !slots[id].host.mustBeFast
     }
 
+    @inline(__always)
     private var hasPairs: Bool {
-        for index in 0..<pairs.count where pairs[index].isInUse { return true }
+        for index in 0..<pairEnd where pairs[index].isInUse { return true }
         return false
+    }
+
+    /// A pair has come or gone.
+    mutating func findPairEnd() {
+        pairEnd = pairs.count
+        while pairEnd > 0, !pairs[pairEnd - 1].isInUse { pairEnd -= 1 }
+    }
+
+    /// What a write or a chunk locks: all that it touches, unless a mutation cuts it to the first block.
+    @inline(__always)
+    private func lockExtent(of id: SlotID, isWhole: Bool) -> Extent {
+        let extent = slots[id].host.extent
+        return isWhole ? extent : Extent(offset: extent.offset, length: min(extent.length, UInt64(blockByteCount)))
     }
 
     /// Gives the lock back and starts whoever gets it.
     mutating func unlock(_ id: SlotID) {
+        guard !slots[id].isLockless else { return }
         locks.release(owner: id, granted: &granted)
         while let next = granted.popFirst() {
             switch slots[next].purpose {

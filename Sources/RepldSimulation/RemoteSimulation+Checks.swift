@@ -5,18 +5,24 @@ internal import RepldPair
 
 /// Crashes, rest, and what must be true then.
 extension RemoteSimulation {
-    private var state: CopyState? { source.engine?.copyState(of: Self.pair) }
+    var state: CopyState? { source.engine?.copyState(of: Self.pair) }
 
     // MARK: - Crashes
 
     func crashSource() throws(SimulationFailure) {
+        turnsToCrash = nil
         guard source.isUp else { return }
         coverage[.sourceHostCrashes] += 1
         source.crash()
-        waiting = []
-        try settleSource(after: "a crash of the source") { $0.survivors($1) }
+        let isHalfRestored = restore.stage != .none
+        if !isHalfRestored { try settleSource(after: "a crash of the source") { $0.survivors($1) } }
         try pass(random.below(3_000_000_000))
         try startSource(isNew: false)
+        if isHalfRestored {
+            try settleRestore(after: "a crash of the source") { $0.survivors($1) }
+        } else {
+            takeUpRestore()
+        }
         try checkCovered("after a crash of the source")
     }
 
@@ -37,9 +43,15 @@ extension RemoteSimulation {
             note("clean stop of the source")
             guard replication.stop(source) else { throw failure("the source's engine does not stop") }
             coverage[.cleanRestarts] += 1
-            try settleSource(after: "a clean stop of the source") { $0.readable($1) }
+            let isHalfRestored = restore.stage != .none
+            if !isHalfRestored { try settleSource(after: "a clean stop of the source") { $0.readable($1) } }
             try pass(random.below(3_000_000_000))
             try startSource(isNew: false)
+            if isHalfRestored {
+                try settleRestore(after: "a clean stop of the source") { $0.readable($1) }
+            } else {
+                takeUpRestore()
+            }
         } else {
             note("clean stop of the target")
             guard replication.stop(target) else { throw failure("the target's engine does not stop") }
@@ -50,25 +62,13 @@ extension RemoteSimulation {
     }
 
     /// The source holds what it may hold; from here on that is the past.
-    private func settleSource(
+    func settleSource(
         after event: String,
         _ allowed: (WriteHistory, Int) -> [UInt64]
     ) throws(SimulationFailure) {
-        for sector in 0..<sourceDisk.sectorCount {
-            let value = word(sourceDisk, sector)
-            guard allowed(history, sector).contains(value) else {
-                throw failure("after \(event) sector \(sector) holds \(value), not \(allowed(history, sector))")
-            }
-            history.settle(value, sector)
-        }
         // The target has an image of the past that ends here, until it has been copied to.
-        formerOrder = formerOrder ?? order
-        order = WriteOrder(values: (0..<sourceDisk.sectorCount).map { word(sourceDisk, $0) })
-    }
-
-    private func word(_ disk: SimulatedDisk, _ sector: Int) -> UInt64 {
-        let start = sector * SimulatedDisk.sectorByteCount
-        return disk.bytes(start..<start + 8).enumerated().reduce(0) { $0 | UInt64($1.element) << UInt64(8 * $1.offset) }
+        formerOrder = formerOrder ?? workload.order
+        if let flaw = workload.settle(on: sourceDisk, after: event, allowed) { throw failure(flaw) }
     }
 
     /// Time passes, with whatever happens meanwhile.
@@ -79,22 +79,44 @@ extension RemoteSimulation {
 
     // MARK: - The image
 
+    /// The target's last record counts on what it keeps.
+    var isKept: Bool { replicaMetadata.pairRecord?.hasUndo ?? false }
+
     /// While nothing is copied to it, a target that was equal once is an image of the source's past.
     func checkImage() throws(SimulationFailure) {
+        try checkKeptImage()
         guard source.isUp, let facts = source.engine?.facts(of: Self.pair) else { return }
         guard !hasLostPower, facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
         coverage[facts.copyState == .synchronized ? .imagesChecked : .formerImagesChecked] += 1
-        let values = (0..<targetDisk.sectorCount).map { word(targetDisk, $0) }
-        if let flaw = (formerOrder ?? order).flaw(in: values) {
+        let values = targetDisk.words
+        if let flaw = (formerOrder ?? workload.order).flaw(in: values) {
             throw failure("the target is no image of the past in \(facts.copyState.name): \(flaw)")
+        }
+    }
+
+    /// While something is copied to it, what it held before can be had back: an image of the source's past.
+    private func checkKeptImage() throws(SimulationFailure) {
+        guard let record = replicaMetadata.pairRecord, record.hasUndo, !hasLostPower, !hasKeptLoss else { return }
+        guard let undo = options.findUndo(undoArea, record) else {
+            throw failure("the target's record counts on an undo that is not there")
+        }
+        var values = targetDisk.words
+        let kept = undoArea.words.dropFirst(Int(options.undoLayout.headByteCount) / SimulatedDisk.sectorByteCount)
+        let granule = Int(options.settings.granuleByteCount) / SimulatedDisk.sectorByteCount
+        for sector in values.indices where undo.saved[sector / granule / 64] >> UInt64(sector / granule % 64) & 1 == 1 {
+            values[sector] = kept[kept.startIndex + sector]
+        }
+        coverage[.keptImagesChecked] += 1
+        if let flaw = (keptOrder ?? formerOrder ?? workload.order).flaw(in: values) {
+            throw failure("what the target held before the copy is no image of the past: \(flaw)")
         }
     }
 
     // MARK: - Rest
 
     func drainHosts() throws(SimulationFailure) {
-        for _ in 0..<100_000 where !waiting.isEmpty { try turn() }
-        if !waiting.isEmpty { throw failure("host requests do not end") }
+        for _ in 0..<100_000 where !workload.waiting.isEmpty { try turn() }
+        if !workload.waiting.isEmpty { throw failure("host requests do not end") }
     }
 
     func rest() throws(SimulationFailure) {
@@ -107,6 +129,7 @@ extension RemoteSimulation {
     private func checkCovered(_ event: String) throws(SimulationFailure) {
         guard source.isUp, target.isUp, source.engine?.hasBacklog(Self.pair) == false else { return }
         coverage[.comparisonsAtRest] += 1
+        try checkExposure(event)
         // A target that has lost what it had not flushed is not known to before the link is lost.
         let isKnown = state != .synchronized && state != .unsynchronized
         for sector in sourceDisk.sectors(differingFrom: targetDisk) where isKnown {
@@ -117,6 +140,27 @@ extension RemoteSimulation {
                 )
             }
         }
+    }
+
+    /// A pair that is in step is not exposed, and one that has been is so since some time of this run.
+    private func checkExposure(_ event: String) throws(SimulationFailure) {
+        let exposure = source.engine?.exposureNanoseconds(of: Self.pair)
+        if state == .synchronized, exposure != 0 {
+            throw failure("\(event) the pair is in step, and its exposure is \(exposure.map(String.init) ?? "unknown")")
+        }
+        if let exposure, exposure > replication.world.now {
+            throw failure("\(event) the exposure of \(exposure) ns is older than the world")
+        }
+    }
+
+    /// Asks for whatever leads the pair on towards Synchronized.
+    private func leadOn() throws(SimulationFailure) {
+        let facts = source.engine?.facts(of: Self.pair)
+        // What is half restored, and does not go on by itself, goes on by force: one way or the other.
+        if facts?.isSourceInconsistent == true, facts?.operation == nil {
+            return try operate(random.chance(oneIn: 2) ? .restoreFromReplica : .resyncReplica, isForced: true)
+        }
+        for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
     }
 
     /// For a while nothing goes wrong: the pair gets to Synchronized, with hosts at work, and the next storm finds it there.
@@ -130,7 +174,7 @@ extension RemoteSimulation {
         while state != .synchronized, replication.world.now < end {
             if replication.world.now >= nextTry {
                 nextTry = replication.world.now + 10_000_000_000
-                for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
+                try leadOn()
             }
             if random.chance(oneIn: 8) { submit() }
             try turn()
@@ -156,9 +200,7 @@ extension RemoteSimulation {
             try turn()
             if replication.world.now >= nextTry {
                 nextTry = replication.world.now + 20_000_000_000
-                if state != .synchronized {
-                    for operation in [ReplicationOperation.activate, .resume, .resyncReplica] { try operate(operation) }
-                }
+                if state != .synchronized { try leadOn() }
             }
             if replication.world.now > end {
                 throw failure("the pair is \(state?.name ?? "gone") in a healthy world: \(reason)")
@@ -166,6 +208,7 @@ extension RemoteSimulation {
         }
         try flush()
         let differing = sourceDisk.sectors(differingFrom: targetDisk)
+        try checkExposure("in the end")
         guard differing.isEmpty else { throw failure("Synchronized, and sectors \(differing.prefix(8)) differ") }
         coverage[.synchronizations] += 1
         for host in replication.hosts {
@@ -179,7 +222,7 @@ extension RemoteSimulation {
         }
     }
 
-    private var reason: String {
+    var reason: String {
         source.events.last { $0.pair == Self.pair }.map { "\($0.kind)" } ?? "nothing was told"
     }
 

@@ -11,7 +11,11 @@ internal import RepldPair
 /// - whenever nothing is in flight: what differs is covered by a dirty bit, and a Synchronized target is equal;
 /// - while the target counts as a usable image and nothing is being copied to it, it is an image of the source's past
 ///   (`WriteOrder`), also as a loss of power would leave it where the pair is asynchronous;
-/// - host requests end within bounded time, and never fail, whatever becomes of the peer and of the network;
+/// - the two sides never take each other's histories for different ones;
+/// - host requests end within bounded time, and never fail, whatever becomes of the peer and of the network, unless the source is
+///   half restored: then those fail that need what the target has and cannot be asked for;
+/// - from the moment a restore begins hosts find what the target held then, overlaid with what they have written since: also after
+///   crashes in the middle, and in the end on the source alone;
 /// - in a healed world the pair becomes Synchronized by itself, or with one operation, within bounded time.
 package final class RemoteSimulation {
     package let seed: UInt64
@@ -24,52 +28,54 @@ package final class RemoteSimulation {
     let targetDisk: SimulatedDisk
     let metadata: SimulatedDisk
     let replicaMetadata: SimulatedDisk
-    var history: WriteHistory
-    var order: WriteOrder
+    /// Where the replica keeps what is overwritten.
+    let undoArea: SimulatedDisk
+    /// What the image that is kept there is of, where the source counts the copy as over already.
+    var keptOrder: WriteOrder?
+    /// That image had lost what was not flushed.
+    var hasKeptLoss = false
+    var workload: HostWorkload
     /// The writes before the last crash of the source, as long as the target's image is of those.
     var formerOrder: WriteOrder?
     /// The target has lost what it had not flushed, and has not been copied to since.
     var hasLostPower = false
     /// The source has found the link lost since then.
     var isLossKnown = false
-    /// Requests that hosts wait for, by number on the source's host.
-    var waiting: [Waiting] = []
+    let restore = RestoreModel()
+    var aimed: AimedFaults
+    /// A crash of the source is aimed: so many turns are left until it comes.
+    var turnsToCrash: UInt64?
+    private var lastState: CopyState?
     var nextValue: UInt64 = 1
     var step = 0
     package internal(set) var coverage = SimulationCoverage()
     private let trace: ((String) -> Void)?
 
-    /// A request that a host waits for.
-    struct Waiting {
-        var number: Int
-        var operation: HostOperation
-        var sectors: Range<Int>
-        var value: UInt64
-        var isDurable: Bool
-        var covered: [UInt64]
-        var since: UInt64
-    }
-
     static var volume: VolumeID { VolumeID(rawValue: 1) }
     static var pair: PairID { PairID(high: 7, low: 7) }
     static var peer: PeerID { PeerID(rawValue: 1) }
-    /// Longer than the silence after which a link is lost, and than anything else that a host may have to wait for.
-    static var patienceNanoseconds: UInt64 { 60_000_000_000 }
 
-    package init(seed: UInt64, trace: ((String) -> Void)? = nil) {
+    /// Sets the world of a seed up; `run` does the rest.
+    package init(seed: UInt64, limits: SimulationLimits = SimulationLimits(), trace: ((String) -> Void)? = nil) {
         self.seed = seed
         self.trace = trace
-        options = RemoteOptions(seed: seed)
-        random = RandomSource(seed: seed ^ 0xB10C_5EED)
-        replication = ReplicationWorld(seed: seed, hostNames: ["source", "target"], trace: trace)
+        options = RemoteOptions(seed: seed, limits: limits)
+        aimed = AimedFaults(seed: seed, limits: limits)
+        if limits.without.contains(.crashes) { aimed = .off }
+        let worldSeed = limits.worldSeed(seed)
+        random = RandomSource(seed: worldSeed ^ 0xB10C_5EED)
+        replication = ReplicationWorld(seed: worldSeed, hostNames: ["source", "target"], trace: trace)
         (source, target) = (replication.hosts[0], replication.hosts[1])
         sourceDisk = source.makeDisk("disk s", byteCount: options.volumeByteCount)
         metadata = source.makeDisk("metadata", byteCount: Int(options.layout.areaByteCount))
         targetDisk = target.makeDisk("disk t", byteCount: options.volumeByteCount)
         replicaMetadata = target.makeDisk("replica metadata", byteCount: Int(options.layout.areaByteCount))
-        history = WriteHistory(sectorCount: sourceDisk.sectorCount)
-        order = WriteOrder(values: Array(repeating: 0, count: sourceDisk.sectorCount))
+        undoArea = target.makeDisk("undo area", byteCount: Int(options.undoLayout.areaByteCount))
+        workload = HostWorkload(sectorCount: sourceDisk.sectorCount)
     }
+
+    /// Steps until everything heals.
+    package var stepCount: Int { options.stepCount }
 
     func note(_ words: @autoclosure () -> String) {
         trace?("\(step) [\(replication.world.now / 1000) us] \(words())")
@@ -93,91 +99,59 @@ package final class RemoteSimulation {
     }
 
     private func takeStep() throws(SimulationFailure) {
-        if random.chance(oneIn: options.sourceCrashOneIn) { return try crashSource() }
+        if random.chance(oneIn: options.sourceCrashOneIn) || turnsToCrash == 0 { return try crashSource() }
         if random.chance(oneIn: options.targetCrashOneIn) { return try crashTarget() }
         if random.chance(oneIn: options.restartOneIn) { return try restartOne() }
         if random.chance(oneIn: options.operatorOneIn) { return try operateAtRandom() }
         if random.chance(oneIn: options.restOneIn) { return try rest() }
         if random.chance(oneIn: options.calmOneIn) { return try calm() }
         if random.chance(oneIn: 2) { submit() }
-        for _ in 0...random.below(6) { try turn() }
+        for _ in 0...random.below(6) where turnsToCrash != 0 { try turn() }
+    }
+
+    /// The record of a new state is on its way for a short time: of the seeds that aim, some crash the source then.
+    private func aimCrash() {
+        if let turns = turnsToCrash { turnsToCrash = turns > 0 ? turns - 1 : 0 }
+        defer { lastState = state }
+        guard state != lastState, turnsToCrash == nil, aimed.strikes(oneIn: 3) else { return }
+        turnsToCrash = 1 + aimed.random.below(12)
     }
 
     /// One turn of one engine, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
         guard replication.step() else { throw failure("nothing will ever happen again") }
         try takeAnswers()
+        try observeRestore()
+        aimCrash()
         if source.isUp, source.engine?.copyState(of: Self.pair) == .synchronized {
+            if let former = formerOrder, isKept { keptOrder = keptOrder ?? former }
             formerOrder = nil
-            if isLossKnown { (hasLostPower, isLossKnown) = (false, false) }
+            if isLossKnown { (hasKeptLoss, hasLostPower, isLossKnown) = (isKept, false, false) }
         } else if source.isUp {
             isLossKnown = hasLostPower && target.isUp
         }
+        // Nobody here loses a record: no side has one that the other has not heard of.
+        guard state != .invalid else { throw failure("the histories of the two sides differ: \(reason)") }
+        if !isKept { (keptOrder, hasKeptLoss) = (nil, false) }
         if random.chance(oneIn: 20) { try checkImage() }
     }
 
     // MARK: - Hosts
 
     func submit() {
-        guard source.isUp, waiting.count < options.depth else { return }
-        let count = sourceDisk.sectorCount
-        let length = random.chance(oneIn: 8) ? Int(1 + random.below(64)) : Int(1 + random.below(8))
-        let first = Int(random.below(UInt64(count - length)))
-        // Many writes of the same few sectors meet each other.
-        let start = random.chance(oneIn: 2) ? first % 32 : first
-        var sectors = start..<start + length
-        let kind = random.below(10)
-        let operation: HostOperation = kind < 6 ? .write : kind < 8 ? .read : .flush
-        if operation == .flush { sectors = 0..<0 }
-        let isDurable = operation == .write && random.chance(oneIn: 6)
-        let value = nextValue
-        guard
-            let number = source.submit(operation, sectors, value: value, isDurable: isDurable, to: Self.volume)
-        else { return }
+        guard source.isUp, workload.waiting.count < options.depth else { return }
+        let now = replication.world.now
+        guard let words = workload.submit(to: source, Self.volume, value: nextValue, at: now, &random) else { return }
         nextValue += 1
-        note("\(operation) \(sectors) value \(value)\(isDurable ? " FUA" : "")")
-        if operation == .write {
-            history.submitted(value, value: value, sectors)
-            order.began(value, sectors)
-        }
-        waiting.append(
-            Waiting(
-                number: number,
-                operation: operation,
-                sectors: sectors,
-                value: value,
-                isDurable: isDurable,
-                covered: operation == .flush ? history.covered() : [],
-                since: replication.world.now
-            )
-        )
+        note(words)
     }
 
     private func takeAnswers() throws(SimulationFailure) {
         guard source.isUp else { return }
         for number in source.takeAnswered() {
-            guard let place = waiting.firstIndex(where: { $0.number == number }) else { continue }
-            let host = waiting.remove(at: place)
-            let request = source.requests[host.number]
-            if let failure = request.failure {
-                throw self.failure("\(host.operation) \(host.value) of a host failed: \(failure)")
-            }
-            switch host.operation {
-            case .write:
-                history.acknowledged(host.value, host.sectors, isDurable: host.isDurable)
-                order.acknowledged(host.value, host.sectors)
-            case .flush: history.flushed(covering: host.covered)
-            case .read:
-                for (sector, value) in zip(host.sectors, request.values) where !history.readable(sector).contains(value)
-                {
-                    throw failure("a read finds \(value) in sector \(sector), not \(history.readable(sector))")
-                }
-            default: break
-            }
+            if let flaw = workload.answered(number, by: source, mayFail: mayFail) { throw failure(flaw) }
         }
-        if let host = waiting.first, replication.world.now - host.since > Self.patienceNanoseconds {
-            throw failure("\(host.operation) \(host.value) of a host has waited for more than a minute")
-        }
+        if let flaw = workload.overdue(at: replication.world.now) { throw failure(flaw) }
     }
 
     // MARK: - The operator
@@ -185,15 +159,16 @@ package final class RemoteSimulation {
     private func operateAtRandom() throws(SimulationFailure) {
         guard source.isUp else { return }
         let operations: [ReplicationOperation] = [
-            .suspend, .resume, .resyncReplica, .deactivate, .activate, .split, .abort,
+            .suspend, .resume, .resyncReplica, .deactivate, .activate, .split, .abort, .restoreFromReplica,
+            .restoreFromReplica,
         ]
-        try operate(operations[Int(random.below(UInt64(operations.count)))])
+        try operate(operations[Int(random.below(UInt64(operations.count)))], isForced: random.chance(oneIn: 4))
     }
 
-    func operate(_ operation: ReplicationOperation) throws(SimulationFailure) {
-        note("operator asks for \(operation.name)")
+    func operate(_ operation: ReplicationOperation, isForced: Bool = false) throws(SimulationFailure) {
+        note("operator asks for \(operation.name)\(isForced ? ", forced" : "")")
         // The answer of one that is done at once comes when its record is durable; nobody waits for it here.
-        _ = source.mailbox.send(.operate(Self.pair, operation, isForced: false) { _ in })
+        _ = source.mailbox.send(.operate(Self.pair, operation, isForced: isForced) { _ in })
         for _ in 0..<4 { try turn() }
     }
 
@@ -204,14 +179,23 @@ package final class RemoteSimulation {
         guard replication.addVolume(Self.volume, named: "copy", on: targetDisk, of: target) else {
             throw failure("the target's volume was refused")
         }
-        let spec = ReplicaSpec<SimulatedPlatform>(
+        let record = replicaMetadata.pairRecord
+        var spec = ReplicaSpec<SimulatedPlatform>(
             volume: Self.volume,
             pair: Self.pair,
             name: "pair",
             metadata: target.element(replicaMetadata),
-            record: record(on: replicaMetadata)
+            record: record
         )
-        let answer: Result<Void, EngineRefusal>? = replication.ask(target) { .link(.addReplica(spec, answer: $0)) }
+        if let record { spec.recordBlock = replicaMetadata.block(of: record) }
+        if options.settings.keepsUndo {
+            spec.undo = options.recoverUndo(undoArea, record)
+            spec.undoArea = target.element(undoArea)
+            spec.granuleByteCount = options.settings.granuleByteCount
+        }
+        let answer: Result<Void, EngineRefusal>? = replication.ask(target) { [spec] in
+            .link(.addReplica(spec, answer: $0))
+        }
         guard case .success = answer else { throw failure("the replica was refused: \(String(describing: answer))") }
         let place = target.peerPlace
         guard case .success = replication.ask(target, { .link(.listenToPeers(place, answer: $0)) }) else {
@@ -235,7 +219,7 @@ package final class RemoteSimulation {
         guard case .success = replication.ask(source, { .link(.addPeer(peer, answer: $0)) }) else {
             throw failure("the peer was refused")
         }
-        let found = record(on: metadata)
+        let found = metadata.pairRecord
         let record = found ?? newRecord
         let area = metadata.bytes(0..<metadata.byteCount)
         let granule = UInt64(options.settings.granuleByteCount)
@@ -243,7 +227,7 @@ package final class RemoteSimulation {
             found == nil
             ? RecoveredMaps.unknown(because: nil)
             : unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: granule)
-        let spec = PairSpec<SimulatedPlatform>(
+        var spec = PairSpec<SimulatedPlatform>(
             volume: Self.volume,
             pair: Self.pair,
             name: "pair",
@@ -254,8 +238,9 @@ package final class RemoteSimulation {
             isNew: found == nil,
             settings: options.settings
         )
+        spec.generation = replication.nextGeneration()
         note("the pair is taken in with \(record)")
-        guard case .success = replication.ask(source, { .addPair(spec, answer: $0) }) else {
+        guard case .success = replication.ask(source, { [spec] in .addPair(spec, answer: $0) }) else {
             throw failure("the pair was refused")
         }
         let mode: Result<Void, EngineRefusal>? = replication.ask(source) { [options] answer in
@@ -279,17 +264,6 @@ package final class RemoteSimulation {
             copyState: CopyState.initialized.rawValue,
             isClosedCleanly: false
         )
-    }
-
-    /// What a metadata area says; `nil` where it was never written.
-    func record(on disk: SimulatedDisk) -> PairRecord? {
-        let block = PairRecord.blockByteCount
-        let first = disk.bytes(0..<block)
-        let second = disk.bytes(block..<2 * block)
-        switch unsafe PairRecordRecovery.decide(first.span.bytes, second.span.bytes) {
-        case .found(let record), .older(let record, _): return record
-        case .blank, .lost: return nil
-        }
     }
 }
 
@@ -336,6 +310,31 @@ struct RemoteOptions {
         calmOneIn = pick([40, 120])
         network = NetworkFaults(seed: seed)
         compression = pick(CompressionMode.allCases)
+        // Not drawn, so that what a seed has found once it finds again.
+        settings.recoversByItself = seed % 16 != 11
+        settings.keepsUndo = seed % 4 != 1
+    }
+
+    /// Every other seed with replicas that keep what is overwritten.
+    var undoLayout: UndoLayout {
+        UndoLayout(
+            volumeByteCount: UInt64(volumeByteCount),
+            granuleByteCount: UInt64(settings.granuleByteCount)
+        )
+    }
+
+    /// What the area of a replica says; `nil` where the record counts on nothing that is there.
+    func findUndo(_ area: SimulatedDisk, _ record: PairRecord) -> RecoveredUndo? {
+        let head = area.bytes(0..<Int(UndoLayout.pageOffset(undoLayout.pageCount)))
+        let granule = UInt64(settings.granuleByteCount)
+        return unsafe RecoveredUndo.read(head.span.bytes, record, granuleByteCount: granule)
+    }
+
+    /// The same as a daemon finds it when it is started: one that is not counted on is emptied.
+    func recoverUndo(_ area: SimulatedDisk, _ record: PairRecord?) -> RecoveredUndo? {
+        if let undo = record.flatMap({ findUndo(area, $0) }) { return undo }
+        area.overwrite([UInt8](repeating: 0, count: area.byteCount), at: 0)
+        return nil
     }
 
     var layout: MetadataLayout {

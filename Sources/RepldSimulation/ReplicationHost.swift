@@ -20,6 +20,7 @@ package final class ReplicationHost {
     /// Collects what an engine tells: its sink must be sendable, and all of this is on one thread.
     private final class EventLog: @unchecked Sendable {
         var events: [EngineEvent] = []
+        var messages: [PeerMessage] = []
         var trace: ((String) -> Void)?
     }
 
@@ -73,14 +74,17 @@ package final class ReplicationHost {
         mailbox = Mailbox()
         requests = []
         answered = []
+        log.messages = []
         engine = Engine(
             platform: SimulatedPlatform(host: host),
             mailbox: mailbox,
-            bufferClasses: Self.bufferClasses
-        ) { [log] event in
-            log.events.append(event)
-            log.trace?("event: \(event.pair.map { "\($0.low) " } ?? "")\(event.kind)")
-        }
+            bufferClasses: Self.bufferClasses,
+            messageSink: { [log] message in log.messages.append(message) },
+            eventSink: { [log] event in
+                log.events.append(event)
+                log.trace?("event: \(event.pair.map { "\($0.low) " } ?? "")\(event.kind)")
+            }
+        )
         log.trace?("starts")
     }
 
@@ -143,6 +147,12 @@ package final class ReplicationHost {
     package func takeAnswered() -> [Int] {
         defer { answered = [] }
         return answered
+    }
+
+    /// What peers' control planes have asked since the last look.
+    package func takeMessages() -> [PeerMessage] {
+        defer { log.messages = [] }
+        return log.messages
     }
 
     private func fill(_ buffer: BufferID, byteCount: Int, value: UInt64) {

@@ -1,3 +1,4 @@
+package import RepldCore
 package import RepldEngine
 
 /// Real engines on simulated hosts with a network between them: what tests of remote pairs stand on.
@@ -13,6 +14,7 @@ package final class ReplicationWorld {
         didSet { if let faults { network.adopt(faults) } }
     }
     private let trace: ((String) -> Void)?
+    private var lastGeneration: UInt64 = 0
 
     /// Starts an engine without volumes on each host; `trace` gets a line for everything that happens, at once.
     package init(
@@ -51,6 +53,12 @@ package final class ReplicationWorld {
         return holds()
     }
 
+    /// What names the next run of a pair: the same number never again.
+    package func nextGeneration() -> Generation {
+        lastGeneration += 1
+        return Generation(lastGeneration)
+    }
+
     /// Every fault of the network ends.
     package func healNetwork() {
         if let faults { network.healAll(faults) } else { network.healLinks() }
@@ -77,9 +85,17 @@ package final class ReplicationWorld {
     }
 
     /// Serves a disk of a host as a volume; false where that is refused or not answered.
-    package func addVolume(_ id: VolumeID, named name: String, on disk: SimulatedDisk, of host: ReplicationHost) -> Bool
-    {
-        let spec = VolumeSpec(id: id, name: name, isReadOnly: false, source: host.element(disk))
+    ///
+    /// Hosts are kept away until so many peers have been asked.
+    package func addVolume(
+        _ id: VolumeID,
+        named name: String,
+        on disk: SimulatedDisk,
+        of host: ReplicationHost,
+        awaitedPeerCount: Int = 0
+    ) -> Bool {
+        var spec = VolumeSpec(id: id, name: name, isReadOnly: false, source: host.element(disk))
+        spec.awaitedPeerCount = awaitedPeerCount
         guard case .success = ask(host, { .addVolume(spec, answer: $0) }) else { return false }
         return true
     }

@@ -25,6 +25,8 @@ package final class SimulatedDisk {
         package var failure: IOFailure?
         /// Reads and writes fail once in so many operations; 0 is never.
         package var failsOneIn: UInt64 = 0
+        /// The next flush fails, and nothing else does.
+        package var failsNextFlush = false
         /// Operations do not complete until this is false again.
         package var isStuck = false
         /// Zeroing and discarding are not known.
@@ -84,6 +86,11 @@ package final class SimulatedDisk {
         if let failure = faults.failure {
             if case .flush = operation.kind { loseCache(random: &random) }
             return failure
+        }
+        if case .flush = operation.kind, faults.failsNextFlush {
+            faults.failsNextFlush = false
+            loseCache(random: &random)
+            return .inputOutput
         }
         if random.chance(oneIn: faults.failsOneIn) {
             if case .flush = operation.kind { loseCache(random: &random) }
@@ -249,10 +256,13 @@ package final class SimulatedDisk {
         }
     }
 
-    /// Damages a byte for good.
-    package func rot(at offset: Int) {
-        contents[offset] ^= 0x40
-        stable[offset] ^= 0x40
+    /// Writes without an operation, durable at once, as a control plane does while no engine has the disk.
+    package func overwrite(_ bytes: [UInt8], at offset: Int) { write(bytes, at: offset, isDurable: true) }
+
+    /// Damages bits of a byte for good.
+    package func rot(at offset: Int, flipping bits: UInt8 = 0x40) {
+        contents[offset] ^= bits
+        stable[offset] ^= bits
     }
 
     /// Writes the cache back, as a disk may at any time.

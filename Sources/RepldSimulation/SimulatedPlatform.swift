@@ -126,6 +126,11 @@ extension SimulatedPlatform {
         world.network.connect(host, to: peer, token: token)
     }
 
+    package func hasProven(_ socket: SocketID, toBe peer: SimulatedPlace) -> Bool {
+        let open = host.socket(Int(socket.index))
+        return open.connection.ends[1 - open.side].host === peer.host
+    }
+
     package mutating func startAccepting(_ listener: SimulatedPlace, token: Token) {
         host.startAccepting(listener, token: token)
     }

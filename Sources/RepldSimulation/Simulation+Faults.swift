@@ -19,7 +19,20 @@ extension Simulation {
         injectUndoFaults()
     }
 
+    /// A crash follows within a few turns, of those seeds that aim.
+    func aimCrash(oneIn: UInt64, within turns: UInt64) {
+        guard options.crashesWhereItHurts, crashAtTurn == nil, aimed.strikes(oneIn: oneIn) else { return }
+        crashAtTurn = turnCount + 1 + aimed.random.below(turns)
+        note("a crash is aimed at turn \(crashAtTurn ?? 0)")
+    }
+
     private func injectTargetFaults() {
+        if options.targetFailureOneIn > 0, aimed.strikes(oneIn: 60) {
+            let disk = other(pick(&aimed.random))
+            disk.faults.failsNextFlush = true
+            note("the next flush of \(disk.name) fails")
+            excuseRequests()
+        }
         if world.random.chance(oneIn: options.examinerStuckOneIn) {
             host.isExaminerStuck.toggle()
             note("examinations stuck: \(host.isExaminerStuck)")
@@ -89,6 +102,7 @@ extension Simulation {
             disk.faults.failure = nil
             disk.faults.failsOneIn = 0
             disk.faults.isStuck = false
+            disk.faults.failsNextFlush = false
         }
         host.isExaminerStuck = false
     }

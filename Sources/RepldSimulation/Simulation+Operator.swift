@@ -200,6 +200,8 @@ extension Simulation {
         guard engine.facts(of: pairs[pair].id)?.doesOtherPairFlow == false else { return }
         guard other(pair).faults.failure == nil, other(pair).faults.failsOneIn == 0 else { return }
         for disk in disks { disk.faults.isStuck = false }
+        // A target that fails now breaks the pair, and there is nobody left to take over.
+        other(pair).faults.failsNextFlush = false
         host.isExaminerStuck = false
         note("\(primary.name) hangs; pair \(pair) is to fail over")
         for _ in 0..<world.random.below(20) { submit() }

@@ -52,7 +52,11 @@ extension Simulation {
         }
         pairs[index].isSecondSource = place.isSecondSource
         pairs[index].state = state
-        if let before, before != state { try stateChanged(index, from: before, to: state) }
+        if let before, before != state {
+            try stateChanged(index, from: before, to: state)
+            if state == .broken { aimCrash(oneIn: 2, within: 6) }
+        }
+        if pairs[index].hasUndo { aimCrash(oneIn: 30, within: 4) }
         try observeTarget(index, state)
         forgetWhatIsDurable(index)
     }

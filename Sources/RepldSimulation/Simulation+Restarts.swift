@@ -204,15 +204,36 @@ extension Simulation {
         guard world.random.chance(oneIn: options.damagedBlockOneIn) else { return }
         let pair = pick()
         let limit = world.random.chance(oneIn: 2) ? PairRecord.areaByteCount : pairs[pair].metadata.byteCount
-        let offset = Int(world.random.below(UInt64(limit)))
+        var offset = Int(world.random.below(UInt64(limit)))
+        var bits: UInt8 = 0x40
+        if let aim = aimAtMetadata(pair, isRecord: offset < PairRecord.areaByteCount) { (offset, bits) = aim }
         // While only one block knows of a move of the primary, no write of a host has been answered since; without that
         // block the move is taken back, and what hosts may find then was forgotten here at the crash before.
         let places = blocks(pair).map { $0?.isSecondPrimary }
         if offset < PairRecord.areaByteCount, places[0] != places[1] { return }
         coverage[.damagedBlocks] += 1
         note("byte \(offset) of \(pairs[pair].metadata.name) rots")
-        pairs[pair].metadata.rot(at: offset)
+        pairs[pair].metadata.rot(at: offset, flipping: bits)
         damageUndo(pair)
+    }
+
+    /// A bit that says something, of the newer of the two records or of the bitmap pages; `nil` where the run does not aim, or nothing
+    /// is there to be hit.
+    private func aimAtMetadata(_ pair: Int, isRecord: Bool) -> (offset: Int, bits: UInt8)? {
+        guard aimed.strikes(oneIn: 2) else { return nil }
+        if isRecord {
+            let newer = recover(pair).areaOffset
+            // Closed cleanly, served by the second element, a usable image.
+            let flags: [UInt8] = [1, 4, 8]
+            return (Int(newer) + 49, flags[Int(aimed.random.below(3))])
+        }
+        let pages = Int(MetadataLayout.pageOffset(0))..<pairs[pair].metadata.byteCount
+        let sector = SimulatedDisk.sectorByteCount
+        // Behind the head of each sector there is a bit for each granule.
+        let set = zip(pages, pairs[pair].metadata.bytes(pages)).filter { ($0.0 % sector) >= 16 && $0.1 != 0 }
+        guard !set.isEmpty else { return nil }
+        let (offset, byte) = set[Int(aimed.random.below(UInt64(set.count)))]
+        return (offset, byte & (~byte &+ 1))
     }
 
     /// The records choose the element that serves hosts: the one that did, unless its move there was not durable.

@@ -138,6 +138,7 @@ extension Simulation {
         guard !engine.isGateClosed(volume: 0), !primary.isBad(0..<primary.sectorCount) else { return false }
         return [primary, other(pair)].allSatisfy { disk in
             disk.faults.failure == nil && disk.faults.failsOneIn == 0 && !disk.faults.isStuck
+                && !disk.faults.failsNextFlush
                 && !disk.isBad(0..<disk.sectorCount)
         }
     }

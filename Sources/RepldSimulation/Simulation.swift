@@ -48,6 +48,7 @@ package final class Simulation {
     /// Turns of the engine so far, and the one behind which a crash is due.
     var turnCount: UInt64 = 0
     var crashAtTurn: UInt64?
+    var aimed: AimedFaults
     var inFlight: [HostOperation?]
     var nextNumber: UInt64 = 1
     var step = 0
@@ -86,7 +87,8 @@ package final class Simulation {
     /// `trace` gets a line for everything that happens, at once, so that it is there when an invariant ends the process.
     package init(_ options: SimulationOptions, trace: ((String) -> Void)? = nil) {
         self.options = options
-        world = SimulatedWorld(seed: options.seed)
+        aimed = options.aimed
+        world = SimulatedWorld(seed: options.worldSeed)
         host = world.addHost("host")
         host.examinationLimitNanoseconds = options.examinationLimitNanoseconds
         volumeDisk = SimulatedDisk(name: "disk 0", byteCount: options.volumeByteCount)
@@ -193,7 +195,8 @@ package final class Simulation {
         try observe()
     }
 
-    func pick() -> Int { Int(world.random.below(UInt64(pairs.count))) }
+    func pick() -> Int { pick(&world.random) }
+    func pick(_ random: inout RandomSource) -> Int { Int(random.below(UInt64(pairs.count))) }
 
     /// Holds a command's answer: the engine and the asker are on one thread here.
     final class AnswerBox<Value>: @unchecked Sendable {

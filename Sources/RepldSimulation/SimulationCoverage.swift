@@ -42,7 +42,18 @@ package struct SimulationCoverage: Sendable, Hashable {
         case comparisonsAtRest = "comparisons of all copies at rest"
         case sourceHostCrashes = "crashes of the host with the source"
         case targetHostCrashes = "crashes of the host with the target"
+        case linkRestores = "restores between hosts that began"
+        case linkRestoresDone = "of those, done"
+        case linkRestoresStopped = "restores between hosts that the link or a crash interrupted"
+        case linkRestoresLost = "of those, such that nothing can be relied on"
+        case linkRestoresGivenUp = "restores between hosts that were given up"
         case imagesChecked = "Synchronized targets found to be an image of the past"
+        case plannedMoves = "moves to the other host's daemon"
+        case unplannedMoves = "moves without asking the other host's daemon"
+        case takenBack = "of those, after a copy was taken back"
+        case forks = "of those, while the other host served"
+        case meetings = "former sources that told what they have"
+        case keptImagesChecked = "targets being copied to, whose image before that was found to be kept"
         case formerImagesChecked = "targets out of reach or Skewed found to be an image of the past"
     }
 

@@ -4,6 +4,11 @@ internal import RepldFormat
 /// How one run of the simulator behaves, drawn from its seed: some kinds of faults off, the others with wild weights.
 package struct SimulationOptions: Sendable {
     package var seed: UInt64
+    /// What the chances of the run are drawn from: the seed, unless limits give it other dice.
+    var worldSeed: UInt64
+    /// What aimed faults the run begins with, and whether crashes are among them.
+    var aimed: AimedFaults
+    var crashesWhereItHurts = true
     package var volumeByteCount: Int
     package var stepCount: Int
     package var depth: Int
@@ -51,6 +56,8 @@ package struct SimulationOptions: Sendable {
         var random = RandomSource(seed: seed ^ 0x5EED_0F0D_D500)
         func pick<Value>(_ values: [Value]) -> Value { values[Int(random.below(UInt64(values.count)))] }
         self.seed = seed
+        worldSeed = seed
+        aimed = AimedFaults(seed: seed, limits: SimulationLimits())
         volumeByteCount = pick([64 << 10, 256 << 10, 1 << 20])
         stepCount = pick([300, 500, 1000])
         depth = pick([1, 4, 16, 40, 256])

@@ -286,6 +286,9 @@ func setPeerOptions(_ descriptor: Int32) {
         _ = unsafe setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size))
     }
     set(Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+    // Bytes that the kernel takes ahead of the link. By itself it takes megabytes, so that nothing ever waits here for a slow link:
+    // what is compressed would not be chosen by what the link carries, and an answer would stand behind all of them.
+    set(Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, 128 << 10)
     set(SOL_SOCKET, SO_KEEPALIVE, 1)
     // Seconds: asked after 5 of silence, every 2, given up after 3 without an answer.
     set(Int32(IPPROTO_TCP), TCP_KEEPIDLE, 5)

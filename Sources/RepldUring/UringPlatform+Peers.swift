@@ -22,6 +22,11 @@ extension UringPlatform {
         return sockets[Int(socket.index)].session?.identity
     }
 
+    package func hasProven(_ socket: SocketID, toBe peer: PeerAddress) -> Bool {
+        guard case .key(let key) = peer.security else { return true }
+        return keyIdentity(of: socket) == key.identity
+    }
+
     /// Hands an accepted descriptor to the admitter, or closes it when that has enough to do.
     mutating func admit(_ descriptor: Int32, _ id: SlotID) {
         guard let door = listeners[Int(operations[id].place)]?.door else {

@@ -17,9 +17,10 @@ extension UringDataPlane {
         guard peers.note(peer.id, address, key) else {
             throw DataPlaneError(.refused, "peer '\(peer.name)'", refusal: .tableFull("keys of peers"))
         }
-        let spec = PeerSpec<UringPlatform>(id: peer.id, name: peer.name, handle: address, settings: peer.settings)
+        var spec = PeerSpec<UringPlatform>(id: peer.id, name: peer.name, handle: address, settings: peer.settings)
+        spec.host = peer.hostID
         do {
-            try await ask("peer '\(peer.name)'") { .link(.addPeer(spec, answer: $0)) }
+            try await ask("peer '\(peer.name)'") { [spec] in .link(.addPeer(spec, answer: $0)) }
         } catch {
             peers.forget(peer.id)
             throw error
@@ -29,6 +30,10 @@ extension UringDataPlane {
     package func removePeer(_ id: PeerID) async throws(DataPlaneError) {
         try await ask("peer \(id.rawValue)") { .link(.removePeer(id, answer: $0)) }
         peers.forget(id)
+    }
+
+    package func configurePeer(_ id: PeerID, _ settings: LinkSettings) async throws(DataPlaneError) {
+        try await ask("peer \(id.rawValue)") { .link(.configurePeer(id, settings, answer: $0)) }
     }
 
     package func listenToPeers(at address: PeerListening) async throws(DataPlaneError) -> PeerListening {
@@ -49,10 +54,18 @@ extension UringDataPlane {
         return bound
     }
 
-    package func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError) {
+    package func setMode(
+        _ id: PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds limit: UInt64
+    ) async throws(DataPlaneError) {
         try await ask("pair \(id)") {
-            .link(.setMode(id, isAsynchronous: isAsynchronous, recoveryPointNanoseconds: 0, answer: $0))
+            .link(.setMode(id, isAsynchronous: isAsynchronous, recoveryPointNanoseconds: limit, answer: $0))
         }
+    }
+
+    package func setRecovery(_ id: PairID, isAutomatic: Bool) async throws(DataPlaneError) {
+        try await ask("pair \(id)") { .link(.setRecovery(id, isAutomatic: isAutomatic, answer: $0)) }
     }
 
     package func addReplica(_ replica: ReplicaOpening) async throws(DataPlaneError) {
@@ -67,7 +80,39 @@ extension UringDataPlane {
             record: record
         )
         spec.recordBlock = block
+        try await takeUndo(replica, into: &spec)
         try await ask("replica '\(replica.name)'") { [spec] in .link(.addReplica(spec, answer: $0)) }
+    }
+
+    /// Opens the area in which a replica keeps what its peer overwrites, and reads what it says.
+    private func takeUndo(
+        _ replica: ReplicaOpening,
+        into spec: inout ReplicaSpec<UringPlatform>
+    ) async throws(DataPlaneError) {
+        guard let served = try await status().volumes.first(where: { $0.id == replica.volume }) else { return }
+        // Where the peer has told nothing yet, nothing is kept.
+        var record =
+            spec.record
+            ?? PairRecord(
+                sequence: 1,
+                pair: replica.pair,
+                volumeByteCount: served.byteCount,
+                copyState: 0,
+                isClosedCleanly: false
+            )
+        // The replica may be larger than the source.
+        record.volumeByteCount = served.byteCount
+        record.granuleShift = UInt8(replica.granuleByteCount.trailingZeroBitCount)
+        let area = UndoOpening(
+            pair: replica.name,
+            path: replica.undoPath,
+            granuleByteCount: replica.granuleByteCount,
+            isKept: true
+        )
+        let file = try await prepareUndo(area, record, blockByteCount: served.blockByteCount)
+        spec.granuleByteCount = replica.granuleByteCount
+        spec.undoArea = file.element.map { ElementSpec(handle: $0, geometry: $0.geometry, name: replica.undoPath) }
+        spec.undo = file.undo
     }
 
     package func removeReplica(_ id: PairID) async throws(DataPlaneError) {

@@ -123,13 +123,14 @@ package final class UringDataPlane: DataPlane {
     package func addVolume(_ volume: VolumeOpening) async throws(DataPlaneError) -> ElementGeometry {
         let element = try await open(volume.path, isReadOnly: volume.isReadOnly)
         let geometry = try Self.geometry(of: volume, on: element.geometry)
-        let spec = VolumeSpec<UringPlatform>(
+        var spec = VolumeSpec<UringPlatform>(
             id: volume.id,
             name: volume.name,
             isReadOnly: volume.isReadOnly,
             source: ElementSpec(handle: element, geometry: geometry, name: volume.path)
         )
-        try await ask("volume '\(volume.name)'") { .addVolume(spec, answer: $0) }
+        spec.awaitedPeerCount = volume.awaitedPeerCount
+        try await ask("volume '\(volume.name)'") { [spec] in .addVolume(spec, answer: $0) }
         return geometry
     }
 
@@ -178,7 +179,11 @@ package final class UringDataPlane: DataPlane {
             granuleByteCount: UInt64(pair.settings.granuleByteCount)
         )
         let (metadata, maps) = try await openMetadata(pair, record, layout, isNew: isNew)
-        let undo = try await prepareUndo(pair, record, blockByteCount: served.blockByteCount)
+        var undo = UndoFile()
+        // A peer keeps what is overwritten there.
+        if case .local = target {
+            undo = try await prepareUndo(pair.undo, record, blockByteCount: served.blockByteCount)
+        }
         var spec = PairSpec<UringPlatform>(
             volume: pair.volume,
             pair: pair.id,
@@ -193,6 +198,8 @@ package final class UringDataPlane: DataPlane {
             undo: undo.undo
         )
         spec.metadataOffset = pair.metadata.offset
+        spec.awaitsPeer = pair.awaitsPeer
+        if case .remote = target { spec.generation = .fresh() }
         try await ask("pair '\(pair.name)'") { [spec] in .addPair(spec, answer: $0) }
     }
 
@@ -283,23 +290,23 @@ package final class UringDataPlane: DataPlane {
         await end.wait()
     }
 
-    /// Makes a pair's undo area ready, and reads what it says.
-    private func prepareUndo(
-        _ pair: PairOpening,
+    /// Makes an undo area ready, and reads what it says.
+    func prepareUndo(
+        _ area: UndoOpening,
         _ record: PairRecord,
         blockByteCount: UInt32
     ) async throws(DataPlaneError) -> UndoFile {
         let file = try await onWorker { () throws(DataPlaneError) in
             try UndoFile.prepare(
-                pair.undoPath,
+                area.path,
                 record,
-                granuleByteCount: UInt64(pair.settings.granuleByteCount),
-                isKept: pair.settings.keepsUndo,
+                granuleByteCount: UInt64(area.granuleByteCount),
+                isKept: area.isKept,
                 blockByteCount: blockByteCount
             )
         }
         if let remark = file.remark {
-            logger.warning("\(remark)", metadata: ["pair": "\(pair.name)", "file": "\(pair.undoPath)"])
+            logger.warning("\(remark)", metadata: ["pair": "\(area.pair)", "file": "\(area.path)"])
         }
         return file
     }
@@ -361,5 +368,25 @@ package final class UringDataPlane: DataPlane {
         case .success(let answer): return answer
         case .failure(let refusal): throw DataPlaneError(.refused, "\(subject): \(refusal)", refusal: refusal)
         }
+    }
+}
+
+/// The undo area of a pair, or of a replica.
+struct UndoOpening: Sendable {
+    /// The pair's name.
+    var pair: String
+    var path: String
+    var granuleByteCount: UInt32
+    var isKept: Bool
+}
+
+extension PairOpening {
+    fileprivate var undo: UndoOpening {
+        UndoOpening(
+            pair: name,
+            path: undoPath,
+            granuleByteCount: settings.granuleByteCount,
+            isKept: settings.keepsUndo
+        )
     }
 }

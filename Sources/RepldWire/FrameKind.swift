@@ -35,6 +35,8 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     /// The operation's return code and where the pair stands: `StateChangeResult`.
     case stateChangeReply = 20
     /// The source's record of the pair as it is now, to be kept on stable storage before the answer.
+    ///
+    /// From a record with an undo on, whatever is written is kept first (`UndoLayout` is one way), until a record has none; a replica that cannot answers `AckStatus.notKept`, and keeps the record that it has.
     case record = 21
 
     /// A question of one control plane to the other, in bytes that are not looked at here.

@@ -104,6 +104,10 @@ package enum OpenStatus: UInt32, Sendable, CaseIterable, BitwiseCopyable {
     /// Its metadata cannot be read.
     case damaged = 3
     case noResources = 4
+    /// The peer has taken the pair over, and may be serving hosts: this side must not.
+    case takenOver = 5
+    /// Both daemons have the pair in the same term: an operator has to say which of them.
+    case conflict = 6
 }
 
 /// How a request was answered: the detail of an ack.
@@ -122,6 +126,8 @@ package enum AckStatus: UInt32, Sendable, CaseIterable, BitwiseCopyable {
     case abandoned = 6
     /// The payload does not expand to what its header says; nothing was done.
     case badData = 7
+    /// What it would overwrite could not be kept in the undo area; nothing was written, of a record neither.
+    case notKept = 8
 }
 
 /// Why a connection is ended: the detail of a goodbye; words for a log are its payload.

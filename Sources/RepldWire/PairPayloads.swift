@@ -5,26 +5,31 @@ package import RepldCore
 ///     offset  size  field
 ///          0    16  pair id (high, low)
 ///         16     8  size of the volume in bytes
-///         24     8  current generation
-///         32     8  base
-///         40     8  what it is being filled from
-///         48    32  history, newest first
-///         80     8  meeting
-///         88     1  flags: bit 0 meeting confirmed, 1 was serving, 2 has crashed, 3 acknowledges alone, 4 map known, 5 dirty
-///         89     1  role: 0 source, 1 target
-///         90     1  copy state, the standard's number
-///         91     1  mode, the standard's number: 2 synchronous, 3 asynchronous
-///         92     4  block size of the volume in bytes
-///         96     1  log2 of the map's granule in bytes
-///         97     7  zero
+///         24     4  term: how often the pair has moved to the other daemon
+///         28     1  flags: bit 0 this side has the pair; otherwise it is the replica; of a replica's, bit 1 it can keep what a copy
+///                   overwrites, 2 its record counts on what was kept, and that is gone
+///         29     1  copy state, the standard's number
+///         30     1  mode, the standard's number: 2 synchronous, 3 asynchronous
+///         31     1  log2 of the map's granule in bytes
+///         32     4  block size of the volume in bytes
+///         36     4  zero
+///         40     8  sequence of the latest record; 0 for none
+///         48     8  generation: the run that wrote it; 0 when not known
+///         56     8  sequence of the latest record that the other side is known to have had
+///         64    16  generation and sequence of the record by which this side took the pair over
+///         80   128  the runs before, newest first: generation and sequence of the last record of each of eight
 package struct PairOpening: FramePayload, BitwiseCopyable {
     package var record: SideRecord
     package var copyState: UInt8
     package var mode: UInt8
     package var blockByteCount: UInt32
     package var granuleShift: UInt8
+    /// The replica can keep what a copy overwrites.
+    package var keepsUndo = false
+    /// What the replica has kept cannot be relied on any more.
+    package var isUndoLost = false
 
-    package static var byteCount: Int { 104 }
+    package static var byteCount: Int { 208 }
 
     package init(record: SideRecord, copyState: UInt8, mode: UInt8, blockByteCount: UInt32, granuleShift: UInt8) {
         self.record = record
@@ -38,58 +43,57 @@ package struct PairOpening: FramePayload, BitwiseCopyable {
         bytes.storeLittleEndian(record.pair.high, at: 0)
         bytes.storeLittleEndian(record.pair.low, at: 8)
         bytes.storeLittleEndian(record.volumeByteCount, at: 16)
-        bytes.storeLittleEndian(record.current.rawValue, at: 24)
-        bytes.storeLittleEndian(record.base.rawValue, at: 32)
-        bytes.storeLittleEndian(record.filling.rawValue, at: 40)
-        for index in 0..<GenerationHistory.capacity {
-            bytes.storeLittleEndian(record.history.numbers[index], at: 48 + index * 8)
+        bytes.storeLittleEndian(record.term, at: 24)
+        bytes.storeLittleEndian(flags, at: 28)
+        bytes.storeLittleEndian(copyState, at: 29)
+        bytes.storeLittleEndian(mode, at: 30)
+        bytes.storeLittleEndian(granuleShift, at: 31)
+        bytes.storeLittleEndian(blockByteCount, at: 32)
+        bytes.storeLittleEndian(UInt32(0), at: 36)
+        bytes.storeLittleEndian(record.sequence, at: 40)
+        bytes.storeLittleEndian(record.lineage.generation.rawValue, at: 48)
+        bytes.storeLittleEndian(record.lineage.confirmedSequence, at: 56)
+        bytes.storeLittleEndian(record.lineage.takenOverAt.generation.rawValue, at: 64)
+        bytes.storeLittleEndian(record.lineage.takenOverAt.sequence, at: 72)
+        for age in 0..<GenerationHistory.capacity {
+            bytes.storeLittleEndian(record.lineage.history[age].generation.rawValue, at: 80 + 16 * age)
+            bytes.storeLittleEndian(record.lineage.history[age].sequence, at: 88 + 16 * age)
         }
-        bytes.storeLittleEndian(record.meeting, at: 80)
-        bytes.storeLittleEndian(flags, at: 88)
-        bytes.storeLittleEndian(record.role.rawValue, at: 89)
-        bytes.storeLittleEndian(copyState, at: 90)
-        bytes.storeLittleEndian(mode, at: 91)
-        bytes.storeLittleEndian(blockByteCount, at: 92)
-        bytes.storeLittleEndian(UInt64(granuleShift), at: 96)
     }
 
-    private var flags: UInt8 {
-        (record.isMeetingConfirmed ? 1 : 0) | (record.wasServing ? 2 : 0) | (record.hasCrashed ? 4 : 0)
-            | (record.acknowledgesAlone ? 8 : 0) | (record.isMapKnown ? 16 : 0) | (record.isDirty ? 32 : 0)
-    }
+    private var flags: UInt8 { (record.hasPair ? 1 : 0) | (keepsUndo ? 2 : 0) | (isUndoLost ? 4 : 0) }
 
     package static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> PairOpening {
         try checkSize(bytes)
-        guard let role = PairRole(rawValue: bytes.loadLittleEndian(at: 89)) else { throw .impossible("role") }
+        let flags: UInt8 = bytes.loadLittleEndian(at: 28)
+        guard flags < 8 else { throw .impossible("flags") }
+        guard bytes.loadLittleEndian(at: 36, as: UInt32.self) == 0 else { throw .impossible("bytes that are zero") }
         var record = SideRecord(
             pair: PairID(high: bytes.loadLittleEndian(at: 0), low: bytes.loadLittleEndian(at: 8)),
             volumeByteCount: bytes.loadLittleEndian(at: 16),
-            role: role
+            hasPair: flags & 1 != 0
         )
-        record.current = Generation(bytes.loadLittleEndian(at: 24))
-        record.base = Generation(bytes.loadLittleEndian(at: 32))
-        record.filling = Generation(bytes.loadLittleEndian(at: 40))
-        for index in 0..<GenerationHistory.capacity {
-            record.history.numbers[index] = bytes.loadLittleEndian(at: 48 + index * 8)
+        record.term = bytes.loadLittleEndian(at: 24)
+        record.sequence = bytes.loadLittleEndian(at: 40)
+        record.lineage.generation = Generation(bytes.loadLittleEndian(at: 48))
+        record.lineage.confirmedSequence = bytes.loadLittleEndian(at: 56)
+        record.lineage.takenOverAt = HistoryPoint(
+            Generation(bytes.loadLittleEndian(at: 64)),
+            bytes.loadLittleEndian(at: 72)
+        )
+        for age in 0..<GenerationHistory.capacity {
+            record.lineage.history.generations[age] = bytes.loadLittleEndian(at: 80 + 16 * age)
+            record.lineage.history.sequences[age] = bytes.loadLittleEndian(at: 88 + 16 * age)
         }
-        record.meeting = bytes.loadLittleEndian(at: 80)
-        let flags: UInt8 = bytes.loadLittleEndian(at: 88)
-        guard flags < 64 else { throw .impossible("flags") }
-        record.isMeetingConfirmed = flags & 1 != 0
-        record.wasServing = flags & 2 != 0
-        record.hasCrashed = flags & 4 != 0
-        record.acknowledgesAlone = flags & 8 != 0
-        record.isMapKnown = flags & 16 != 0
-        record.isDirty = flags & 32 != 0
-        let granule: UInt64 = bytes.loadLittleEndian(at: 96)
-        guard (12...20).contains(granule) else { throw .impossible("granule") }
-        let opening = PairOpening(
+        var opening = PairOpening(
             record: record,
-            copyState: bytes.loadLittleEndian(at: 90),
-            mode: bytes.loadLittleEndian(at: 91),
-            blockByteCount: bytes.loadLittleEndian(at: 92),
-            granuleShift: UInt8(granule)
+            copyState: bytes.loadLittleEndian(at: 29),
+            mode: bytes.loadLittleEndian(at: 30),
+            blockByteCount: bytes.loadLittleEndian(at: 32),
+            granuleShift: bytes.loadLittleEndian(at: 31)
         )
+        opening.keepsUndo = flags & 2 != 0
+        opening.isUndoLost = flags & 4 != 0
         try opening.check()
         return opening
     }
@@ -98,6 +102,7 @@ package struct PairOpening: FramePayload, BitwiseCopyable {
         // What the kernel counts in is signed.
         guard record.volumeByteCount <= UInt64(Int64.max) else { throw .impossible("size of the volume") }
         guard mode == 2 || mode == 3 else { throw .impossible("mode") }
+        guard (12...20).contains(granuleShift) else { throw .impossible("granule") }
         guard blockByteCount >= 512, blockByteCount <= 1 << 20, blockByteCount.nonzeroBitCount == 1 else {
             throw .impossible("block size")
         }

@@ -5,13 +5,21 @@ import RepldControlClient
 
 extension MetadataKind: ExpressibleByArgument {}
 
+/// When hosts are told that a write is done, as `pair create` takes it.
+enum ModeArgument: String, CaseIterable, ExpressibleByArgument {
+    case sync, async
+
+    var mode: ReplicationMode { self == .sync ? .synchronous : .asynchronous }
+}
+
 /// `replctl pair`: volumes and their copies.
 struct PairCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pair",
         abstract: "Volumes and their copies.",
         subcommands: [
-            Create.self, List.self, Show.self, Watch.self, Changes.self, Resync.self, Aspects.self,
+            Create.self, List.self, Show.self, Watch.self, Changes.self, Resync.self, Recovery.self,
+            Aspects.self,
         ]
     )
 
@@ -53,6 +61,24 @@ struct PairCommand: AsyncParsableCommand {
             help: "Keep what a copy overwrites on a target that is a usable image, so that it can be taken back."
         )
         var undo: Bool?
+        @Option(
+            help:
+                "With a peer's volume: 'sync' (the default), or 'async', which answers hosts before it has their writes."
+        )
+        var mode: ModeArgument?
+        @Option(
+            help: """
+                How old what a peer's volume lacks may become in asynchronous mode before the pair is Skewed, such as 5s; without it, as \
+                old as 32 MiB on their way are.
+                """
+        )
+        var rpo: String?
+        @Option(
+            help: """
+                With a peer's volume: whether the pair mirrors again by itself when a link that was lost is back, 'automatic' (the                 default), or is Suspended until it is resumed, 'manual'.
+                """
+        )
+        var recovery: RecoveryArgument?
         @OptionGroup var resync: ResyncOptions
         @Flag(help: "Let the first copy wait until 'replctl pair resync --resume'.") var paused = false
         @Flag(inversion: .prefixedNo, help: "Start the first copy at once.") var activate = true
@@ -67,6 +93,9 @@ struct PairCommand: AsyncParsableCommand {
             if metadata == .internal { request.metadata = .internal }
             if overwriteMetadata { request.overwritesMetadata = true }
             request.keepsUndo = undo
+            request.mode = mode.map { .number($0.mode.rawValue) }
+            request.recoveryPointSeconds = try rpo.map { try Arguments.recoveryPoint($0) }
+            request.copyRecoveryMode = recovery?.request
             if let granule {
                 let count = try Arguments.size(granule, "--granule")
                 guard let count = UInt32(exactly: count) else {
@@ -89,6 +118,13 @@ struct PairCommand: AsyncParsableCommand {
         }
 
         func validate() throws {
+            _ = try rpo.map { try Arguments.recoveryPoint($0) }
+            if !RemoteVolumeText.isMeant(by: target), rpo != nil || mode == .async {
+                throw ValidationError("--mode async, --rpo: only with a peer's volume as target, repl://PEER/VOLUME")
+            }
+            if !RemoteVolumeText.isMeant(by: target), recovery == .automatic {
+                throw ValidationError("--recovery automatic: only with a peer's volume as target, repl://PEER/VOLUME")
+            }
             if overwriteMetadata, metadata == .external {
                 throw ValidationError("--overwrite-metadata: only with '--metadata internal'")
             }

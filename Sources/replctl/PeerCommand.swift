@@ -16,7 +16,7 @@ struct PeerCommand: AsyncParsableCommand {
             other host over a channel that is safe. Each host is made known to the other with 'peer add', and its daemon has to \
             listen: 'peers: listen: HOST:PORT' in its configuration, or --peer-listen.
             """,
-        subcommands: [Add.self, List.self, Show.self, Remove.self, Retry.self, KeyNew.self]
+        subcommands: [Add.self, List.self, Show.self, Set.self, Remove.self, Retry.self, KeyNew.self]
     )
 
     struct Add: AsyncParsableCommand {
@@ -86,6 +86,24 @@ struct PeerCommand: AsyncParsableCommand {
 
         func run() async throws {
             let reply: PeerReply = try await common.client.call(.get, "/v1/peers/\(Arguments.escaped(name))")
+            try common.show(reply, Text.peer)
+        }
+    }
+
+    struct Set: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Change what is set about a peer, at once and for good."
+        )
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the peer.", completion: NameCompletion.peers) var name: String
+        @Option(help: "When what is sent there is compressed: 'auto', 'always' or 'off'.")
+        var compress: PeerCompression
+
+        func run() async throws {
+            let path = "/v1/peers/\(Arguments.escaped(name))/Configure"
+            let request = PeerConfigureRequest(compression: compress)
+            let reply: PeerReply = try await common.client.call(.post, path, body: request)
             try common.show(reply, Text.peer)
         }
     }

@@ -29,6 +29,13 @@ struct SetCommand: AsyncParsableCommand {
             "Let the copy overwrite the target without keeping what it holds: faster, and no way back until it has ended."
     )
     var noUndo = false
+    @Option(
+        help: """
+            With ResetToAsync: how old what a peer's volume lacks may become before the pair is Skewed, such as 5s; 'none' for no \
+            limit.
+            """
+    )
+    var rpo: String?
     @Option(help: "Wait until the pair has this copy state.", completion: .list(Self.states))
     var wait: String?
     @Option(help: "Wait at most this long, such as 10m.") var timeout: String?
@@ -49,6 +56,11 @@ struct SetCommand: AsyncParsableCommand {
         if let wait, CopyState(text: wait) == nil {
             throw ValidationError("--wait: found '\(wait)', expected one of \(Self.states.joined(separator: ", "))")
         }
+        let modes: [ReplicationOperation?] = [.resetToAsync, .resetToSync]
+        if rpo != nil, !modes.contains(ReplicationOperation(text: operation)) {
+            throw ValidationError("--rpo: only with ResetToAsync and ResetToSync")
+        }
+        _ = try rpo.map { try Arguments.recoveryPoint($0) }
         if timeout != nil, wait == nil {
             throw ValidationError("--timeout: without --wait there is nothing to wait for")
         }
@@ -61,6 +73,7 @@ struct SetCommand: AsyncParsableCommand {
         )
         request.plan = plan ? true : nil
         request.keepsUndo = noUndo ? false : nil
+        request.recoveryPointSeconds = try rpo.map { try Arguments.recoveryPoint($0) }
         request.expectedRevision = revision
         request.waitForCopyState = wait.map { .name($0) }
         request.timeoutSeconds = try timeout.map { try Arguments.seconds($0, "--timeout") }

@@ -7,7 +7,8 @@ enum Text {
         guard !reply.volumes.isEmpty else { return "no volumes; 'replctl volume add' makes one" }
         let rows = reply.volumes.map { volume in
             [
-                volume.name, volume.byteCount.map(ByteCount.format) ?? "-", volume.status.name,
+                volume.name, volume.byteCount.map(ByteCount.format) ?? "-",
+                volume.isWithheld == true ? "withheld" : volume.status.name,
                 volume.activity.map { String($0.connectionCount) } ?? "-",
                 volume.replicaOf.map { "replica of \($0)" }
                     ?? (volume.pairs.isEmpty ? "-" : volume.pairs.joined(separator: ",")), volume.elementPath,
@@ -23,7 +24,13 @@ enum Text {
             ("Element", volume.elementPath + (volume.isReadOnly ? " (read-only)" : "")),
         ]
         if let path = volume.servingPath { rows.append(("Served from", "\(path), the second element of a pair")) }
-        if volume.reason != nil { rows.append(("Then", "mend that, and 'replctl volume retry \(volume.name)'")) }
+        if volume.isWithheld == true {
+            rows.append(
+                ("Then", "wait for the peer; 'replctl volume serve \(volume.name)' says what it risks not to")
+            )
+        } else if volume.reason != nil {
+            rows.append(("Then", "mend that, and 'replctl volume retry \(volume.name)'"))
+        }
         if let count = volume.byteCount {
             let block = volume.blockByteCount.map { ", blocks of \($0) bytes" } ?? ""
             rows.append(("Size", "\(ByteCount.format(count)) (\(count) bytes)\(block)"))
@@ -64,10 +71,10 @@ enum Text {
         let rows = reply.pairs.map { pair in
             [
                 pair.name, pair.sourceVolume, pair.copyState.name, pair.percentSynced.map { "\($0)%" } ?? "-",
-                pair.dirtyByteCount.map(ByteCount.format) ?? "-", pair.targetPath,
+                pair.dirtyByteCount.map(ByteCount.format) ?? "-", exposure(pair), pair.targetPath,
             ]
         }
-        let header = ["NAME", "SOURCE", "STATE", "SYNCED", "DIFFERS", "TARGET"]
+        let header = ["NAME", "SOURCE", "STATE", "SYNCED", "DIFFERS", "EXPOSURE", "TARGET"]
         guard reply.pairs.contains(where: { $0.role != nil }) else { return table(header, rows) }
         // Only where there is another host.
         let hosts = reply.pairs.map { pair in
@@ -105,6 +112,7 @@ enum Text {
         if let percent = pair.percentSynced, let dirty = pair.dirtyByteCount {
             rows.append(("Synced", "\(percent)%, \(ByteCount.format(dirty)) may differ"))
         }
+        if pair.role != .replica { rows.append(("Exposure", exposure(pair) + recoveryPoint(pair))) }
         if let marked = pair.verifyMarkedByteCount {
             rows.append(
                 ("Verify", "\(ByteCount.format(marked)) differing bytes found by verify; ResyncReplica repairs them")
@@ -127,9 +135,7 @@ enum Text {
         if let job = pair.job { rows.append(("Job", "\(job.id): \(job.operation.name), \(job.state.name)")) }
         rows += settings(pair) + resync(pair)
         if pair.role == .replica { return fields(rows + [("Established", time(pair.whenEstablished))]) }
-        rows.append(
-            ("Recovery", "\(pair.copyRecoveryMode.name), \(pair.copyMethodology.name), \(pair.replicaType.name)")
-        )
+        rows.append(("Recovery", recovery(pair)))
         rows.append(("Established", time(pair.whenEstablished)))
         let times = [
             ("Activated", pair.whenActivated), ("Synchronized", pair.whenSynchronized),
@@ -139,6 +145,21 @@ enum Text {
         for (name, date) in times { if let date { rows.append((name, time(date))) } }
         rows.append(("Revision", String(pair.revision)))
         return fields(rows)
+    }
+
+    private static func recovery(_ pair: PairReply) -> String {
+        [pair.copyRecoveryMode, pair.copyMethodology, pair.replicaType].map { $0?.name ?? "-" }.joined(separator: ", ")
+    }
+
+    /// How old what the target lacks is.
+    private static func exposure(_ pair: PairReply) -> String {
+        pair.role == .replica ? "-" : pair.exposureSeconds.map(SecondsText.format) ?? "unknown"
+    }
+
+    private static func recoveryPoint(_ pair: PairReply) -> String {
+        guard let seconds = pair.recoveryPointSeconds else { return "" }
+        let isInForce = pair.mode == Enumerated(ReplicationMode.asynchronous)
+        return ", Skewed from \(SecondsText.format(seconds)) on" + (isInForce ? "" : " when asynchronous")
     }
 
     private static func settings(_ pair: PairReply) -> [(String, String)] {

@@ -8,7 +8,7 @@ struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume",
         abstract: "Elements that are served to hosts.",
-        subcommands: [Add.self, List.self, Show.self, Grow.self, Remove.self, Retry.self]
+        subcommands: [Add.self, List.self, Show.self, Grow.self, Remove.self, Retry.self, Serve.self]
     )
 
     struct Add: AsyncParsableCommand {
@@ -122,6 +122,30 @@ struct VolumeCommand: AsyncParsableCommand {
     }
 }
 
+extension VolumeCommand {
+    struct Serve: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Let hosts use a volume that is withheld because a peer may serve it.",
+            discussion: """
+                After a start hosts are kept away from a volume with a pair between two hosts until the other host has said that \
+                it has not taken the pair over. Where that host is lost for good, or certainly does not serve the volume, --force \
+                lets them come. If it does serve it, both elements are written, and one of the two histories is lost in the end.
+                """
+        )
+
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "Name of the volume.", completion: NameCompletion.volumes) var name: String
+        @Flag(help: "Do it although a peer may serve the volume.") var force = false
+
+        func run() async throws {
+            let path = "/v1/volumes/\(Arguments.escaped(name))/Serve"
+            let request = VolumeServeRequest(force: force ? true : nil)
+            let reply: VolumeReply = try await common.client.call(.post, path, body: request)
+            try common.show(reply, Text.volume)
+        }
+    }
+}
+
 /// What was typed, as the daemon takes it.
 enum Arguments {
     static func absolute(_ path: String) -> String { URL(filePath: path).path(percentEncoded: false) }
@@ -146,6 +170,9 @@ enum Arguments {
             throw ValidationError("\(option): \(error)")
         }
     }
+
+    /// How old what a target lacks may become, in seconds; 0 for no limit.
+    static func recoveryPoint(_ text: String) throws -> Double { text == "none" ? 0 : try seconds(text, "--rpo") }
 
     /// A name as a part of a path; one that is no name is refused by the daemon, in its words.
     static func escaped(_ name: String) -> String {

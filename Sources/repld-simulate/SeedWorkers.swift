@@ -7,84 +7,56 @@ import RepldSimulation
 struct SeedWorkers {
     let seeds: SeedRange
     let jobs: Int
-    let kind: String
+    /// What every run is given besides its seeds.
+    let arguments: [String]
 
     /// What one process came to.
     struct Outcome: Sendable {
         var seedCount = 0
         var lastSeed: UInt64?
         var failures: [String] = []
+        /// The last seed that failed.
+        var failedSeed: UInt64?
         var covered = SimulationCoverage()
     }
 
     func run() throws {
         let start = ContinuousClock.now
-        let executable = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         let lanes = min(UInt64(jobs), seeds.last - seeds.first + 1)
         let outcomes = OutcomeList()
         let group = DispatchGroup()
         for lane in 0..<lanes {
-            DispatchQueue.global().async(group: group) {
-                outcomes.add(Self.work(executable, kind, first: seeds.first + lane, last: seeds.last, stride: lanes))
-            }
+            DispatchQueue.global().async(group: group) { outcomes.add(work(first: seeds.first + lane, stride: lanes)) }
         }
         group.wait()
         try report(outcomes.all, seconds: (ContinuousClock.now - start) / .seconds(1))
     }
 
     /// Runs one lane to its end; after the death of a process the next one goes on behind the seed that it died of.
-    private static func work(_ executable: String, _ kind: String, first: UInt64, last: UInt64, stride: UInt64)
-        -> Outcome
-    {
+    private func work(first: UInt64, stride: UInt64) -> Outcome {
         var outcome = Outcome()
         var next = first
-        while next <= last {
-            let process = Process()
-            process.executableURL = URL(filePath: executable)
+        while next <= seeds.last {
             // A stride of 1 would start workers again; two lanes and more never have it.
-            process.arguments = ["--seeds", "\(next)..\(last)", "--stride", "\(stride)", "--jobs", "1", "--kind", kind]
-            let output = Pipe()
-            let errors = Pipe()
-            process.standardOutput = output
-            process.standardError = errors
+            let lane = ["--seeds", "\(next)..\(seeds.last)", "--stride", "\(stride)", "--jobs", "1"]
+            let child: ChildRun
             do {
-                try process.run()
+                child = try ChildRun(lane + arguments)
             } catch {
-                outcome.failures.append("cannot run \(executable): \(error)")
+                outcome.failures.append("cannot run this program again: \(error)")
                 return outcome
             }
-            let complaints = ComplaintReader(errors.fileHandleForReading)
-            let printed = output.fileHandleForReading.readDataToEndOfFile()
-            process.waitUntilExit()
-            read(String(decoding: printed, as: UTF8.self), into: &outcome)
-            guard process.terminationReason == .uncaughtSignal else { return outcome }
+            outcome.read(child)
+            guard child.isDead else { return outcome }
             guard let died = outcome.lastSeed else {
-                outcome.failures.append("a worker died before its first seed: \(complaints.text())")
+                outcome.failures.append("a worker died before its first seed: \(child.complaint)")
                 return outcome
             }
-            outcome.failures.append("seed \(died): \(complaints.text())")
+            outcome.failures.append("seed \(died): \(child.complaint)")
+            outcome.failedSeed = died
             next = died + stride
         }
         return outcome
-    }
-
-    private static func read(_ printed: String, into outcome: inout Outcome) {
-        for line in printed.split(separator: "\n") {
-            let words = line.split(separator: " ", maxSplits: 1).map(String.init)
-            guard words.count == 2 else { continue }
-            switch words[0] {
-            case "seed":
-                outcome.seedCount += 1
-                outcome.lastSeed = UInt64(words[1])
-            case "failed":
-                outcome.failures.append(words[1])
-            case "covered":
-                let parts = words[1].split(separator: " ", maxSplits: 1).map(String.init)
-                if parts.count == 2, let count = Int(parts[0]) { outcome.covered.add(count, to: parts[1]) }
-            default:
-                break
-            }
-        }
     }
 
     private func report(_ outcomes: [Outcome], seconds: Double) throws {
@@ -95,7 +67,30 @@ struct SeedWorkers {
         for outcome in outcomes { covered.add(outcome.covered) }
         for line in covered.table { print(line) }
         for failure in failures { print("FAILED \(failure)") }
+        if let failed = outcomes.compactMap(\.failedSeed).first { print(Shrinking.offer(seed: failed, arguments)) }
         guard failures.isEmpty, seedCount > 0 else { throw ExitCode(1) }
+    }
+}
+
+extension SeedWorkers.Outcome {
+    fileprivate mutating func read(_ child: ChildRun) {
+        for line in child.output.split(separator: "\n") {
+            let words = line.split(separator: " ", maxSplits: 1).map(String.init)
+            guard words.count == 2 else { continue }
+            switch words[0] {
+            case "seed":
+                seedCount += 1
+                lastSeed = UInt64(words[1])
+            case "failed":
+                failures.append(words[1])
+                failedSeed = lastSeed
+            case "covered":
+                let parts = words[1].split(separator: " ", maxSplits: 1).map(String.init)
+                if parts.count == 2, let count = Int(parts[0]) { covered.add(count, to: parts[1]) }
+            default:
+                break
+            }
+        }
     }
 }
 
@@ -107,28 +102,4 @@ private final class OutcomeList: @unchecked Sendable {
     var all: [SeedWorkers.Outcome] { lock.withLock { outcomes } }
 
     func add(_ outcome: SeedWorkers.Outcome) { lock.withLock { outcomes.append(outcome) } }
-}
-
-/// Reads what a process complains of while its output is read elsewhere, so that neither pipe fills up.
-private final class ComplaintReader: @unchecked Sendable {
-    private let lock = NSLock()
-    private let done = DispatchSemaphore(value: 0)
-    private var data = Data()
-
-    init(_ handle: FileHandle) {
-        DispatchQueue.global().async { [self] in
-            let read = handle.readDataToEndOfFile()
-            lock.withLock { data = read }
-            done.signal()
-        }
-    }
-
-    /// The first line that says what broke.
-    func text() -> String {
-        done.wait()
-        let lines = String(decoding: lock.withLock { data }, as: UTF8.self).split(separator: "\n")
-        return String(
-            lines.first { $0.contains("invariant") || $0.contains("Fatal") } ?? lines.first ?? "died silently"
-        )
-    }
 }

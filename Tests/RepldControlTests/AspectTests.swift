@@ -192,7 +192,7 @@ import Testing
         pair = try await fixture.pair()
         #expect(pair.requestedCopyState == .notApplicable && pair.operation == nil)
         #expect([pair.mode, pair.syncType, pair.replicaType].map(\.number) == [2, 6, 2])
-        #expect([pair.copyMethodology, pair.copyRecoveryMode].map(\.number) == [4, 3])
+        #expect([pair.copyMethodology, pair.copyRecoveryMode].map { $0?.number } == [4, 3])
     }
 
     @Test(

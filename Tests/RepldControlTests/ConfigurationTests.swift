@@ -120,6 +120,39 @@ import Testing
         #expect((error?.line ?? 0) > 0, "\(String(describing: error))")
     }
 
+    /// What a key refers to was looked at as often as it would stand there when written out: for hours.
+    @Test func aFileOfAFewLinesTakesNoHours() {
+        var lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+        for (old, new) in zip("abcdefgh", "bcdefghi") {
+            lines.append("\(new): &\(new) [\(repeatElement("*\(old)", count: 9).joined(separator: ", "))]")
+        }
+        let text = (lines + ["z: {? *i : 1}"]).joined(separator: "\n")
+        let error = #expect(throws: ConfigurationError.self) { try Configuration.parse(text, file: "f") }
+        #expect(error?.description == "f: found more than 8 aliases such as '*name'")
+    }
+
+    /// Some of them are no harm, and neither is what only looks like them.
+    @Test func aFileMayHaveAFewAliases() throws {
+        let aliases = "peers: {listen: &a '[::1]:1'}\nnbd: {listen: [*a, *a]}\n"
+        #expect(try Configuration.parse(aliases, file: "f").nbdListen.count == 2)
+        let comment = "# *a *b *c *d *e *f *g *h *i *j\n"
+        #expect(try Configuration.parse(comment, file: "f") == Configuration())
+    }
+
+    /// The system would take the path for one that ends there.
+    @Test(arguments: ["state-dir: \"/srv\\0/repld\"", "nbd: {listen: [\"a\\0b:1\"]}"])
+    func noValueHasAZeroByte(text: String) {
+        let error = #expect(throws: ConfigurationError.self) { try Configuration.parse(text, file: "f") }
+        #expect(error?.description.hasSuffix(": found a zero byte, which no value has") == true)
+    }
+
+    @Test func refusesWhatIsNoText() {
+        let error = #expect(throws: ConfigurationError.self) {
+            try Configuration.parse(Data([0x61, 0x3A, 0xFF]), file: "f")
+        }
+        #expect(error?.description == "f: is not UTF-8 text")
+    }
+
     @Test func aNamedFileMustBeThere() {
         let error = #expect(throws: ConfigurationError.self) { try Configuration.load(file: "/nowhere/repld.yaml") }
         #expect(error?.description == "/nowhere/repld.yaml: there is no such file")

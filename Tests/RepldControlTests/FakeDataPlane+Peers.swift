@@ -14,11 +14,14 @@ final class FakeLink: Sendable {
         case message
         /// It is carried out, and the answer never arrives.
         case answer
+        /// It never arrives: the connection is dead, which is found out by it.
+        case connection
     }
 
     private struct State {
         var ends: [FakeDataPlane] = []
         var cut: String?
+        var dead: [FakeDataPlane] = []
         var losses: [Loss] = []
         var sent: [PeerRequest] = []
     }
@@ -36,27 +39,39 @@ final class FakeLink: Sendable {
 
     /// Puts the data plane of a daemon that was started again in the place of the one before.
     func replace(_ old: FakeDataPlane, by new: FakeDataPlane) {
+        state.withLock { $0.dead.removeAll { $0 === old } }
         join(state.withLock { $0.ends }.map { $0 === old ? new : $0 })
     }
 
     func cut(_ reason: String = "the cable is out") { state.withLock { $0.cut = reason } }
     func mend() { state.withLock { $0.cut = nil } }
-    func lose(_ losses: Loss...) { state.withLock { $0.losses = losses } }
+    func lose(_ losses: Loss...) { lose(losses) }
+    func lose(_ losses: [Loss]) { state.withLock { $0.losses = losses } }
 
-    var cutReason: String? { state.withLock { $0.cut } }
+    /// The daemon of an end is killed: nothing that it says is heard any more, and nobody answers in its place.
+    func kill(_ end: FakeDataPlane) { state.withLock { $0.dead.append(end) } }
+
+    /// The other end; `nil` where one of the two is not there.
+    func other(than end: FakeDataPlane) -> FakeDataPlane? {
+        let ends = state.withLock { $0.dead.isEmpty ? $0.ends : [] }
+        return ends.contains { $0 === end } ? ends.first { $0 !== end } : nil
+    }
+
+    var cutReason: String? { state.withLock { $0.cut ?? ($0.dead.isEmpty ? nil : "its daemon was killed") } }
     /// What was asked through it, whether it arrived or not.
     var sent: [PeerRequest] { state.withLock { $0.sent } }
 
     func pass(_ bytes: [UInt8], from end: FakeDataPlane, host: PairID) async throws(MessageFailure) -> [UInt8] {
-        let (other, loss) = state.withLock { state in
+        let loss = state.withLock { state in
             let request = try? PeerMessages.decode(bytes)
             if let request { state.sent.append(request) }
             let isLost = request != .identify(IdentifyMessage()) && !state.losses.isEmpty
-            return (state.ends.first { $0 !== end }, isLost ? state.losses.removeFirst() : nil)
+            return isLost ? state.losses.removeFirst() : nil
         }
-        guard let other, loss != .message else { throw .noAnswer }
+        if loss == .connection { cut() }
+        guard let other = other(than: end), loss != .message, loss != .connection else { throw .noAnswer }
         let answer = await other.hear(bytes, from: host)
-        if loss == .answer { throw .noAnswer }
+        guard loss != .answer, self.other(than: end) === other else { throw .noAnswer }
         return try answer.get()
     }
 }
@@ -74,6 +89,12 @@ extension FakeDataPlane {
         state.withLock { $0.peers[id] = nil }
     }
 
+    func configurePeer(_ id: PeerID, _ settings: LinkSettings) async throws(DataPlaneError) {
+        note(.configurePeer(settings.compression))
+        try failIfBroken("peer settings")
+        state.withLock { $0.peers[id]?.settings = settings }
+    }
+
     func listenToPeers(at address: PeerListening) async throws(DataPlaneError) -> PeerListening {
         note(.listenToPeers(address))
         return address
@@ -86,9 +107,13 @@ extension FakeDataPlane {
             guard let volume = state.volumes[replica.volume] else { return .noSuchVolume }
             guard volume.connectionCount == 0 else { return .volumeInUse(connectionCount: volume.connectionCount) }
             state.replicas[replica.pair] = replica
+            state.volumes[replica.volume]?.isWithheld = false
+            state.volumes[replica.volume]?.isTakenOver = false
             return nil
         }
         if let refusal { throw DataPlaneError(.refused, "refused", refusal: refusal) }
+        // Whoever waits to be told may be told now.
+        state.withLock { $0.link }?.other(than: self)?.askPeers()
     }
 
     func removeReplica(_ id: PairID) async throws(DataPlaneError) {
@@ -96,9 +121,22 @@ extension FakeDataPlane {
         state.withLock { $0.replicas[id] = nil }
     }
 
-    func setMode(_ id: PairID, isAsynchronous: Bool) async throws(DataPlaneError) {
-        note(.setMode(isAsynchronous: isAsynchronous))
+    func setMode(
+        _ id: PairID,
+        isAsynchronous: Bool,
+        recoveryPointNanoseconds: UInt64
+    ) async throws(DataPlaneError) {
+        note(.setMode(isAsynchronous: isAsynchronous, recoveryPointNanoseconds: recoveryPointNanoseconds))
         try failIfBroken("mode")
+    }
+
+    func setRecovery(_ id: PairID, isAutomatic: Bool) async throws(DataPlaneError) {
+        note(.setRecovery(isAutomatic: isAutomatic))
+        try failIfBroken("recovery")
+        try state.withLock { state throws(DataPlaneError) in
+            guard state.pairs[id] != nil else { throw DataPlaneError(.refused, "refused", refusal: .noSuchPair) }
+            state.pairs[id]?.opening.settings.recoversByItself = isAutomatic
+        }
     }
 
     func send(_ bytes: [UInt8], to peer: PeerID) async throws(MessageFailure) -> [UInt8] {
@@ -158,18 +196,24 @@ extension FakeDataPlane {
 
     static func replicas(of state: State) -> [ReplicaStatus] {
         state.replicas.values.map { replica in
-            ReplicaStatus(
+            var status = ReplicaStatus(
                 pair: replica.pair,
                 name: replica.name,
                 volume: replica.volume,
                 isConnected: state.link?.cutReason == nil,
                 record: (try? PairMetadata.read(replica.metadata))?.record
             )
+            status.keptByteCount = status.record?.hasUndo ?? false ? state.keptByteCount : nil
+            return status
         }
     }
 
     /// What the source has told of a pair whose replica is here.
-    func hearRecord(_ copyState: CopyState, _ operation: ReplicationOperation? = nil) {
+    func hearRecord(
+        _ copyState: CopyState,
+        _ operation: ReplicationOperation? = nil,
+        _ change: (inout PairRecord) -> Void = { _ in }
+    ) {
         for replica in state.withLock({ Array($0.replicas.values) }) {
             var record = PairRecord(
                 sequence: 1,
@@ -179,6 +223,7 @@ extension FakeDataPlane {
                 isClosedCleanly: false
             )
             record.operation = operation?.rawValue ?? 0
+            change(&record)
             try? PairMetadata.begin(record, in: replica.metadata)
         }
     }
@@ -187,7 +232,8 @@ extension FakeDataPlane {
     func isExported(_ volume: String) -> Bool {
         state.withLock { state in
             guard let id = state.volumes.first(where: { $0.value.name == volume })?.key else { return false }
-            return !state.replicas.values.contains { $0.volume == id }
+            let isWithheld = state.volumes[id]?.isWithheld ?? false
+            return !isWithheld && !state.replicas.values.contains { $0.volume == id }
         }
     }
 }

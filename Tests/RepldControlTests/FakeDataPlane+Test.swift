@@ -296,6 +296,9 @@ extension FakeDataPlane {
         record.isTargetConsistent = pair.status.facts.isTargetConsistent
         record.isSourceAhead = pair.status.facts.isSourceAhead
         let place = pair.opening.metadata
+        if let before = try? PairMetadata.read(place).record {
+            (record.sequence, record.term) = (max(before.sequence, 1), before.term)
+        }
         if place.isInternal {
             try? PairMetadata.begin(record, in: place)
         } else {

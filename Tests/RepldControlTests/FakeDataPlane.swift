@@ -20,7 +20,11 @@ final class FakeDataPlane: DataPlane {
         case changes(ChangesQuery)
         case prepareGrowth(UInt64?), grow(UInt64)
         case addPeer(String), removePeer, listenToPeers(PeerListening)
-        case addReplica(String), removeReplica, setMode(isAsynchronous: Bool)
+        case withhold, release, settle, claimReplica(sequence: UInt64?), takeBack, unclaimReplica
+        case prepareTakeOver(PairRecord), takeOver(isEqual: Bool)
+        case meet([Extent], isAhead: Bool, isFirst: Bool)
+        case addReplica(String), removeReplica, setMode(isAsynchronous: Bool, recoveryPointNanoseconds: UInt64 = 0)
+        case configurePeer(CompressionMode), setRecovery(isAutomatic: Bool)
     }
 
     struct Pair {
@@ -49,6 +53,10 @@ final class FakeDataPlane: DataPlane {
         /// What the daemon calls itself.
         var host = PairID(high: 0, low: 0)
         var link: FakeLink?
+        /// What replicas can take back, where their records count on it.
+        var keptByteCount: UInt64? = 65536
+        /// So many attempts to claim a replica come while its source's last writes are under way.
+        var busyClaimCount = 0
     }
 
     let state = Mutex(State())
@@ -68,7 +76,7 @@ final class FakeDataPlane: DataPlane {
         guard let size = try? FileManager.default.attributesOfItem(atPath: volume.path)[.size] as? UInt64 else {
             throw DataPlaneError(.element, "cannot open \(volume.path): no such file or directory")
         }
-        let status = VolumeStatus(
+        var status = VolumeStatus(
             id: volume.id,
             name: volume.name,
             byteCount: volume.byteCount ?? size,
@@ -77,7 +85,9 @@ final class FakeDataPlane: DataPlane {
             connectionCount: 0,
             requestsInFlight: 0
         )
-        state.withLock { state in
+        status.awaitedPeerCount = volume.awaitedPeerCount
+        status.isWithheld = volume.awaitedPeerCount > 0
+        state.withLock { [status] state in
             state.volumes[volume.id] = status
             state.openings[volume.id] = volume
         }
@@ -133,6 +143,9 @@ final class FakeDataPlane: DataPlane {
             state.pairs[pair.id] = Pair(opening: pair, status: status)
             store(state.pairs[pair.id])
         }
+        if pair.awaitsPeer { askPeers() }
+        // Whoever waits to be told may be told now.
+        state.withLock { $0.link }?.other(than: self)?.askPeers()
     }
 
     func detachPair(_ id: PairID) async throws(DataPlaneError) {

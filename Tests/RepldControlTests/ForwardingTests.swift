@@ -33,8 +33,7 @@ import Testing
             #expect(error?.message.hasPrefix("peer 'north': Prepare") == true)
             #expect(error?.status.acceptedFrom?.isEmpty == false)
             let moved = await refusal { try await hosts.south.set(.name("Failover"), force: true) }
-            #expect(moved?.code == .notSupported)
-            #expect(moved?.message.contains("its target repl://south/copy is another host's") == true)
+            #expect(moved?.code == .targetNotUsable)
             let forced = await refusal { try await hosts.south.set(.name("Detach")) }
             #expect(forced?.code == .needsForce && forced?.status.bytesAtStake == 1 << 20)
             let stale = await refusal { try await hosts.south.set(.name("Resume"), revision: 1) }
@@ -97,7 +96,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["Suspend", "Failover", "Dissolve"])
+    @Test(arguments: ["Suspend", "Failback", "Dissolve"])
     func nothingIsDoneWhileTheSourceIsAway(operation: String) async throws {
         try await TwoHosts.run { hosts in
             try await hosts.pair()

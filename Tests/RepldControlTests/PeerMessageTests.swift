@@ -1,9 +1,11 @@
 import Foundation
-import RepldControl
 import RepldControlAPI
 import RepldCore
 import RepldEngine
+import RepldFormat
 import Testing
+
+@testable import RepldControl
 
 /// What a daemon makes of messages that no daemon of its version sends.
 @Suite struct PeerMessageTests {
@@ -13,6 +15,22 @@ import Testing
         let text = """
             {"version":1,"kind":"associate","pair":"\(pair)","name":"m9","host":"HOST","sourceVolume":"db1",\
             "byteCount":4096,"blockByteCount":512,"granuleByteCount":65536,"volume":"copy"}
+            """
+        return change.map { text.replacing($0.0, with: $0.1) } ?? text
+    }
+
+    private static func meet(_ change: (String, String)? = nil) -> String {
+        let record = PairRecord(
+            sequence: 1,
+            pair: PairID(pair) ?? PairID(high: 0, low: 0),
+            volumeByteCount: 1 << 20,
+            copyState: 4,
+            isClosedCleanly: true
+        )
+        let text = """
+            {"version":1,"kind":"meet","pair":"\(pair)","record":"\(PeerMessages.text(of: record))","isAhead":false,"unitByteCount":65536,"runs":[0,1],"geometry":\
+            {"byteCount":1048576,"logicalBlockByteCount":512,"physicalBlockByteCount":4096,"canDiscard":true,\
+            "canZeroFast":true,"isDirect":true}}
             """
         return change.map { text.replacing($0.0, with: $0.1) } ?? text
     }
@@ -32,6 +50,10 @@ import Testing
             (associate((":4096", ":0")), "byteCount"), (associate((":4096", ":-1")), "byteCount"),
             (associate((":512", ":513")), "blockByteCount"), (associate((":65536", ":1000")), "granuleByteCount"),
             (associate(), "the host that asks is not the one"),
+            (meet(), "there is no pair \(pair) with your host"), (meet(("[0,1]", "[0]")), "runs: expected"),
+            (meet(("[0,1]", "[0,18446744073709551615]")), "runs: expected"),
+            (meet((":65536,", ":5000,")), "unitByteCount"), (meet(("AAAA", "AAAB")), "record"),
+            (#"{"version":1,"kind":"mode","pair":"000102030405060708090a0b0c0d0e0f","mode":9}"#, "mode"),
             (#"{"version":1,"kind":"dissociate","pair":7}"#, "'pair' has the wrong type"),
             (
                 #"{"version":1,"kind":"operate","pair":"000102030405060708090a0b0c0d0e0f","by":"a\nb","operation":2}"#,

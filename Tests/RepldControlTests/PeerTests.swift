@@ -63,6 +63,33 @@ import Testing
         #expect(try await fixture.service.peerList().map(\.name) == ["a"])
     }
 
+    @Test func compressionIsChangedAtOnceAndForGood() async throws {
+        let fixture = try ServiceFixture()
+        try await fixture.service.start()
+        _ = try await add(fixture, "b", at: "b")
+        let calls = fixture.plane.calls
+        _ = try await fixture.service.configurePeer(named: "b", PeerConfigureRequest())
+        _ = try await fixture.service.configurePeer(named: "b", PeerConfigureRequest(compression: .always))
+        #expect(fixture.plane.calls == calls, "nothing new is not handed on")
+        let peer = try await fixture.service.configurePeer(named: "b", PeerConfigureRequest(compression: .off))
+        #expect(peer.compression == .off && fixture.plane.calls.last == .configurePeer(.off))
+        fixture.plane.breakElement("peer settings")
+        let request = PeerConfigureRequest(compression: .auto)
+        #expect(await refusal { try await fixture.service.configurePeer(named: "b", request) } != nil)
+        #expect(try await fixture.service.peer(named: "b").compression == .off, "what was refused is not kept")
+        #expect(
+            await refusal { try await fixture.service.configurePeer(named: "x", request) }?.code == .peerNotFound
+        )
+        // One that the data plane does not have, because its key cannot be read.
+        let after = try fixture.afterKill()
+        after.plane.breakElement("/etc/key")
+        try await after.service.start()
+        #expect(try await after.service.configurePeer(named: "b", request).compression == .auto)
+        after.plane.mendElement("/etc/key")
+        _ = try await after.service.retryPeer(named: "b")
+        #expect(after.plane.state.withLock { $0.peers.values.map(\.settings.compression) } == [.automatic])
+    }
+
     /// A key that cannot be read does not keep the daemon from starting.
     @Test func isTriedAgain() async throws {
         let fixture = try ServiceFixture()

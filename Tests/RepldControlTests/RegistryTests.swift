@@ -30,6 +30,39 @@ import Testing
         }
     }
 
+    /// Each time that it was written it went back by a millisecond, in some of all cases.
+    @Test func aTimeThatWasReadIsWrittenAsItWasRead() throws {
+        for milliseconds in 0..<1000 {
+            let digits = String(milliseconds)
+            let text = "\"2026-11-23T12:00:00.\(String(repeating: "0", count: 3 - digits.count))\(digits)Z\""
+            let date = try ControlJSON.decode(Date.self, from: Data(text.utf8))
+            #expect(String(decoding: try ControlJSON.encode(date), as: UTF8.self) == text)
+        }
+    }
+
+    /// The end of the second area was computed while the first was checked.
+    @Test func anAreaWithoutAnEndIsRefused() throws {
+        var content = RegistryContent()
+        content.volumes = [volume(1, "a")]
+        content.nextVolumeNumber = 2
+        for (name, number, byteCount) in [("p", 1, 8192), ("q", 2, UInt64.max)] as [(String, UInt64, UInt64)] {
+            var pair = PairEntry(
+                id: PairID(high: 1, low: number),
+                name: name,
+                volumeNumber: 1,
+                targetPath: "/dev/\(name)",
+                settings: PairSettings(),
+                createdAt: Date(timeIntervalSince1970: 0),
+                revisionLimit: 1
+            )
+            pair.internalMetadata = InternalMetadata(elementPath: "/dev/m", offset: 4096, byteCount: byteCount)
+            content.pairs.append(pair)
+        }
+        let bytes = try ControlJSON.encode(content)
+        let error = #expect(throws: ControlError.self) { try Registry.decode(bytes, of: "/registry.json") }
+        #expect(error?.message.contains("pair 'p': its metadata lies over that of pair 'q'") == true)
+    }
+
     /// A write that fails at any step has changed nothing, in memory or in the file, and the next one succeeds.
     @Test(arguments: DurableFile.Step.allCases)
     func aWriteThatFailsChangesNothing(step: DurableFile.Step) throws {
@@ -78,7 +111,7 @@ import Testing
             ("", "not valid JSON"), ("garbage", "not valid JSON"),
             (#"{"format":"repld registry","version":1,"volumes":["#, "not valid JSON"),
             (#"{"format":"other","version":1}"#, "its format is 'other', expected 'repld registry'"),
-            (#"{"format":"repld registry","version":4}"#, "its version is 4, this daemon knows 1 to 3"),
+            (#"{"format":"repld registry","version":6}"#, "its version is 6, this daemon knows 1 to 5"),
             (#"{"format":"repld registry","version":1}"#, "the field 'nextVolumeNumber' is missing"),
         ]
     )

@@ -88,23 +88,74 @@ import Testing
         try await TwoHosts.run { hosts in
             try await hosts.pair()
             hosts.north.plane.become(.synchronized)
-            hosts.north.plane.state.withLock { state in
-                for id in state.pairs.keys { state.pairs[id]?.status.isSecondPrimary = true }
-            }
-            let refused = await refusal { try await hosts.north.set(.name("Detach")) }
-            #expect(refused?.code == .notInThisState)
-            #expect(try await hosts.north.service.pairList().count == 1)
-            hosts.north.plane.leaveRecord(clean: true)
+            hosts.link.cut()
             try await hosts.restartNorth()
-            #expect(hosts.north.plane.servingPath("db1") == nil)
-            let asked = await refusal { try await hosts.north.set(.name("Detach")) }
-            #expect(
-                asked?.code == .needsForce && asked?.message.contains("an older copy") == true,
-                "\(String(describing: asked))"
-            )
-            _ = try await hosts.north.set(.name("Detach"), force: true)
-            #expect(hosts.north.plane.servingPath("db1") == hosts.north.plane.opening("db1")?.path)
-            #expect(try await hosts.south.service.pairList().isEmpty)
+            #expect(hosts.north.plane.servingPath("db1") != nil && !hosts.north.plane.isExported("db1"))
+            let shown = try await hosts.north.service.volume(named: "db1")
+            #expect(shown.isWithheld == true)
+            #expect(shown.reason == "withheld: waiting for peer 'south' (the cable is out)")
+            let refused = await refusal { try await hosts.north.service.serveVolume(named: "db1", .init()) }
+            #expect(refused?.code == .needsForce)
+            let detach = await refusal { try await hosts.north.set(.name("Detach")) }
+            #expect(detach?.code == .needsForce)
+            hosts.link.mend()
+            hosts.north.plane.askPeers()
+            #expect(hosts.north.plane.isExported("db1"))
+        }
+    }
+
+    /// Whoever reads that the peer has not answered would wait for it.
+    @Test func hostsStayAwayFromAnInvalidPairUntilSomebodyDecides() async throws {
+        try await TwoHosts.run { hosts in
+            try await hosts.pair()
+            hosts.north.plane.become(.invalid)
+            try await hosts.restartNorth()
+            #expect(!hosts.north.plane.isExported("db1"))
+            let reason = try await hosts.north.service.volume(named: "db1").reason ?? ""
+            #expect(reason.hasPrefix("withheld: pair 'm1' is Invalid, and nobody has said whose data counts; "))
+            let ways = [
+                "replctl set m1 ResyncReplica --force", "replctl set m1 RestoreFromReplica --force",
+                "replctl volume serve db1 --force",
+            ]
+            for way in ways { #expect(reason.contains("'\(way)'")) }
+            let refused = await refusal { try await hosts.north.service.serveVolume(named: "db1", .init()) }
+            #expect(refused?.code == .needsForce && refused?.message.contains("second history") == true)
+            for way in ways { #expect(refused?.suggestion?.contains("'\(way)'") == true) }
+            _ = try await hosts.north.set(.name("RestoreFromReplica"), force: true)
+            hosts.north.plane.askPeers()
+            #expect(hosts.north.plane.isExported("db1"))
+        }
+    }
+
+    @Test func hostsComeByForceToAnInvalidPair() async throws {
+        try await TwoHosts.run { hosts in
+            try await hosts.pair()
+            hosts.north.plane.become(.invalid)
+            try await hosts.restartNorth()
+            let served = try await hosts.north.service.serveVolume(named: "db1", .init(force: true))
+            #expect(served.isWithheld == nil && hosts.north.plane.isExported("db1"))
+            let event = await hosts.north.service.events(after: 0).last { $0.kind == "volume-released" }
+            #expect(event?.message.contains("pair 'm1' is Invalid") == true)
+        }
+    }
+
+    @Test func hostsComeByForceWithoutThePeer() async throws {
+        try await TwoHosts.run { hosts in
+            try await hosts.pair()
+            hosts.link.cut()
+            try await hosts.restartNorth()
+            let served = try await hosts.north.service.serveVolume(named: "db1", .init(force: true))
+            #expect(served.isWithheld == nil && hosts.north.plane.isExported("db1"))
+        }
+    }
+
+    /// What was never activated has nothing that a peer could have taken over.
+    @Test func aPairThatWasNeverActivatedKeepsNobodyAway() async throws {
+        try await TwoHosts.run { hosts in
+            try await hosts.pair(activates: false)
+            hosts.link.cut()
+            try await hosts.restartNorth()
+            #expect(hosts.north.plane.isExported("db1"))
         }
     }
 }
@@ -168,7 +219,7 @@ import Testing
         #expect(after.content == content)
         #expect(after.content.pairs[0].remote?.geometry.element.logicalBlockByteCount == 512)
         let text = try String(contentsOfFile: directory.file("registry.json"), encoding: .utf8)
-        #expect(text.contains("\"version\" : 3") && !text.contains("targetPath"))
+        #expect(text.contains("\"version\" : 5") && !text.contains("targetPath"))
     }
 
     /// A registry of version 2 has none of it, and is read.

@@ -21,7 +21,9 @@ final class TemporaryDirectory: Sendable {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
-    deinit { try? FileManager.default.removeItem(atPath: path) }
+    deinit { remove() }
+
+    func remove() { try? FileManager.default.removeItem(atPath: path) }
 
     func file(_ name: String) -> String { path + "/" + name }
 
@@ -41,10 +43,12 @@ struct ServiceFixture {
     init(in directory: TemporaryDirectory? = nil, plane: FakeDataPlane = FakeDataPlane()) throws {
         self.directory = try directory ?? TemporaryDirectory()
         self.plane = plane
+        var settings = ReplicationService.Settings(version: "test")
+        settings.claimPause = .zero
         service = try ReplicationService(
             plane: plane,
             state: StateDirectory(path: FilePath(self.directory.file("state"))),
-            settings: .init(version: "test"),
+            settings: settings,
             logger: .silent
         )
     }

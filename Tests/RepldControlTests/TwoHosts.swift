@@ -2,6 +2,7 @@ import Foundation
 import RepldControl
 import RepldControlAPI
 import RepldCore
+import RepldPair
 import Synchronization
 import Testing
 
@@ -12,6 +13,8 @@ final class TwoHosts {
     let link: FakeLink
     private var former: [ServiceFixture] = []
     private var followers: [Task<Void, Never>] = []
+    /// The services take note of what their data planes tell, also after a start.
+    private var isFollowing = false
 
     /// Runs `body` with two hosts, and stops them.
     static func run(copyByteCount: UInt64 = 1 << 20, _ body: (TwoHosts) async throws -> Void) async throws {
@@ -24,6 +27,19 @@ final class TwoHosts {
             throw error
         }
         await hosts.stop()
+    }
+
+    /// Runs `body` with a pair that is Synchronized on both hosts, while both services follow their data planes.
+    static func moving(copyByteCount: UInt64 = 1 << 20, _ body: (TwoHosts) async throws -> Void) async throws {
+        try await run(copyByteCount: copyByteCount) { hosts in
+            try await hosts.pair()
+            hosts.north.plane.become(.synchronized)
+            hosts.south.plane.hearRecord(.synchronized)
+            hosts.follow(hosts.north)
+            hosts.follow(hosts.south)
+            hosts.isFollowing = true
+            try await body(hosts)
+        }
     }
 
     private init() throws {
@@ -48,18 +64,34 @@ final class TwoHosts {
         fixture.plane.state.withLock { $0.host = host }
         followers.append(Task { await fixture.service.followMessages() })
         try await fixture.service.start()
+        if isFollowing { follow(fixture) }
+    }
+
+    private func follow(_ fixture: ServiceFixture) {
+        followers.append(Task { await fixture.service.followDataPlane() })
     }
 
     private func stop() async {
         for fixture in former + [north, south] { await fixture.service.stop() }
         for follower in followers { await follower.value }
+        for fixture in former + [north, south] {
+            // What is called before each step holds those whose step it is.
+            fixture.plane.beforeEachCall { _ in }
+            await fixture.service.observeRegistryWrites { _ in }
+            fixture.directory.remove()
+        }
     }
 
-    func restartNorth() async throws { north = try await restarted(north) }
-    func restartSouth() async throws { south = try await restarted(south) }
+    func restartNorth() async throws { north = try await restarted(north, as: north.afterKill()) }
+    func restartSouth() async throws { south = try await restarted(south, as: south.afterKill()) }
 
-    private func restarted(_ fixture: ServiceFixture) async throws -> ServiceFixture {
-        let after = try fixture.afterKill()
+    /// Starts what was killed, with what was durable then.
+    func restart(after kill: Kill) async throws {
+        if let directory = kill.directory(of: .north) { north = try await restarted(north, as: .init(in: directory)) }
+        if let directory = kill.directory(of: .south) { south = try await restarted(south, as: .init(in: directory)) }
+    }
+
+    private func restarted(_ fixture: ServiceFixture, as after: ServiceFixture) async throws -> ServiceFixture {
         await fixture.service.stop()
         former.append(fixture)
         link.replace(fixture.plane, by: after.plane)
@@ -93,5 +125,27 @@ final class TwoHosts {
         let known = north.plane.state.withLock { $0.host }
         let found = try await south.plane.hear(bytes, from: host ?? known).get()
         return try PeerAnswer.decode(found, of: "south")
+    }
+}
+
+extension ServiceFixture {
+    /// A job, when it has ended.
+    func ended(_ job: String?) async throws -> JobReply {
+        try await service.job(id: try #require(job), waitingSeconds: 30)
+    }
+}
+
+extension ReplicationService {
+    /// Waits until a pair has moved away.
+    func waitForReplica(_ name: String) async throws {
+        try await wait { try await pair(named: name).role == .replica }
+    }
+
+    /// Waits until something holds that changes with what the service tells.
+    func wait(until holds: () async throws -> Bool) async throws {
+        let wakeups = subscribe()
+        defer { wakeups.finish() }
+        if try await holds() { return }
+        for await _ in wakeups.stream where try await holds() { return }
     }
 }

@@ -1,213 +1,208 @@
 import RepldCore
+import RepldFormat
 import Testing
 
-@testable import RepldFormat
+/// The one place where two histories are compared.
+@Suite("A handshake") struct HandshakeDecisionTests {
+    static let pair = PairID(high: 1, low: 2)
+    static let size: UInt64 = 1 << 20
 
-@Suite struct HandshakeDecisionTests {
-    /// A side of a pair: generations as small numbers, 0 for none.
+    /// A side at the record `sequence` of the last of its runs; the others are given with their last records, the oldest first.
     static func side(
-        _ role: PairRole,
-        _ current: UInt64,
-        base: UInt64 = 0,
-        history: [UInt64] = [],
-        filling: UInt64 = 0
+        _ sequence: UInt64,
+        _ runs: [(generation: UInt64, last: UInt64)],
+        hasPair: Bool = false,
+        term: UInt32 = 0,
+        confirmed: UInt64 = 0
     ) -> SideRecord {
-        var record = SideRecord(pair: PairID(high: 1, low: 1), volumeByteCount: 1 << 30, role: role)
-        record.current = Generation(current)
-        record.base = Generation(base)
-        record.filling = Generation(filling)
-        for number in history.reversed() { record.history.push(Generation(number)) }
-        record.meeting = 5
-        record.isMeetingConfirmed = true
-        return record
+        var side = SideRecord(pair: pair, volumeByteCount: size, hasPair: hasPair)
+        side.term = term
+        side.sequence = sequence
+        side.lineage.confirmedSequence = confirmed
+        for run in runs.dropLast() {
+            side.lineage.history.push(HistoryPoint(Generation(run.generation), run.last))
+        }
+        side.lineage.generation = Generation(runs.last?.generation ?? 0)
+        return side
     }
 
-    private func expect(
-        _ first: SideRecord,
-        _ second: SideRecord,
-        _ decision: HandshakeDecision,
-        _ location: SourceLocation = #_sourceLocation
-    ) {
-        #expect(HandshakeDecision.decide(first, second) == decision, sourceLocation: location)
-        #expect(HandshakeDecision.decide(second, first) == decision.mirrored, sourceLocation: location)
+    private func decide(_ own: SideRecord, _ peer: SideRecord) -> HandshakeDecision { .decide(own, peer) }
+
+    // MARK: - Cases with names
+
+    @Test("of a pair that was just made copies everything")
+    func firstCopy() {
+        let own = Self.side(3, [(7, 3)], hasPair: true)
+        #expect(decide(own, Self.side(0, [])) == .compareAll(.firstCopy))
     }
 
-    @Test func firstCopy() {
-        var (source, target) = (Self.side(.source, 1), Self.side(.target, 0))
-        expect(source, target, .compareAll(from: .first, .firstCopy))
-        expect(Self.side(.source, 0), Self.side(.target, 0), .compareAll(from: .first, .firstCopy))
-        expect(Self.side(.source, 0), Self.side(.target, 1), .stop(.unrelated))
-        expect(Self.side(.target, 0), Self.side(.target, 1), .stop(.noSideCounts))
-        target.pair = PairID(high: 1, low: 2)
-        expect(source, target, .stop(.otherPair))
-        target.pair = source.pair
-        source.volumeByteCount = 2 << 30
-        expect(source, target, .stop(.otherSize))
+    @Test(
+        "after a lost link, a crashed source, a crashed target, or a power failure of both goes on where the maps say"
+    )
+    func follows() {
+        let linkLost = Self.side(6, [(7, 6)], hasPair: true, confirmed: 4)
+        #expect(decide(linkLost, Self.side(5, [(7, 5)])) == .follow)
+        let crashedSource = Self.side(6, [(7, 5), (8, 6)], hasPair: true, confirmed: 5)
+        #expect(decide(crashedSource, Self.side(5, [(7, 5)])) == .follow)
+        // A target keeps nothing but the record: that it was killed changes nothing.
+        let crashedTarget = Self.side(5, [(7, 5)], hasPair: true, confirmed: 5)
+        #expect(decide(crashedTarget, Self.side(5, [(7, 5)])) == .follow)
     }
 
-    @Test func linkLostAndCrashes() {
-        var (source, target) = (Self.side(.source, 7), Self.side(.target, 7))
-        source.wasServing = true
-        expect(source, target, .inSync(.linkLost))
-        source.isDirty = true
-        expect(source, target, .resync(from: .first, .linkLost))
-        source.hasCrashed = true
-        expect(source, target, .resync(from: .first, .crashedSource))
-        target.hasCrashed = true
-        expect(source, target, .resync(from: .first, .commonPowerFailure))
-        source.hasCrashed = false
-        expect(source, target, .resync(from: .first, .crashedTarget))
-        target.isMapKnown = false
-        expect(source, target, .compareAll(from: .first, .crashedTarget))
-        // Who served counts, not who is called the source.
-        (source.wasServing, target.wasServing) = (false, true)
-        expect(source, target, .compareAll(from: .second, .crashedSource))
-        source.wasServing = true
-        expect(source, target, .stop(.noSideCounts))
-        (source.acknowledgesAlone, target.isMapKnown) = (true, true)
-        expect(source, target, .resync(from: .first, .crashedSource))
-        target.acknowledgesAlone = true
-        expect(source, target, .stop(.bothWritten))
+    @Test(
+        "after a resync whose end the target was not told of, or the source did not hear of, goes on where the maps say"
+    )
+    func missedEnd() {
+        let notTold = Self.side(9, [(7, 9)], hasPair: true, confirmed: 8)
+        #expect(decide(notTold, Self.side(8, [(7, 8)])) == .follow)
+        let notHeard = Self.side(9, [(7, 9)], hasPair: true, confirmed: 8)
+        #expect(decide(notHeard, Self.side(9, [(7, 9)])) == .follow)
     }
 
-    @Test func ends() {
-        var (source, target) = (Self.side(.source, 7, base: 3, history: [3]), Self.side(.target, 7, history: [3]))
-        expect(source, target, .inSync(.missedEnd))
-        source.isDirty = true
-        source.wasServing = true
-        expect(source, target, .resync(from: .first, .missedEnd))
-        // The source went on alone before it recorded the end.
-        source = Self.side(.source, 9, base: 3, history: [7, 3])
-        expect(source, target, .resync(from: .first, .wentOnAfterMissedEnd))
-        // A link that flaps pushes the base out of the history.
-        let flapped = Self.side(.source, 12, base: 3, history: [11, 10, 9, 7])
-        expect(flapped, Self.side(.target, 9, history: [7, 3]), .resync(from: .first, .wentOnAfterMissedEnd))
-        target = Self.side(.target, 3, filling: 7)
-        source = Self.side(.source, 7, base: 3, history: [3])
-        expect(source, target, .resync(from: .first, .brokenOffResync))
-        source = Self.side(.source, 9, base: 3, history: [7, 3])
-        expect(source, target, .resync(from: .first, .brokenOffResync))
-        source = Self.side(.source, 7, history: [3])
-        expect(source, target, .compareAll(from: .first, .missedEndOfFilled))
-        expect(Self.side(.source, 8, history: [3]), target, .stop(.unrelated))
-        expect(Self.side(.source, 3, filling: 9), target, .stop(.bothInconsistent))
-    }
-
-    @Test func partings() {
-        let ahead = Self.side(.source, 7, base: 3, history: [3])
-        var behind = Self.side(.target, 3)
-        expect(ahead, behind, .resync(from: .first, .wentOnAlone))
-        // The old source comes back after the target was failed over to.
-        behind.hasCrashed = true
-        behind.wasServing = true
-        expect(ahead, behind, .resync(from: .first, .wentOnAlone))
-        behind.acknowledgesAlone = true
-        expect(ahead, behind, .stop(.bothWritten))
-        expect(ahead, Self.side(.target, 8, base: 3, history: [3]), .stop(.bothWritten))
-        expect(Self.side(.source, 9, base: 3, history: [7, 3]), Self.side(.target, 8, base: 7), .stop(.bothWritten))
-        expect(ahead, Self.side(.target, 8), .stop(.unrelated))
-    }
-
-    @Test func olderMetadata() {
-        let source = Self.side(.source, 7, history: [3])
-        expect(source, Self.side(.target, 3), .stop(.olderMetadata(of: .second)))
-        var target = Self.side(.target, 7, history: [3])
-        target.meeting = 4
-        expect(source, target, .stop(.olderMetadata(of: .second)))
-        // Blank again: nobody knows what it held.
-        expect(
-            source,
-            SideRecord(pair: source.pair, volumeByteCount: 1 << 30, role: .target),
-            .stop(.olderMetadata(of: .second))
+    @Test("with a source whose metadata is of an older day stops")
+    func olderSource() {
+        // In the same run; in one that it does not know; in one that went on; in a later term.
+        #expect(
+            decide(Self.side(5, [(7, 5)], hasPair: true), Self.side(6, [(7, 6)])) == .stop(.olderMetadata)
         )
-        // A meeting that the target has not recorded yet.
-        var unconfirmed = source
-        unconfirmed.isMeetingConfirmed = false
-        expect(unconfirmed, target, .inSync(.linkLost))
-        #expect(SideRecord.nextMeeting(unconfirmed, target) == 5)
-        target.meeting = 3
-        expect(unconfirmed, target, .stop(.olderMetadata(of: .second)))
-        #expect(SideRecord.nextMeeting(source, source) == 6)
+        #expect(
+            decide(Self.side(9, [(7, 5), (9, 9)], hasPair: true), Self.side(8, [(7, 6), (8, 8)]))
+                == .stop(.olderMetadata)
+        )
+        #expect(
+            decide(Self.side(9, [(7, 5), (9, 9)], hasPair: true), Self.side(6, [(7, 6)])) == .stop(.olderMetadata)
+        )
+        #expect(
+            decide(Self.side(9, [(7, 9)], hasPair: true), Self.side(6, [(7, 6)], term: 1)) == .stop(.olderMetadata)
+        )
+        #expect(decide(Self.side(9, [(7, 9)], hasPair: true), Self.side(6, [(8, 6)])) == .stop(.unrelated))
     }
 
-    @Test func words() {
-        let conflicts: [HandshakeConflict] = [
-            .otherPair, .otherSize, .bothWritten, .olderMetadata(of: .first), .olderMetadata(of: .second),
-            .bothInconsistent, .unrelated, .noSideCounts,
+    @Test("with a target whose metadata is of an older day, or gone, compares everything")
+    func olderTarget() {
+        let own = Self.side(9, [(7, 9)], hasPair: true, confirmed: 8)
+        #expect(decide(own, Self.side(7, [(7, 7)])) == .compareAll(.olderReplica))
+        #expect(decide(own, Self.side(0, [])) == .compareAll(.lostRecord))
+    }
+
+    @Test("with a target that was away for more starts than are remembered compares everything, and never a later one")
+    func longAway() {
+        let runs = (1...9).map { (generation: UInt64($0), last: UInt64(10 * $0)) }
+        let own = Self.side(90, runs, hasPair: true)
+        #expect(decide(own, Self.side(10, [(1, 10)])) == .follow)
+        let older = Self.side(100, Array(runs.dropFirst()) + [(10, 100)], hasPair: true)
+        #expect(decide(older, Self.side(10, [(1, 10)])) == .compareAll(.longAway))
+        #expect(decide(older, Self.side(20, [(1, 20)])) == .stop(.unrelated))
+    }
+
+    @Test("of two daemons that both have the pair lets the later term have it, and stops in the same")
+    func bothHaveIt() {
+        let earlier = Self.side(9, [(7, 9)], hasPair: true)
+        let later = Self.side(6, [(7, 5), (8, 6)], hasPair: true, term: 1)
+        #expect(decide(earlier, later) == .giveWay && decide(later, earlier) == .awaitPeer)
+        #expect(decide(earlier, earlier) == .stop(.bothHaveIt))
+    }
+
+    @Test("with another pair, or another size, stops")
+    func otherPair() {
+        let own = Self.side(9, [(7, 9)], hasPair: true)
+        var other = Self.side(9, [(7, 9)])
+        other.pair = PairID(high: 1, low: 3)
+        #expect(decide(own, other) == .stop(.otherPair))
+        var larger = Self.side(9, [(7, 9)])
+        larger.volumeByteCount *= 2
+        #expect(decide(own, larger) == .stop(.otherSize))
+        larger.sequence = 0
+        #expect(decide(own, larger) == .compareAll(.firstCopy))
+    }
+
+    @Test("of records of before there were generations goes by their sequences")
+    func withoutGenerations() {
+        let own = Self.side(9, [(0, 9)], hasPair: true)
+        #expect(decide(own, Self.side(9, [(0, 9)])) == .follow)
+        #expect(decide(own, Self.side(10, [(0, 10)])) == .stop(.olderMetadata))
+        let begun = Self.side(10, [(7, 10)], hasPair: true)
+        #expect(decide(begun, Self.side(9, [(0, 9)])) == .follow)
+    }
+
+    @Test("believes a former source that knows of the record at which it was parted from, and no older one")
+    func believes() {
+        var own = Self.side(8, [(7, 5), (9, 8)], hasPair: true, term: 1)
+        own.lineage.takenOverAt = HistoryPoint(Generation(7), 5)
+        func isBelieved(_ former: SideRecord) -> Bool { HandshakeDecision.isBelievable(former: former, by: own) }
+        #expect(isBelieved(Self.side(5, [(7, 5)], hasPair: true)))
+        #expect(isBelieved(Self.side(9, [(7, 6), (8, 9)], hasPair: true)))
+        #expect(!isBelieved(Self.side(4, [(7, 4)], hasPair: true)), "of an older day")
+        #expect(!isBelieved(Self.side(6, [(7, 4), (8, 6)], hasPair: true)), "of an older day, and started since")
+        #expect(!isBelieved(Self.side(6, [(3, 6)], hasPair: true)), "of something else")
+        #expect(!isBelieved(Self.side(6, [(7, 6)], hasPair: true, term: 1)), "of no earlier term")
+    }
+
+    // MARK: - All of them
+
+    /// Sides at every point of a few small histories.
+    private static var sides: [SideRecord] {
+        let histories: [[(generation: UInt64, last: UInt64)]] = [
+            [(0, 0)], [(7, 0)], [(7, 3), (8, 0)], [(7, 4), (8, 0)], [(7, 3), (9, 0)], [(6, 2), (7, 4), (8, 0)],
+            (11...19).map { ($0, $0 - 8) },
         ]
-        #expect(Set(conflicts.map(\.words)).count == conflicts.count)
-        for conflict in conflicts { #expect(conflict.waysOut.contains("Detach")) }
-    }
-}
-
-/// All pairs of small records: what no decision may do, whatever the records say.
-@Suite struct HandshakeEnumerationTests {
-    /// Generations 0 to 3, bases and fillings of fewer, histories of one or none, and all flags that matter.
-    static let records: [SideRecord] = {
-        var records: [SideRecord] = []
-        for current in UInt64(0)...3 {
-            for base in UInt64(0)...2 {
-                for filling in UInt64(0)...1 {
-                    for history in [[], [1], [2, 1]] as [[UInt64]] {
-                        for flags in 0..<16 {
-                            var record = HandshakeDecisionTests.side(
-                                .source,
-                                current,
-                                base: base,
-                                history: history,
-                                filling: filling
-                            )
-                            record.wasServing = flags & 1 != 0
-                            record.acknowledgesAlone = flags & 2 != 0
-                            record.isDirty = flags & 4 != 0
-                            record.isMapKnown = flags & 8 != 0
-                            records.append(record)
-                        }
+        return histories.flatMap { runs in
+            (0...6).flatMap { sequence in
+                [false, true].flatMap { hasPair in
+                    (0...1).flatMap { term in
+                        [0, 3, 5].map { side(sequence, runs, hasPair: hasPair, term: term, confirmed: $0) }
                     }
                 }
             }
         }
-        return records
-    }()
-
-    private static func isSound(_ first: SideRecord, _ second: SideRecord, _ decision: HandshakeDecision) -> Bool {
-        switch decision {
-        case .stop: return true
-        case .inSync:
-            return first.current == second.current && first.isMapKnown && second.isMapKnown && !first.isDirty
-                && !second.isDirty && first.filling.isNone && second.filling.isNone && !first.current.isNone
-        case .resync(let side, _):
-            return first.isMapKnown && second.isMapKnown && isMoveSound(first, second, from: side)
-        case .compareAll(let side, _): return isMoveSound(first, second, from: side)
-        }
     }
 
-    /// The source is a usable image, and the target has promised nothing that the source does not know of.
-    private static func isMoveSound(_ first: SideRecord, _ second: SideRecord, from side: PairSide) -> Bool {
-        let source = side == .first ? first : second
-        let target = side == .first ? second : first
-        guard source.filling.isNone, target.filling.isNone || !target.acknowledgesAlone else { return false }
-        if target.current.isNone && target.filling.isNone { return source.role == .source }
-        if target.filling.isNone && target.acknowledgesAlone { return false }
-        let known = [source.current, source.base] + (0..<4).map { Generation(source.history.numbers[$0]) }
-        return known.contains(target.filling.isNone ? target.current : target.filling)
+    /// The last record that a side knows of a run, by looking at all that it has.
+    private func last(_ side: SideRecord, _ generation: Generation) -> UInt64? {
+        if generation == side.lineage.generation { return side.sequence }
+        return (0..<GenerationHistory.capacity).map { side.lineage.history[$0] }
+            .first { $0.generation == generation && !generation.isNone }?.sequence
     }
 
-    @Test func everyPair() {
-        var unsound = 0
-        var asymmetric = 0
-        var decisions: Set<HandshakeDecision> = []
-        for first in Self.records {
-            for var second in Self.records {
-                second.role = .target
-                let decision = HandshakeDecision.decide(first, second)
-                if !Self.isSound(first, second, decision) { unsound += 1 }
-                if HandshakeDecision.decide(second, first) != decision.mirrored { asymmetric += 1 }
-                decisions.insert(decision)
+    @Test(
+        "of any two records believes the maps only where the peer is at a known point, and in no doubt overwrites nothing"
+    )
+    func enumeration() {
+        var counts: [HandshakeDecision: Int] = [:]
+        for own in Self.sides where own.hasPair && own.sequence > 0 {
+            for peer in Self.sides where peer.sequence > 0 || !peer.hasPair {
+                let decision = decide(own, peer)
+                counts[decision, default: 0] += 1
+                let isKnown = last(own, peer.lineage.generation).map { peer.sequence <= $0 }
+                let hasNoGeneration = own.lineage.generation.isNone || peer.lineage.generation.isNone
+                switch decision {
+                case .follow:
+                    #expect(!peer.hasPair && peer.sequence >= own.lineage.confirmedSequence && peer.term <= own.term)
+                    #expect(hasNoGeneration ? peer.sequence <= own.sequence : isKnown == true)
+                case .compareAll:
+                    #expect(!peer.hasPair && (peer.sequence == 0 || peer.term <= own.term))
+                    #expect(peer.sequence == 0 || isKnown != false || hasNoGeneration)
+                case .giveWay: #expect(peer.hasPair && decide(peer, own) == .awaitPeer)
+                case .awaitPeer: #expect(peer.hasPair && decide(peer, own) == .giveWay)
+                case .stop(.bothHaveIt): #expect(decide(peer, own) == decision)
+                case .stop: #expect(!peer.hasPair)
+                }
             }
         }
-        #expect(Self.records.count == 1152)
-        #expect(unsound == 0 && asymmetric == 0)
-        #expect(decisions.count > 15)
+        let rules = HandshakeRule.allCases.map { HandshakeDecision.compareAll($0) }
+        let conflicts = [HandshakeConflict.bothHaveIt, .olderMetadata, .unrelated].map { HandshakeDecision.stop($0) }
+        for decision in [.follow, .giveWay, .awaitPeer] + rules + conflicts {
+            #expect(counts[decision] ?? 0 > 0, "\(decision) is reached")
+        }
+    }
+
+    @Test("that stops has words and a way out")
+    func words() {
+        for conflict in HandshakeConflict.allCases {
+            let stop = HandshakeStop(conflict, own: Self.side(4, [(7, 4)], hasPair: true), peer: Self.side(0, []))
+            #expect(stop.words.contains("record 4 of run 7 in term 0") && stop.words.contains("no record"))
+            #expect(!conflict.waysOut.isEmpty)
+        }
+        for rule in HandshakeRule.allCases { #expect(!rule.words.isEmpty) }
     }
 }

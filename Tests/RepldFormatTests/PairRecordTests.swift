@@ -40,7 +40,7 @@ import Testing
     @Test func formatIsAsDocumented() {
         let bytes = block(record(0x0102))
         #expect(Array(bytes[0..<8]) == Array("REPLPAIR".utf8))
-        #expect(Array(bytes[8..<12]) == [3, 0, 0, 0])
+        #expect(Array(bytes[8..<12]) == [6, 0, 0, 0])
         #expect(Array(bytes[16..<24]) == [2, 1, 0, 0, 0, 0, 0, 0])
         #expect(Array(bytes[24..<32]) == [0xEF, 0xCD, 0xAB, 0x89, 0x67, 0x45, 0x23, 0x01])
         #expect(bytes[48] == 4 && bytes[49] == 1)
@@ -71,6 +71,44 @@ import Testing
         }
     }
 
+    /// Version 5: which records lie behind it.
+    @Test func lineageIsAsDocumented() throws {
+        var record = record(9)
+        record.lineage.begin(Generation(1), after: 3)
+        record.lineage.begin(Generation(2), after: 4)
+        record.lineage.begin(Generation(0x0102), after: 6)
+        record.lineage.begin(.none, after: 8)
+        record.lineage.confirmedSequence = 7
+        record.lineage.takenOverAt = HistoryPoint(Generation(2), 5)
+        var bytes = block(record)
+        #expect(try PairRecord.decode(bytes.span.bytes) == record)
+        let words = stride(from: 80, to: 160, by: 8).map { bytes.span.bytes.loadLittleEndian(at: $0, as: UInt64.self) }
+        #expect(words == [0x0102, 7, 2, 5, 2, 6, 1, 4, 0, 0])
+        bytes[8] = 4
+        seal(&bytes)
+        #expect(try PairRecord.decode(bytes.span.bytes).lineage == Lineage())
+    }
+
+    /// Version 6: to the source it is as if the replica had no record.
+    @Test func whatWasTakenBackHasNoHistory() throws {
+        var record = record(9)
+        record.lineage.generation = Generation(1)
+        record.isTakenBack = true
+        var bytes = block(record)
+        #expect(bytes[62] == 1 && bytes[63] == 0)
+        let found = try PairRecord.decode(bytes.span.bytes)
+        #expect(found == record)
+        let side = found.side(hasPair: false)
+        #expect(side == SideRecord(pair: record.pair, volumeByteCount: record.volumeByteCount, hasPair: false))
+        var own = record
+        own.isTakenBack = false
+        own.lineage.confirmedSequence = 9
+        #expect(HandshakeDecision.decide(own.side(hasPair: true), side) == .compareAll(.lostRecord))
+        bytes[8] = 5
+        seal(&bytes)
+        #expect(try PairRecord.decode(bytes.span.bytes).isTakenBack == false)
+    }
+
     /// A record of version 1, made by hand: its pair is where it was made, and nothing is under way.
     @Test func theFirstVersionIsRead() throws {
         var bytes = block(record(9))
@@ -80,9 +118,9 @@ import Testing
         bytes[49] = 3
         seal(&bytes)
         #expect(throws: PairRecordDamage.impossible("flags")) { try PairRecord.decode(bytes.span.bytes) }
-        bytes[8] = 4
+        bytes[8] = 7
         seal(&bytes)
-        #expect(throws: PairRecordDamage.unknownVersion(4)) { try PairRecord.decode(bytes.span.bytes) }
+        #expect(throws: PairRecordDamage.unknownVersion(7)) { try PairRecord.decode(bytes.span.bytes) }
     }
 
     /// Version 3: how far the bitmaps are relied on, which activity log counts, and the sizes of both.
@@ -96,6 +134,19 @@ import Testing
         let bytes = block(record)
         #expect(bytes[51] == trust.rawValue)
         #expect(Array(bytes[56..<62]) == [4, 3, 2, 1, 12, 22])
+        #expect(try PairRecord.decode(bytes.span.bytes) == record)
+    }
+
+    /// Version 4: how often the pair has moved to the other daemon, which an older record does not say.
+    @Test func termIsAsDocumented() throws {
+        var record = record(7, isClosedCleanly: false)
+        record.term = 0x0102_0304
+        var bytes = block(record)
+        #expect(Array(bytes[72..<76]) == [4, 3, 2, 1])
+        #expect(try PairRecord.decode(bytes.span.bytes) == record)
+        bytes[8] = 3
+        seal(&bytes)
+        record.term = 0
         #expect(try PairRecord.decode(bytes.span.bytes) == record)
     }
 
@@ -118,7 +169,7 @@ import Testing
         arguments: [
             (51, 3, "trust"), (51, 255, "trust"), (60, 11, "granule"), (60, 21, "granule"), (60, 0, "granule"),
             (61, 15, "extent of the activity log"), (61, 27, "extent of the activity log"),
-            (47, 0x80, "size of the volume"),
+            (47, 0x80, "size of the volume"), (62, 2, "flags at byte 62"),
         ] as [(Int, UInt8, String)]
     )
     func impossibleFieldsAreNamed(place: Int, value: UInt8, field: String) {

@@ -188,13 +188,15 @@ final class CopyModel {
                 nextBuffer += 2
                 let second = isPair ? BufferID(rawValue: nextBuffer + 1) : .none
                 machine.buffersGranted(slot, BufferID(rawValue: nextBuffer), second: second)
-            case .persist(let pair, _): machine.recordWritten(pair: pair, nil)
+            case .persist(let pair): machine.recordWritten(pair: pair, nil)
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
             case .writeUndoPage(let pair, let place): machine.undoPageWritten(pair: pair, place: place, nil)
             case .emptyUndo(let pair): machine.undoEmptied(pair: pair)
             case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
-            case .recycle, .announce, .swapLegs, .disconnectHosts, .closeTargetExport, .grown, .pairDetached, .closed:
+            case .announce: _ = machine.nextEvent()
+            case .recycle, .swapLegs, .disconnectHosts, .closeTargetExport, .grown, .settled, .pairDetached,
+                .closed:
                 break
             }
         }

@@ -243,7 +243,8 @@ private final class MetadataDisk {
             switch effect {
             case .perform(let operation):
                 harness.machine.completed(operation.slot, leg: operation.leg, OperationOutcome(failure: nil))
-            case .persist(let pair, let record):
+            case .persist(let pair):
+                let record = harness.machine.recordInFlight(pair: pair)
                 write(at: record.areaOffset) { record.encode(into: &$0) }
                 harness.machine.recordWritten(pair: pair, nil)
             case .writeLog(let pair):
@@ -258,6 +259,7 @@ private final class MetadataDisk {
                 offset = harness.machine.encodePage(pair: pair, place: place, into: &bytes)
                 put(block, at: offset)
                 harness.machine.pageWritten(pair: pair, place: place, nil)
+            case .announce: _ = harness.machine.nextEvent()
             default: break
             }
             harness.machine.checkInvariants()

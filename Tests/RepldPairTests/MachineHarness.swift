@@ -6,6 +6,12 @@ import RepldPair
 final class MachineHarness {
     static var volumeByteCount: UInt64 { 1 << 20 }
 
+    /// A peer that has heard of more than there is here.
+    static var anyConflict: HandshakeStop {
+        let side = SideRecord(pair: PairID(high: 1, low: 1), volumeByteCount: volumeByteCount, hasPair: true)
+        return HandshakeStop(.olderMetadata, own: side, peer: side)
+    }
+
     var machine = VolumeMachine(byteCount: MachineHarness.volumeByteCount, blockByteCount: 512, hostSlotLimit: 32)
     var operations: [ElementOperation] = []
     /// Everything that was ever asked of an element.
@@ -20,6 +26,7 @@ final class MachineHarness {
     var closedExports: [Int] = []
     var disconnections = 0
     var grownCount = 0
+    var settled: [OperationFailure?] = []
     var isClosed = false
     /// Records of the activity log and bitmap pages are written at once; otherwise the test answers them.
     var writesLogs = true
@@ -63,7 +70,8 @@ final class MachineHarness {
                     slot,
                     nextDifference(from: offset, before: machine.operands(of: slot).extent.end)
                 )
-            case .persist(let pair, let record):
+            case .persist(let pair):
+                let record = machine.recordInFlight(pair: pair)
                 records.append((pair, record))
                 if pair == 0 { area.write(at: record.areaOffset) { record.encode(into: &$0) } }
                 if writesRecords { machine.recordWritten(pair: pair, nil) }
@@ -81,7 +89,8 @@ final class MachineHarness {
             case .emptyUndo(let pair):
                 emptiedUndos.append(pair)
                 machine.undoEmptied(pair: pair)
-            case .announce(let event):
+            case .announce:
+                let event = machine.nextEvent()
                 if case .operationEnded(_, let operation, let failure) = event { ended.append((operation, failure)) }
                 events.append(event)
             case .swapLegs(let pair):
@@ -89,6 +98,7 @@ final class MachineHarness {
                 moveOperations(betweenLegsOf: pair)
             case .closeTargetExport(let pair): closedExports.append(pair)
             case .disconnectHosts: disconnections += 1
+            case .settled(_, let failure): settled.append(failure)
             case .pairDetached(let pair): detached.append(pair)
             case .grown: grownCount += 1
             case .closed: isClosed = true
@@ -132,6 +142,13 @@ final class MachineHarness {
                 operations[index].leg = 0
             }
         }
+    }
+
+    /// Has the first pair brought to where its peer can take it over; false where that cannot be.
+    func settlePair() -> Bool {
+        let isBegun = machine.settle(0)
+        settle()
+        return isBegun
     }
 
     /// Asks for an operation of the table, with what the machine knows of the pair.
@@ -213,18 +230,46 @@ final class MachineHarness {
         while let operation = operations.first(where: { $0.leg != leg }) { complete(leg: operation.leg) }
     }
 
-    /// Takes in a pair that was in sync and closed cleanly.
-    func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
-        let record = PairRecord(
+    /// What is left of a pair, one that was in sync unless told otherwise.
+    static func record(_ state: CopyState = .synchronized, isClosedCleanly: Bool = true) -> PairRecord {
+        PairRecord(
             sequence: 7,
             pair: PairID(high: 1, low: 1),
-            volumeByteCount: Self.volumeByteCount,
-            copyState: CopyState.synchronized.rawValue,
-            isClosedCleanly: true
+            volumeByteCount: volumeByteCount,
+            copyState: state.rawValue,
+            isClosedCleanly: isClosedCleanly
         )
-        let index = machine.addPair(record, .unknown(because: nil), isNew: false, settings: settings) ?? -1
+    }
+
+    /// Takes in a pair that was in sync and closed cleanly.
+    func addSynchronizedPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
+        let index = machine.addPair(Self.record(), .unknown(because: nil), isNew: false, settings: settings) ?? -1
         settle()
         return index
+    }
+
+    /// Takes in a pair whose target is behind a peer that has not been reached yet.
+    func addRemotePair(
+        _ record: PairRecord = record(),
+        _ maps: RecoveredMaps = .unknown(because: nil),
+        _ settings: PairSettings = PairSettings(granuleByteCount: 4096, copyChunkByteCount: 65536)
+    ) {
+        _ = machine.addPair(record, maps, isNew: false, settings: settings, isRemote: true)
+        settle()
+    }
+
+    /// The peer is reached, and what follows from that comes to its end.
+    func restoreLink() {
+        machine.linkRestored(pair: 0)
+        settle()
+        completeAll()
+    }
+
+    /// What the link took with it comes back as failed.
+    func loseLink() {
+        machine.linkLost(pair: 0)
+        settle()
+        while complete(leg: 1, .gone) != nil {}
     }
 
     func addNewPair(_ settings: PairSettings = PairSettings(granuleByteCount: 4096)) -> Int {
@@ -245,7 +290,9 @@ final class MachineHarness {
     var progress: ProgressStatus? { machine.withPair(0) { $0.progress } }
     var zeroByteCount: UInt64? { machine.withPair(0) { $0.copyZeroByteCount } }
     var isIdle: Bool { machine.isIdle }
+    var isTargetOpen: Bool { machine.isTargetOpen(0) }
     var reason: BreakReason? { machine.withPair(0) { $0.reason } ?? nil }
+    var hasRoom: Bool { machine.hasRoom(side: 0) }
     var facts: PairFacts { machine.facts(of: 0) }
     var readsServedByTarget: UInt64 { machine.readsServedByTarget }
     var legs: [UInt8] { operations.map(\.leg) }

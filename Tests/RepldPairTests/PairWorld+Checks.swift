@@ -33,8 +33,9 @@ extension PairWorld {
             if machine.pairs[pair].isMirroring, !isEvening { halfCopied.insert(element) }
             if isCopy { return checkCopy(pair) }
             if !machine.pairs[pair].isMirroring { return checkTargetWrite(pair) }
-        } else if isCopy {
-            return fail("the mover writes leg 0")
+        } else {
+            checkSourceWrite(granules(operation.extent), element: element, isCopy: isCopy)
+            if isCopy { return }
         }
         guard history.isWriting(Int(operation.buffer.rawValue)) else { return }
         for pair in pairs.indices where machine.pairs[pair].isInUse && !machine.pairs[pair].wantsDetach {
@@ -69,7 +70,8 @@ extension PairWorld {
         machine.checkInvariants()
         let serving = places[0]
         for granule in 0..<shape.granuleCount where !isBeingWritten(granule, element: serving) {
-            let version = disks[serving].cached[granule].version
+            guard let counting = countingElement(granule) else { continue }
+            let version = disks[counting].cached[granule].version
             if !history.mayHold(version, granule: granule, afterPowerLoss: false) {
                 fail("granule \(granule) holds \(version); hosts expect \(history.allowed[granule].sorted())")
             }
@@ -283,7 +285,8 @@ extension Pair {
         ]
         let flags = [
             isSecondSource, isSecondPrimary, isTargetConsistent, isSourceAhead, isSourceInconsistent, isResumeRequired,
-            isFlowingBack, isRecordInFlight, isRecordWanted, hasRecordFailed, isOpenRecorded, isRecordImpossible,
+            isFlowingBack, linkRestore == .running, linkRestore == .stopped, linkRestore == .lost, isRecordInFlight,
+            isRecordWanted, hasRecordFailed, isOpenRecorded, isRecordImpossible,
             wantsCleanRecord, isRecordCritical, isCopyFlushInFlight, comparesFirst, wantsStart, wantsDetach,
         ]
         words.append(flags.reduce(0) { $0 * 2 + ($1 ? 1 : 0) })

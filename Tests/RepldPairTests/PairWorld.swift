@@ -50,6 +50,8 @@ final class PairWorld {
         var isTargetOwned = false
         var isGone = false
         var undo = UndoArea()
+        /// How far a restore over a link had come when it was last looked at.
+        var linkRestore = LinkRestore.none
     }
 
     let shape: Shape
@@ -66,6 +68,7 @@ final class PairWorld {
     var history: HostHistory
     /// What hosts were allowed to see before the places last changed, should the change be forgotten.
     var beforeSwap: (places: [Int], history: HostHistory)?
+    var beforeRestore: HostHistory?
     var isClosed = false
     var time: UInt64 = 0
     var violation: String?
@@ -179,23 +182,24 @@ final class PairWorld {
             case .recycle(let buffer): buffers[buffer.rawValue] = nil
             case .needBuffers(let slot, _, let isPair): grant(slot, isPair: isPair)
             case .locateDifference(let slot, _): machine.differenceLocated(slot, nil)
-            case .persist(let pair, let record):
+            case .persist(let pair):
                 if pairs[pair].recordInFlight != nil { fail("two records of a pair are on their way") }
-                pairs[pair].recordInFlight = record
+                pairs[pair].recordInFlight = machine.recordInFlight(pair: pair)
                 if shape.writesRecordsAtOnce { recordEnds(pair, isWritten: true) }
             // What the maps on disk are worth is the simulator's business: here they are written, and never read.
             case .writeLog(let pair): machine.logWritten(pair: pair, nil)
             case .writePage(let pair, let place): machine.pageWritten(pair: pair, place: place, nil)
             case .writeUndoPage(let pair, let place): beginUndoPage(pair, place)
             case .emptyUndo(let pair): emptyUndo(pair)
-            case .announce(let event): announced(event)
+            case .announce: announced(machine.nextEvent())
             case .swapLegs(let pair): swapLegs(pair)
             case .closeTargetExport, .disconnectHosts: break
             case .pairDetached(let pair): pairs[pair].isGone = true
-            case .grown: break
+            case .grown, .settled: break
             case .closed: isClosed = true
             }
         }
+        noteLinkRestores()
         noteUndos()
         noteImages()
     }

@@ -235,7 +235,7 @@ extension PairWorld {
         for pair in pairs.indices where recovered(pair)?.isSecondPrimary == true { places.swapAt(0, pair + 1) }
         if places != before, let swap = beforeSwap, swap.places == places { history = swap.history }
         beforeSwap = nil
-        checkAfterStart(isPowerLost: fates[places[0]] == .lostCache, wasClean: wasClean)
+        if !restartLinkRestores() { checkAfterStart(isPowerLost: fates[places[0]] == .lostCache, wasClean: wasClean) }
         history.restart(on: disks[places[0]], isPowerLost: fates[places[0]] == .lostCache)
         for pair in pairs.indices {
             pairs[pair].recordInFlight = nil

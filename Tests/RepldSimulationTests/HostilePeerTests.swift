@@ -68,8 +68,8 @@ import Testing
             let data = try connect()
             hostile.send(frame(.hello, Hello(lane: .data, session: id, host: host)), on: data)
             run(steps: 2000) { !data.received.isEmpty }
-            var record = SideRecord(pair: pair, volumeByteCount: UInt64(volumeByteCount), role: .source)
-            record.meeting = 1
+            var record = SideRecord(pair: pair, volumeByteCount: UInt64(volumeByteCount), hasPair: true)
+            record.sequence = 1
             let opening = PairOpening(record: record, copyState: 4, mode: 2, blockByteCount: 512, granuleShift: 16)
             let count = control.received.count
             hostile.send(frame(.pairOpen, opening, stream: 1), on: control)
@@ -77,7 +77,7 @@ import Testing
             return (control, data)
         }
 
-        private func frame(_ kind: FrameKind, _ payload: some FramePayload, stream: UInt32 = 0) -> [UInt8] {
+        func frame(_ kind: FrameKind, _ payload: some FramePayload, stream: UInt32 = 0) -> [UInt8] {
             var bytes = [UInt8](repeating: 0, count: type(of: payload).byteCount)
             bytes.withUnsafeMutableBytes { buffer in
                 var span = MutableRawSpan(_unsafeBytes: buffer)
@@ -178,6 +178,22 @@ import Testing
             if control.hasEnded || control.isLost { endedCount += 1 }
         }
         #expect(endedCount > 0, "some of them end the session")
+        checkAlive(scene)
+    }
+
+    @Test("calls itself a host that is known, without being it", arguments: [false, true])
+    func wrongName(isThatHost: Bool) throws {
+        let scene = try Scene(seed: 5)
+        let place = isThatHost ? SimulatedPlace(scene.hostile.host) : SimulatedPlace(scene.engine.host, port: 5)
+        var spec = PeerSpec<SimulatedPlatform>(id: PeerID(rawValue: 9), name: "known", handle: place)
+        spec.host = PairID(high: 9, low: 9)
+        _ = scene.engine.mailbox.send(.link(.addPeer(spec) { _ in }))
+        scene.run { false }
+        let control = try scene.connect()
+        let hello = Hello(lane: .control, session: PairID(high: 1, low: 1), host: PairID(high: 9, low: 9))
+        scene.hostile.send(scene.frame(.hello, hello), on: control)
+        scene.run(steps: 2000) { control.hasEnded || control.isLost || (isThatHost && !control.received.isEmpty) }
+        #expect((control.hasEnded || control.isLost) == !isThatHost)
         checkAlive(scene)
     }
 

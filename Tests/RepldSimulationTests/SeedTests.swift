@@ -3,7 +3,7 @@ import Testing
 
 /// A few fixed seeds, and every seed that ever failed; `repld-simulate` runs the thousands, optimised.
 @Suite struct SeedTests {
-    @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8] as [UInt64])
+    @Test(arguments: [1, 2, 3] as [UInt64])
     func fixedSeedFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
@@ -25,8 +25,8 @@ import Testing
         #expect(simulation.coverage[.comparisonsAtRest] > 0)
     }
 
-    /// Pairs between two hosts: two synchronous runs and two asynchronous ones.
-    @Test(arguments: [1, 2, 3, 4] as [UInt64])
+    /// Pairs between two hosts: two synchronous runs and two asynchronous ones, and one with manual recovery.
+    @Test(arguments: [1, 11] as [UInt64])
     func fixedSeedBetweenHostsFindsNothing(seed: UInt64) throws {
         let simulation = RemoteSimulation(seed: seed)
         try simulation.run()
@@ -36,12 +36,43 @@ import Testing
     /// Seeds between hosts that found something, and what.
     ///
     /// 91107, 91356: a stop gave the backlog of a pair back while a send read it. 200821: a Split that waited took the place of
-    /// the copy that it waited for.
-    @Test(arguments: [91107, 91356, 200_821] as [UInt64])
+    /// the copy that it waited for. 62, 110: what a kept image is an image of was cleared too early, in the checker.
+    @Test(arguments: [62, 110, 91107, 91356, 200_821] as [UInt64])
     func seedBetweenHostsThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = RemoteSimulation(seed: seed)
         try simulation.run()
         #expect(simulation.coverage[.synchronizations] > 0)
+    }
+
+    /// A pair that moves between the daemons of two hosts.
+    @Test(arguments: [7, 13] as [UInt64])
+    func fixedSeedOfMovesFindsNothing(seed: UInt64) throws {
+        let simulation = MoveSimulation(seed: seed)
+        try simulation.run()
+        #expect(simulation.coverage[.imagesChecked] > 0 && simulation.coverage[.synchronizations] > 0)
+    }
+
+    /// Seeds of moves that found something, and what.
+    ///
+    /// 1: a replica of a volume that had been withheld took no request of its source. 8: a handover that could not begin, and was
+    /// given up, ended the wait for the peer. 51: after a start, a pair that was taken over forgot its own changes when it met its
+    /// peer. 99: what hosts had under way was missing in what the former source told.
+    /// 127, 159, 591: replicas that were brought back to what they held before a copy, met by a checker that did not know of it.
+    @Test(arguments: [1, 8, 51, 99, 127, 159, 591] as [UInt64])
+    func seedOfMovesThatFailedOnceFindsNothing(seed: UInt64) throws {
+        let simulation = MoveSimulation(seed: seed)
+        try simulation.run()
+        #expect(simulation.coverage[.synchronizations] > 0)
+    }
+
+    @Test func sameSeedSameRunOfMoves() throws {
+        var traces: [[String]] = []
+        for _ in 0..<2 {
+            var trace: [String] = []
+            try MoveSimulation(seed: 15) { trace.append($0) }.run()
+            traces.append(trace)
+        }
+        #expect(traces[0] == traces[1] && traces[0].count > 100)
     }
 
     @Test func sameSeedSameRunBetweenHosts() throws {

@@ -101,6 +101,43 @@ extension SystemTests {
                 try writes.check(hosts.mirror.target, "synchronized again")
             }
         }
+
+        @Test("whose copy becomes older than it may is Skewed, says how old, and catches up")
+        func recoveryPoint() throws {
+            try withTestBed { bed in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, network: network)
+                try hosts.connect()
+                let limit = 0.5
+                let asynchronous = ["--mode", "async", "--rpo", "500ms"]
+                let outcome = try hosts.north.control(HostPair.createArguments + asynchronous + ["--wait"])
+                #expect(outcome.isSuccess, "\(outcome)")
+                let made = try hosts.pair()
+                #expect(made.mode.name == "Asynchronous" && made.recoveryPointSeconds == limit)
+                #expect(made.exposureSeconds == 0)
+                let writes = OrderedWrites(hosts: hosts)
+                try network.limit(megabitsPerSecond: 4)
+                // About 9 KiB each: 9 s of what the link carries, and less than may be on its way.
+                try writes.finish(try writes.start(500, seed: 51))
+                try hosts.north.wait(for: "the copy is older than it may be") {
+                    try hosts.pair().exposureSeconds.map { $0 > limit } ?? false
+                }
+                try hosts.north.wait(for: "the pair was Skewed") {
+                    try hosts.north.process.errors().contains("Skewed")
+                }
+                #expect(try hosts.pair().copyState.name != "Synchronized")
+                let shown = try hosts.north.controls("pair", "show", Mirror.pair)
+                #expect(shown.contains("Exposure") && shown.contains("Skewed from 0.5 s on"), "\(shown)")
+                try network.unlimit()
+                try hosts.waitForCopyState("Synchronized")
+                try hosts.north.wait(for: "nothing is on its way") { try hosts.pair().exposureSeconds == 0 }
+                try hosts.expectEqual("synchronized again")
+                try hosts.north.controls("set", Mirror.pair, "ResetToAsync", "--rpo", "none")
+                #expect(try hosts.pair().recoveryPointSeconds == nil)
+                try hosts.north.controls("peer", "set", "south", "--compress", "always")
+                #expect(try hosts.north.peer("south").compression == "always")
+            }
+        }
     }
 }
 

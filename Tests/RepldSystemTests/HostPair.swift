@@ -14,6 +14,10 @@ struct HostPair {
     let northAddress: String
     let southAddress: String
 
+    /// What tests of two hosts need besides their own tools.
+    static let requirements: [Requirement] = [
+        .root, .product("repld"), .product("replctl"), .tool("ip"), .tool("tc"),
+    ]
     static let copy = "copy"
     /// Seconds of silence after which a link is lost.
     static let silenceLimit = 5.0

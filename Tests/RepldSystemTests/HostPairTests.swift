@@ -125,6 +125,7 @@ extension SystemTests {
                         try hosts.startSouth()
                     }
                     try hosts.startNorth()
+                    try hosts.north.waitUntilServed(Mirror.volume)
                     try writes.check("round \(round), right after the start")
                     try hosts.waitForCopyState("Synchronized")
                     if isFresh { try CopyBound.expectHeld(hosts.mirror, hotByteCount: hot, "round \(round)") }
@@ -146,6 +147,9 @@ extension SystemTests {
                 #expect(try hosts.north.stop() == .exited(0))
                 try hosts.startNorth()
                 #expect(try hosts.pair().copyState.name == "Partitioned", "and not less than that")
+                let withheld = try hosts.north.control(["volume", "serve", Mirror.volume])
+                #expect(!withheld.isSuccess && withheld.errors.contains("waiting for peer 'south'"), "\(withheld)")
+                try hosts.north.controls("volume", "serve", Mirror.volume, "--force")
                 try hosts.mirror.write(0x62, hosts.mirror.uri, at: 40)
                 #expect(try hosts.mirror.holds(0x60, hosts.mirror.uri, at: 20))
                 #expect(try hosts.pair().dirtyByteCount == 2 * mebibyte, "what was flushed before does not count")

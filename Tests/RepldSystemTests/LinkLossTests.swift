@@ -7,15 +7,7 @@ extension SystemTests {
     /// What happens to the cable between two hosts, under load.
     @Suite(
         "A link between two hosts",
-        .requires(
-            .root,
-            .product("repld"),
-            .product("replctl"),
-            .tool("ip"),
-            .tool("tc"),
-            .tool("fio"),
-            .tool("qemu-io")
-        )
+        RequirementTrait(requirements: HostPair.requirements + [.tool("fio"), .tool("qemu-io")])
     )
     struct LinkLossTests {
         enum Loss: CaseIterable {
@@ -88,6 +80,41 @@ extension SystemTests {
             }
         }
 
+        @Test("that is back leaves a pair with manual recovery Suspended, and its replica as it was, until Resume")
+        func manualRecovery() throws {
+            try withTestBed { bed in
+                let network = try TestNetwork(bed: bed)
+                let hosts = try HostPair(bed, network: network)
+                try hosts.create()
+                #expect(try hosts.pair().copyRecoveryMode?.name == "Automatic")
+                try hosts.north.controls("pair", "recovery", Mirror.pair, "manual")
+                #expect(try hosts.pair().copyRecoveryMode?.name == "Manual")
+                try hosts.mirror.write(0x60, hosts.mirror.uri, at: 20)
+                for round in UInt8(1)...2 {
+                    try network.setSilent(true)
+                    try hosts.waitForCopyState("Partitioned")
+                    try hosts.mirror.write(0x60 + round, hosts.mirror.uri, at: 20)
+                    try network.setSilent(false)
+                    try hosts.waitForCopyState("Suspended")
+                    let pair = try hosts.pair()
+                    #expect(pair.progressStatus.name == "Requires resume" && pair.reason?.contains("Resume") == true)
+                    #expect(pair.dirtyByteCount == mebibyte)
+                    #expect(try bed.holds(0x60 + round - 1, hosts.mirror.target, at: 20), "the replica is what it was")
+                    // Each of the two connects by itself.
+                    try hosts.south.waitForPeer("north")
+                    try hosts.set("Resume", "Synchronized", on: hosts.south)
+                    try hosts.expectEqual("both elements are equal again")
+                    #expect(try hosts.north.stop() == .exited(0))
+                    try hosts.startNorth()
+                    // A start is no lost link.
+                    try hosts.waitForCopyState("Synchronized")
+                    #expect(try hosts.pair().copyRecoveryMode?.name == "Manual", "over a start")
+                }
+                try hosts.set("Failover", "Failedover", on: hosts.north)
+                #expect(try hosts.south.pair(Mirror.pair).copyRecoveryMode?.name == "Manual", "and over a move")
+            }
+        }
+
         @Test("that is slow slows hosts down, and is not taken for one that is lost")
         func slow() throws {
             try withTestBed { bed in
@@ -137,5 +164,15 @@ extension Torture {
     mutating func pause(atMostMicroseconds limit: UInt64) throws {
         var nothing: [pollfd] = []
         _ = try Deadline(after: .microseconds(Int64(number(0...limit)))).poll(&nothing)
+    }
+}
+
+extension TestBed {
+    /// Whether a MiB of a file holds nothing but `byte`.
+    fileprivate func holds(_ byte: UInt8, _ path: String, at mebibyteOffset: UInt64) throws -> Bool {
+        let file = try FileHandle(forReadingFrom: URL(filePath: path))
+        defer { try? file.close() }
+        try file.seek(toOffset: mebibyteOffset * mebibyte)
+        return try file.read(upToCount: Int(mebibyte)) == Data(repeating: byte, count: Int(mebibyte))
     }
 }

@@ -90,6 +90,32 @@ extension SystemTests {
             }
         }
 
+        @Test(
+            "of a recovery point that makes no sense needs no daemon",
+            arguments: [
+                (["pair", "create", "--source", "v", "--target", "/dev/t", "--rpo", "5s"], "repl://PEER/VOLUME"),
+                (["pair", "create", "--source", "v", "--target", "/dev/t", "--mode", "async"], "repl://PEER/VOLUME"),
+                (["pair", "create", "--source", "v", "--target", "repl://s/v", "--rpo", "5"], "500ms"),
+                (["pair", "create", "--source", "v", "--target", "repl://s/v", "--mode", "maybe"], "async"),
+                (["set", "p", "Suspend", "--rpo", "5s"], "ResetToAsync"),
+                (["set", "p", "ResetToAsync", "--rpo", "soon"], "500ms"),
+                (
+                    ["pair", "create", "--source", "v", "--target", "/dev/t", "--recovery", "automatic"],
+                    "repl://PEER/VOLUME"
+                ),
+                (["pair", "recovery", "p", "soon"], "manual"),
+                (["peer", "set", "s"], "--compress"),
+                (["peer", "set", "s", "--compress", "more"], "always"),
+            ]
+        )
+        func recoveryPoint(arguments: [String], words: String) throws {
+            try withTestBed { bed in
+                let outcome = try Daemon(bed: bed).control(arguments)
+                #expect(outcome.ending == .exited(64), "EX_USAGE")
+                expectRefused(outcome, words)
+            }
+        }
+
         @Test("of a second daemon on one state directory names the directory")
         func secondDaemon() throws {
             try withTestBed { bed in

@@ -34,14 +34,26 @@ enum Reply {
         var role: String?
         var peer: PairPeer?
         var mode: Enumerated
+        var exposureSeconds: Double?
+        var recoveryPointSeconds: Double?
+        var copyRecoveryMode: Enumerated?
     }
 
     /// A pair as the host of its replica shows it.
     struct Replica: Decodable {
         var id: String
         var role: String?
+        var undoByteCount: UInt64?
         var copyState: Enumerated
         var peer: PairPeer?
+        var operation: Enumerated?
+        /// The one that runs, or ran last; of a replica none is shown.
+        var job: PairJob?
+    }
+
+    struct PairJob: Decodable {
+        var state: Enumerated
+        var endedAt: String?
     }
 
     struct PairPeer: Decodable {
@@ -53,6 +65,7 @@ enum Reply {
 
     struct Peer: Decodable {
         var isConnected: Bool
+        var compression: String
         var reason: String?
         var sentByteCount: UInt64
         var pairs: [String]

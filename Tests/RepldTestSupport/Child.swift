@@ -34,7 +34,7 @@ package final class Child: @unchecked Sendable {
 
     /// Starts `tool`, found on PATH unless it has a slash; `logPath` gets `.out` and `.err` appended.
     ///
-    /// `launcher` is a command that becomes the tool, such as `ip netns exec NAME`.
+    /// `launcher` is a command that becomes the tool, such as `nsenter --net=FILE`.
     package init(
         _ tool: String,
         _ arguments: [String],

@@ -11,8 +11,10 @@ package enum Leftovers {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: TestBed.rootDirectory)) ?? []
         for name in names where isAbandoned(name) {
             let directory = "\(TestBed.rootDirectory)/\(name)"
+            // Their names are not those of files under the directory any more when what these lie on is unmounted.
+            let devices = LoopDevice.devices(backedUnder: directory)
             for mountPoint in mountPoints(under: directory).reversed() { quietly("umount", ["-l", mountPoint]) }
-            for device in LoopDevice.devices(backedUnder: directory) { quietly("losetup", ["-d", device]) }
+            for device in devices { quietly("losetup", ["-d", device]) }
             try? FileManager.default.removeItem(atPath: directory)
         }
         let spaces = (try? FileManager.default.contentsOfDirectory(atPath: TestNetwork.directory)) ?? []

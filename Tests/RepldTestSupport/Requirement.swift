@@ -7,7 +7,7 @@ package enum Requirement: Sendable, Hashable, CustomStringConvertible {
     case root
     case loopDevices
     case fuse
-    /// A program on PATH.
+    /// A program on PATH, or, with a slash, where it lies.
     case tool(String)
     /// A module of the system's python3.
     case pythonModule(String)
@@ -19,7 +19,7 @@ package enum Requirement: Sendable, Hashable, CustomStringConvertible {
         case .root: geteuid() == 0
         case .loopDevices: access("/dev/loop-control", R_OK | W_OK) == 0
         case .fuse: access("/dev/fuse", R_OK | W_OK) == 0
-        case .tool(let name): Self.isOnPath(name)
+        case .tool(let name): Self.isThere(name)
         case .pythonModule(let name): Self.hasPythonModule(name)
         case .product(let name): (try? Product.path(name)) != nil
         }
@@ -30,13 +30,14 @@ package enum Requirement: Sendable, Hashable, CustomStringConvertible {
         case .root: "to be root"
         case .loopDevices: "loop devices (/dev/loop-control)"
         case .fuse: "FUSE (/dev/fuse)"
-        case .tool(let name): "the program \(name) on PATH (.ci/run names its package)"
+        case .tool(let name): "the program \(name)\(name.contains("/") ? "" : " on PATH") (.ci/run names its package)"
         case .pythonModule(let name): "the module \(name) of /usr/bin/python3 (.ci/run names its package)"
         case .product(let name): "the executable \(name) beside the tests (swift build makes it)"
         }
     }
 
-    private static func isOnPath(_ name: String) -> Bool {
+    private static func isThere(_ name: String) -> Bool {
+        if name.contains("/") { return access(name, X_OK) == 0 }
         let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
         return folders.contains { access("\($0)/\(name)", X_OK) == 0 }
     }

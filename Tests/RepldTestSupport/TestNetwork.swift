@@ -11,7 +11,9 @@ package struct TestNetwork {
         let hardwareAddress: String
 
         /// The command that lets a program run on this host's network.
-        package var launcher: [String] { ["ip", "netns", "exec", name] }
+        ///
+        /// Not `ip netns exec`, which gives the program copies of all mounts as well: those hold what is unmounted here.
+        package var launcher: [String] { ["nsenter", "--net=\(TestNetwork.directory)/\(name)", "--"] }
     }
 
     static let directory = "/run/netns"

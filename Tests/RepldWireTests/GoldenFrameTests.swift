@@ -1,4 +1,5 @@
 import RepldCore
+import RepldFormat
 import Testing
 
 @testable import RepldWire
@@ -93,13 +94,47 @@ import Testing
         try check(GoldenFrames.goodbye, goodbye, Array("no".utf8))
     }
 
+    /// What a replica keeps of its pair travels as it is on disk.
+    @Test func record() throws {
+        var record = PairRecord(
+            sequence: 0x1122_3344_5566_7788,
+            pair: PairID(high: 3, low: 4),
+            volumeByteCount: 1 << 40,
+            copyState: 4,
+            isClosedCleanly: true
+        )
+        record.isTargetConsistent = true
+        record.operation = 15
+        record.mapTrust = .exact
+        record.volumeBlockByteCount = 4096
+        record.logGeneration = 7
+        record.servingEpoch = 9
+        record.lineage.generation = Generation(0x21)
+        record.lineage.confirmedSequence = 6
+        record.lineage.takenOverAt = HistoryPoint(Generation(0x22), 5)
+        record.lineage.history.push(HistoryPoint(Generation(0x23), 4))
+        record.lineage.history.push(HistoryPoint(Generation(0x22), 5))
+        let block = written(PairRecord.blockByteCount) { record.encode(into: &$0) }
+        try check(GoldenFrames.record, FrameHeader(kind: .record, stream: 7, tag: 1 << 63 | 6), block)
+        let kept = Array(GoldenFrames.record[FrameHeader.byteCount...])
+        let decoded = try PairRecord.decode(kept.span.bytes)
+        #expect(decoded == record)
+    }
+
+    /// The engine does not look at what the control planes say to each other.
+    @Test func messages() throws {
+        let question = Array(#"{"kind":"identify","version":1}"#.utf8)
+        try check(GoldenFrames.message, FrameHeader(kind: .message, tag: 8), question)
+        try check(GoldenFrames.messageReply, FrameHeader(kind: .messageReply, tag: 8), Array("{}".utf8))
+    }
+
     /// The numbers that are on the wire: a change of one is a change of the protocol.
     @Test func numbers() {
         let kinds = FrameKind.allCases.map(\.rawValue)
         #expect(kinds == Array(1...6) + Array(16...21) + [24, 25] + Array(32...39) + Array(48...55))
-        #expect(AckStatus.allCases.map(\.rawValue) == Array(0...7))
+        #expect(AckStatus.allCases.map(\.rawValue) == Array(0...8))
         #expect(Goodbye.allCases.map(\.rawValue) == Array(0...8))
-        #expect(OpenStatus.allCases.map(\.rawValue) == Array(0...4))
+        #expect(OpenStatus.allCases.map(\.rawValue) == Array(0...6))
         #expect(FrameHeader.byteCount == 64 && WireLimits.pieceByteCountCeiling == 131_072)
     }
 }

@@ -29,15 +29,15 @@ import Testing
     }
 
     static func record() -> SideRecord {
-        var record = SideRecord(pair: PairID(high: 3, low: 4), volumeByteCount: 1 << 40, role: .target)
-        record.current = Generation(0xA1)
-        record.base = Generation(0xA2)
-        record.filling = Generation(0xA3)
-        record.history = GenerationHistory(numbers: SIMD4(1, 2, 3, 4))
-        record.meeting = 9
-        record.isMeetingConfirmed = true
-        record.hasCrashed = true
-        record.isDirty = true
+        var record = SideRecord(pair: PairID(high: 3, low: 4), volumeByteCount: 1 << 40, hasPair: true)
+        record.term = 0x0102_0304
+        record.sequence = 9
+        record.lineage.generation = Generation(0xA1)
+        record.lineage.confirmedSequence = 7
+        record.lineage.takenOverAt = HistoryPoint(Generation(0xA3), 4)
+        for age in (0..<UInt64(GenerationHistory.capacity)).reversed() {
+            record.lineage.history.push(HistoryPoint(Generation(0xB0 + age), 8 - age))
+        }
         return record
     }
 
@@ -50,6 +50,11 @@ import Testing
         try check(Ping(askedClock: 1, answeredClock: 2, oldestUnsentAge: 3), seed: 2)
         try check(Credit(byteTotal: 1 << 50, requestTotal: 12), seed: 3)
         try check(Self.opening, seed: 4)
+        #expect(Array(bytes(of: Self.opening)[24..<29]) == [4, 3, 2, 1, 1])
+        var answer = Self.opening
+        (answer.keepsUndo, answer.isUndoLost, answer.record.hasPair) = (true, true, false)
+        try check(answer, seed: 5)
+        #expect(bytes(of: answer)[28] == 6)
         try check(
             StateChange(
                 operation: 15,
@@ -67,7 +72,7 @@ import Testing
     @Test func openingsThatAreImpossible() {
         let good = bytes(of: Self.opening)
         let changes: [(place: Int, value: UInt8)] = [
-            (23, 0x80), (88, 64), (89, 2), (91, 4), (93, 0x18), (96, 11), (96, 21), (97, 1), (103, 1),
+            (23, 0x80), (28, 8), (30, 4), (31, 11), (31, 21), (33, 0x18), (36, 1), (39, 1),
         ]
         for change in changes {
             var bad = good

@@ -17,6 +17,7 @@ extension Engine where P: ~Copyable {
         }
         links.targets[target].isAsynchronous = isAsynchronous
         links.targets[target].recoveryPointNanoseconds = recoveryPointNanoseconds
+        watchAge(target)
         volumes[volume].machine.setAsynchronous(pair: pair, isAsynchronous)
         carryOut(volume)
         return .success(())
@@ -51,8 +52,12 @@ extension Engine where P: ~Copyable {
         }
         volumes[volume].isEpochInUse = true
         links.targets[target].waiting.append(UInt32(Backlog.firstNumber + place))
-        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, true)
+        volumes[volume].machine.setBacklog(
+            pair: links.targets[target].index,
+            since: links.targets[target].backlog.oldest
+        )
         noteLength(target)
+        watchAge(target)
         endKeeping(target, slot, nil)
         pumpTargets(of: links.peers[links.targets[target].peer].session)
     }
@@ -64,7 +69,7 @@ extension Engine where P: ~Copyable {
 
     /// A host is told that a write is done: what it writes from here on is of another epoch.
     mutating func noteAcknowledgement(_ volume: Int) {
-        guard volumes[volume].isEpochInUse else { return }
+        guard volumes[volume].isEpochInUse, !Mutation.isOn(.mixesEpochs) else { return }
         volumes[volume].isEpochInUse = false
         volumes[volume].epoch += 1
     }
@@ -83,11 +88,12 @@ extension Engine where P: ~Copyable {
         backlogReleased(target)
     }
 
-    /// Tells the machine when nothing is on its way any more.
+    /// Tells the machine what is still on its way, or that nothing is.
     mutating func backlogReleased(_ target: Int) {
-        guard links.targets[target].backlog.isEmpty else { return }
         let volume = links.targets[target].volume
-        volumes[volume].machine.setBacklogged(pair: links.targets[target].index, false)
+        let oldest = links.targets[target].backlog.oldest
+        volumes[volume].machine.setBacklog(pair: links.targets[target].index, since: oldest)
+        guard oldest == nil else { return }
         carryOut(volume)
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
@@ -108,18 +114,28 @@ extension Engine where P: ~Copyable {
         }
     }
 
-    /// How old what the peer lacks of a pair is, in nanoseconds.
-    func backlogAge(_ target: Int) -> UInt64 {
-        guard let oldest = links.targets[target].backlog.oldest else { return 0 }
-        return platform.now.nanoseconds(since: oldest)
+    /// When a target becomes older than it may be, if nothing arrives there before; `nil` where it may be of any age, or lacks
+    /// nothing.
+    private func limit(_ target: Int) -> Instant? {
+        let nanoseconds = links.targets[target].recoveryPointNanoseconds
+        guard nanoseconds > 0 else { return nil }
+        return links.targets[target].backlog.oldest?.advanced(byNanoseconds: nanoseconds)
+    }
+
+    /// The target is looked at when it may have become too old, and not with the next tick after that.
+    private mutating func watchAge(_ target: Int) {
+        guard let limit = limit(target) else { return }
+        nextWake = min(nextWake, limit)
     }
 
     /// A pair whose target is older than it may be is Skewed.
-    mutating func checkBacklogs(of session: Int) {
-        guard let peer = links.sessions[session].peer else { return }
-        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].peer == peer {
-            let limit = links.targets[target].recoveryPointNanoseconds
-            guard limit > 0, backlogAge(target) > limit else { continue }
+    mutating func checkBacklogs() {
+        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].stage == .up {
+            guard let limit = limit(target) else { continue }
+            guard platform.now >= limit else {
+                nextWake = min(nextWake, limit)
+                continue
+            }
             let volume = links.targets[target].volume
             volumes[volume].machine.backlogTooLong(pair: links.targets[target].index)
             carryOut(volume)
@@ -149,6 +165,6 @@ extension Engine where P: ~Copyable {
             }
         }
         links.targets[target].backlog.release()
-        if links.targets[target].backlog.isEmpty { volumes[volume].machine.setBacklogged(pair: pair, false) }
+        volumes[volume].machine.setBacklog(pair: pair, since: links.targets[target].backlog.oldest)
     }
 }

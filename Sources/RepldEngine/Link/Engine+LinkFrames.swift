@@ -348,6 +348,7 @@ extension Engine where P: ~Copyable {
 
     /// Whoever waits for a buffer or a place may try again.
     mutating func retryLinks() {
+        guard links.isInUse else { return }
         var blockedReplicas: UInt32 = 0
         for _ in 0..<links.waitingServes.count {
             guard let serve = links.waitingServes.popFirst() else { break }

@@ -20,6 +20,9 @@ extension Engine where P: ~Copyable {
         case .removeReplica(let pair, let answer): removeReplica(pair, answer)
         case .setMode(let pair, let isAsynchronous, let limit, let answer):
             answer(setMode(pair, isAsynchronous: isAsynchronous, recoveryPointNanoseconds: limit))
+        case .setRecovery(let pair, let isAutomatic, let answer): answer(setRecovery(pair, isAutomatic: isAutomatic))
+        case .handover(let command): carryOut(command)
+        case .configurePeer(let id, let settings, let answer): answer(configurePeer(id, settings))
         case .send(let peer, let bytes, let answer): sendMessage(peer, bytes, answer)
         case .reply(let token, let bytes): replyToMessage(token, bytes)
         }
@@ -28,8 +31,11 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: LinkCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .addPeer(_, let answer), .removePeer(_, let answer), .listenToPeers(_, let answer),
-            .addReplica(_, let answer), .removeReplica(_, let answer), .setMode(_, _, _, let answer):
+            .configurePeer(_, _, let answer),
+            .addReplica(_, let answer), .removeReplica(_, let answer), .setMode(_, _, _, let answer),
+            .setRecovery(_, _, let answer):
             answer(.failure(refusal))
+        case .handover(let command): refuse(command, refusal)
         case .send(_, _, let answer): answer(.failure(.stopping))
         case .reply: break
         }
@@ -44,6 +50,7 @@ extension Engine where P: ~Copyable {
         links.peers[index].id = spec.id
         links.peers[index].name = spec.name
         links.peers[index].settings = spec.settings
+        links.peers[index].host = spec.host
         links.peers[index].session = session
         links.peers[index].retryAt = platform.now
         links.sessions[session].stage = .down
@@ -52,6 +59,21 @@ extension Engine where P: ~Copyable {
         links.sessions[session].compressor.policy = CompressionPolicy(setting: spec.settings.compression.setting)
         peerHandles[index] = spec.handle
         connect(session)
+        return .success(())
+    }
+
+    /// What is under way goes on as it began: what is being compressed is sent compressed.
+    private mutating func configurePeer(_ id: PeerID, _ settings: LinkSettings) -> Result<Void, EngineRefusal> {
+        guard let index = peerIndex(id) else { return .failure(.noSuchPair) }
+        links.peers[index].settings = settings
+        links.sessions[links.peers[index].session].compressor.policy.setting = settings.compression.setting
+        return .success(())
+    }
+
+    private mutating func setRecovery(_ id: PairID, isAutomatic: Bool) -> Result<Void, EngineRefusal> {
+        guard let (volume, pair) = findPair(id) else { return .failure(.noSuchPair) }
+        guard remoteTarget(ofPair: pair, volume: volume) != nil else { return .failure(.notRemote) }
+        volumes[volume].machine.setRecovery(pair: pair, isAutomatic: isAutomatic)
         return .success(())
     }
 
@@ -105,13 +127,16 @@ extension Engine where P: ~Copyable {
 
     var replicaStatuses: [ReplicaStatus] {
         (0..<Links.replicaLimit).filter { links.replicas[$0].isInUse }.map { place in
-            ReplicaStatus(
+            var status = ReplicaStatus(
                 pair: links.replicas[place].pair,
                 name: links.replicas[place].name,
                 volume: volumes[links.replicas[place].volume].id,
                 isConnected: links.replicas[place].session != nil,
                 record: links.replicas[place].record
             )
+            let isKept = links.replicas[place].undo.isPresent && links.replicas[place].record?.hasUndo ?? false
+            if isKept { status.keptByteCount = links.replicas[place].undo.pages.saved.dirtyByteCount }
+            return status
         }
     }
 
@@ -134,6 +159,8 @@ extension Engine where P: ~Copyable {
         case .replicaRecord: return replicaRecordWritten(place, completion.failure)
         case .compression:
             return compressed(session: place, place: Int(completion.token.leg), byteCount: Int(completion.count))
+        case .replicaUndoStep, .replicaUndoPage, .replicaUndoEmptied:
+            return replicaUndoCompleted(kind, place, Int(completion.token.leg), completion.failure)
         default: break
         }
         invariant(
@@ -236,6 +263,7 @@ extension Engine where P: ~Copyable {
     mutating func greeted(_ connection: Int, _ hello: Hello) throws(LinkEnd) {
         links.connections[connection].lane = hello.lane
         let terms = try negotiated(hello, connection)
+        try checkClaim(hello.host, connection)
         let session = try findSession(for: hello)
         guard (hello.lane == .control ? links.sessions[session].control : links.sessions[session].data) == nil else {
             throw LinkEnd(.badOrder, "the session has a \(hello.lane) connection")
@@ -248,6 +276,27 @@ extension Engine where P: ~Copyable {
         links.connections[connection].reader = FrameReader(context: WireContext(lane: hello.lane, terms: terms))
         sendHello(.helloReply, connection, hello.session)
         if hello.lane == .data { links.sessions[session].stage = .up }
+    }
+
+    /// A host that is known as a peer of ours has to come with the key that this peer is reached by.
+    private func checkClaim(_ host: PairID, _ connection: Int) throws(LinkEnd) {
+        guard let peer = peer(ofHost: host), let handle = peerHandles[peer] else { return }
+        guard let socket = links.connections[connection].socket, platform.hasProven(socket, toBe: handle) else {
+            throw LinkEnd(.badOrder, "it calls itself host \(host), and has not the key of that host")
+        }
+    }
+
+    private func peer(ofHost host: PairID) -> Int? {
+        (0..<Links.peerLimit).first { links.peers[$0].isInUse && links.peers[$0].host == host }
+    }
+
+    /// The daemon of a peer has said what it calls itself: two peers are two hosts.
+    private mutating func noteHost(_ host: PairID, _ session: Int) throws(LinkEnd) {
+        guard let peer = links.sessions[session].peer else { return }
+        if let other = self.peer(ofHost: host), other != peer {
+            throw LinkEnd(.badOrder, "it calls itself the host that peer '\(links.peers[other].name)' is")
+        }
+        links.peers[peer].host = host
     }
 
     /// The session that a connection belongs to; a new control connection of a host takes the place of the one before.
@@ -306,6 +355,7 @@ extension Engine where P: ~Copyable {
         if lane == .data, hello.host != links.sessions[session].host {
             throw LinkEnd(.badOrder, "another host has answered")
         }
+        try noteHost(hello.host, session)
         links.connections[connection].stage = .open
         links.connections[connection].reader = FrameReader(context: WireContext(lane: lane, terms: terms))
         links.connections[connection].heardAt = platform.now
@@ -331,6 +381,7 @@ extension Engine where P: ~Copyable {
 
     mutating func tickLinks() {
         tickMessages()
+        checkBacklogs()
         for session in 0..<Links.sessionLimit {
             switch links.sessions[session].stage {
             case .free, .ending: continue
@@ -344,7 +395,6 @@ extension Engine where P: ~Copyable {
                     endSession(session, LinkEnd(.silent, "the peer did not answer the greeting in time"))
                 }
             case .up:
-                checkBacklogs(of: session)
                 keepAlive(session)
             }
         }
@@ -367,11 +417,21 @@ extension Engine where P: ~Copyable {
             return endSession(session, LinkEnd(.silent, words))
         }
         guard let peer = links.sessions[session].peer else { return }
+        closeHeldTargets(of: peer, limit)
         if isRecordOverdue(peer, limit) {
             return endSession(session, LinkEnd(.silent, "the peer did not keep a record in time"))
         }
         ping(session)
         openTargets(of: peer)
+    }
+
+    /// A record that has to be durable here before the peer is told does not get there: the other pairs of the session go on.
+    private mutating func closeHeldTargets(of peer: Int, _ limit: UInt64) {
+        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].peer == peer {
+            guard links.targets[target].stage == .recording, links.targets[target].isRecordHeldBack else { continue }
+            guard platform.now.nanoseconds(since: links.targets[target].recordSentAt) > limit else { continue }
+            closeTarget(target, "the record of this pair cannot be written here")
+        }
     }
 
     private func isRecordOverdue(_ peer: Int, _ limit: UInt64) -> Bool {

@@ -26,7 +26,7 @@ extension Engine where P: ~Copyable {
             let header = FrameHeader(kind: .pairClose, stream: links.targets[target].stream, tag: 0)
             enqueue(OutgoingFrame(header: header), on: control)
         }
-        links.targets[target] = RemoteTarget()
+        forgetTarget(target)
     }
 
     /// The remote target of a pair; `nil` where its target is an element of this host.
@@ -37,75 +37,7 @@ extension Engine where P: ~Copyable {
         return nil
     }
 
-    // MARK: - Opening
-
-    /// Opens whatever is not open of the pairs with a peer.
-    mutating func openTargets(of peer: Int) {
-        let session = links.peers[peer].session
-        guard links.sessions[session].stage == .up, let control = links.sessions[session].control else { return }
-        for target in 0..<Links.targetLimit where links.targets[target].isInUse && links.targets[target].peer == peer {
-            guard links.targets[target].stage == .closed, let record = links.targets[target].record else { continue }
-            links.targets[target].stage = .opening
-            var side = SideRecord(
-                pair: links.targets[target].pair,
-                volumeByteCount: record.volumeByteCount,
-                role: .source
-            )
-            side.meeting = record.sequence
-            let opening = PairOpening(
-                record: side,
-                copyState: record.copyState,
-                mode: 2,
-                blockByteCount: volumes[links.targets[target].volume].geometry.logicalBlockByteCount,
-                granuleShift: record.granuleShift
-            )
-            links.targets[target].openTag = links.nextMessageTag
-            links.nextMessageTag += 1
-            let tag = links.targets[target].openTag
-            send(.pairOpen, opening, on: control, stream: links.targets[target].stream, tag: tag)
-        }
-    }
-
-    /// The peer has answered whether it opens a pair.
-    mutating func targetOpened(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) {
-        guard let target = target(ofStream: header.stream, session), links.targets[target].stage == .opening,
-            links.targets[target].openTag == header.tag
-        else { return }
-        switch OpenStatus(rawValue: header.detail) {
-        case .opened:
-            meetHistory(of: opening.record, target)
-            links.targets[target].stage = .recording
-            links.targets[target].reason = ""
-            sendRecord(target)
-        case .unknownPair:
-            // Asked again with the next tick.
-            refuseOpening(target, "the peer knows nothing of this pair: detach it here, and create it anew")
-        case .alreadyOpen: refuseOpening(target, "the peer is still busy with what came over an earlier connection")
-        case .damaged: refuseOpening(target, "the peer cannot read or write what it keeps of this pair")
-        case .noResources, nil: refuseOpening(target, "the peer has no room for this pair")
-        }
-    }
-
-    /// What the peer knows of this pair has to be what it was told by this side.
-    private mutating func meetHistory(of peer: SideRecord, _ target: Int) {
-        let own = links.targets[target].record?.sequence ?? 0
-        guard peer.meeting == 0 || peer.meeting > own else { return }
-        let volume = links.targets[target].volume
-        volumes[volume].machine.forgetTarget(pair: links.targets[target].index, isConflict: peer.meeting > own)
-        carryOut(volume)
-    }
-
-    private mutating func refuseOpening(_ target: Int, _ words: String) {
-        links.targets[target].stage = .closed
-        links.targets[target].reason = words
-    }
-
-    private func target(ofStream stream: UInt32, _ session: Int) -> Int? {
-        let target = Int(stream) - 1
-        guard target >= 0, target < Links.targetLimit, links.targets[target].isInUse else { return nil }
-        guard let peer = links.sessions[session].peer, links.targets[target].peer == peer else { return nil }
-        return target
-    }
+    // MARK: - The link
 
     /// The link is lost: the machine hears of it now, what is in flight fails when its sockets have ended.
     mutating func closeTarget(_ target: Int, _ words: String) {
@@ -150,13 +82,16 @@ extension Engine where P: ~Copyable {
             return false
         case .opening: return false
         case .recording, .up:
+            // One that was begun before the peer was met says nothing of what was decided then: the next one does.
+            if links.targets[target].isRecordHeldBack, volumes[volume].machine.isRecordWanted(pair) { return false }
+            links.targets[target].isRecordHeldBack = false
             links.targets[target].isRecordAwaited = true
             sendRecord(target)
             return true
         }
     }
 
-    private mutating func sendRecord(_ target: Int) {
+    mutating func sendRecord(_ target: Int) {
         let session = links.peers[links.targets[target].peer].session
         guard let record = links.targets[target].record, let control = links.sessions[session].control else { return }
         links.targets[target].recordTag += 1
@@ -176,6 +111,7 @@ extension Engine where P: ~Copyable {
         guard header.tag == links.targets[target].recordTag | Self.recordBit else { return }
         let isOpening = links.targets[target].stage == .recording
         guard isOpening || links.targets[target].stage == .up else { return }
+        if header.detail == AckStatus.notKept.rawValue { return recordNotKept(target) }
         guard header.detail == AckStatus.done.rawValue else {
             guard isOpening else { throw LinkEnd(.internalError, "the peer cannot keep the record of a pair") }
             // The other pairs of the session go on.
@@ -184,12 +120,32 @@ extension Engine where P: ~Copyable {
         let volume = links.targets[target].volume
         let index = links.targets[target].index
         links.targets[target].stage = .up
+        if let record = links.targets[target].record {
+            volumes[volume].machine.peerHasRecord(pair: index, sequence: record.sequence)
+        }
         if links.targets[target].isRecordAwaited {
             links.targets[target].isRecordAwaited = false
             volumes[volume].machine.recordWritten(pair: index, nil)
         }
         if isOpening { volumes[volume].machine.linkRestored(pair: index) }
+        peerWasAsked(target)
         isOrderStale = true
+        carryOut(volume)
+        if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
+    }
+
+    /// The peer has refused a record because it could not keep what a copy would overwrite.
+    private mutating func recordNotKept(_ target: Int) {
+        let volume = links.targets[target].volume
+        let index = links.targets[target].index
+        volumes[volume].machine.peerCannotKeep(pair: index)
+        if links.targets[target].stage == .recording {
+            // Opened again with the record of what has become of it.
+            closeTarget(target, "the peer cannot keep what would be overwritten")
+        } else if links.targets[target].isRecordAwaited {
+            links.targets[target].isRecordAwaited = false
+            volumes[volume].machine.recordWritten(pair: index, nil)
+        }
         carryOut(volume)
         if volumes[volume].isClosed { finishVolumeIfIdle(volume) }
     }
@@ -422,6 +378,7 @@ extension Engine where P: ~Copyable {
     private func failure(for status: AckStatus) -> IOFailure {
         switch status {
         case .noSpace: .noSpace
+        case .notKept: .notKept
         case .outOfRange, .badData: .invalidArgument
         case .notOpen, .refused, .abandoned: .gone
         case .done, .ioError: .inputOutput

@@ -25,6 +25,11 @@ extension Engine where P: ~Copyable {
             return .failure(.tableFull("replicas"))
         }
         guard let metadata = platform.attach(spec.metadata.handle) else { return .failure(.tableFull("elements")) }
+        // Where nothing was kept, it goes without.
+        if let refusal = attachUndo(spec, place, volume), spec.record?.hasUndo ?? false {
+            platform.detach(metadata)
+            return .failure(refusal)
+        }
         links.replicas[place].isInUse = true
         links.replicas[place].pair = spec.pair
         links.replicas[place].name = spec.name
@@ -35,7 +40,34 @@ extension Engine where P: ~Copyable {
         links.replicas[place].record = spec.record
         links.replicas[place].nextBlock = spec.recordBlock ^ 1
         volumes[volume].isReplica = true
+        endWithholding(volume)
         return .success(())
+    }
+
+    /// Takes the area in which a replica keeps what its peer overwrites; why it cannot.
+    private mutating func attachUndo(_ spec: ReplicaSpec<P>, _ place: Int, _ volume: Int) -> EngineRefusal? {
+        guard let area = spec.undoArea else { return nil }
+        let byteCount = volumes[volume].machine.byteCount
+        let layout = UndoLayout(volumeByteCount: byteCount, granuleByteCount: UInt64(spec.granuleByteCount))
+        let hasBlocks = area.geometry.logicalBlockByteCount <= volumes[volume].geometry.logicalBlockByteCount
+        guard area.geometry.byteCount >= layout.areaByteCount, hasBlocks else {
+            return .undoAreaUnusable(byteCount: area.geometry.byteCount, needed: layout.areaByteCount)
+        }
+        guard let element = platform.attach(area.handle) else { return .tableFull("elements") }
+        links.replicas[place].undo = ReplicaUndo(
+            area: element,
+            volumeByteCount: byteCount,
+            granuleByteCount: spec.granuleByteCount,
+            spec.record?.hasUndo ?? false ? spec.undo : nil
+        )
+        return nil
+    }
+
+    /// Closes what a replica has besides its volume, and gives its place back.
+    mutating func endReplica(_ place: Int) {
+        if let metadata = links.replicas[place].metadata { platform.detach(metadata) }
+        if let area = links.replicas[place].undo.area { platform.detach(area) }
+        links.replicas[place] = Replica()
     }
 
     mutating func removeReplica(_ pair: PairID, _ answer: @escaping @Sendable (Result<Void, EngineRefusal>) -> Void) {
@@ -47,16 +79,15 @@ extension Engine where P: ~Copyable {
         finishReplicaIfIdle(place)
     }
 
-    private func replicaIndex(_ pair: PairID) -> Int? {
+    func replicaIndex(_ pair: PairID) -> Int? {
         (0..<Links.replicaLimit).first { links.replicas[$0].isInUse && links.replicas[$0].pair == pair }
     }
 
-    private mutating func finishReplicaIfIdle(_ place: Int) {
+    mutating func finishReplicaIfIdle(_ place: Int) {
         guard links.replicas[place].isInUse, links.replicas[place].isIdle else { return }
         guard let answer = links.replicas[place].removal else { return }
-        if let metadata = links.replicas[place].metadata { platform.detach(metadata) }
         volumes[links.replicas[place].volume].isReplica = false
-        links.replicas[place] = Replica()
+        endReplica(place)
         answer(.success(()))
     }
 
@@ -67,18 +98,34 @@ extension Engine where P: ~Copyable {
         let status = statusOfOpening(opening, header, session)
         guard let control = links.sessions[session].control else { return }
         var answer = opening
-        answer.record.role = .target
-        answer.record.meeting = 0
+        answer.record = ownSide(of: opening.record)
         if let place = replicaIndex(opening.record.pair) {
-            answer.record.meeting = links.replicas[place].record?.sequence ?? 0
+            answer.keepsUndo = links.replicas[place].undo.area != nil
+            let counts = links.replicas[place].record?.hasUndo ?? false
+            answer.isUndoLost = counts && !links.replicas[place].undo.isWhole
         }
         send(.pairOpenReply, answer, on: control, stream: header.stream, tag: header.tag, detail: status.rawValue)
     }
 
+    /// What this side has of a pair that the peer opens.
+    func ownSide(of peer: SideRecord) -> SideRecord {
+        if let (volume, pair) = findPair(peer.pair), let target = remoteTarget(ofPair: pair, volume: volume),
+            let record = links.targets[target].record ?? links.targets[target].recordInFlight
+        {
+            return record.side(hasPair: true)
+        }
+        if let place = replicaIndex(peer.pair), let record = links.replicas[place].record {
+            return record.side(hasPair: false)
+        }
+        return SideRecord(pair: peer.pair, volumeByteCount: peer.volumeByteCount, hasPair: false)
+    }
+
     private mutating func statusOfOpening(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) -> OpenStatus {
+        if let status = statusBesidePair(opening) { return status }
         guard let place = replicaIndex(opening.record.pair), links.replicas[place].removal == nil else {
             return .unknownPair
         }
+        guard !links.replicas[place].isClaimed else { return .alreadyOpen }
         let volume = links.replicas[place].volume
         let byteCount = volumes[volume].geometry.byteCount
         let blockByteCount = volumes[volume].geometry.logicalBlockByteCount
@@ -123,9 +170,25 @@ extension Engine where P: ~Copyable {
             throw LinkEnd(.badFrame, "a bad record: \(error.words)")
         }
         guard record.pair == links.replicas[place].pair else { throw LinkEnd(.badOrder, "the record of another pair") }
+        guard !record.isTakenBack else { throw LinkEnd(.badFrame, "a source is never taken back") }
+        let need = undoNeed(of: record, place)
+        guard need != .quiet else { return false }
         links.replicas[place].writing = record
         links.replicas[place].writingSession = session
         links.replicas[place].writingTag = header.tag
+        let isOfSameImage = links.replicas[place].record.map { record.isOfSameImage(as: $0) } ?? true
+        links.replicas[place].copiesOwed = isOfSameImage ? max(links.replicas[place].copiesOwed, 1) : 2
+        switch need {
+        case .impossible: refuseRecord(place)
+        case .blankPages: beginKeeping(record, place)
+        case .nothing, .quiet: writeRecord(place)
+        }
+        return true
+    }
+
+    /// Writes the record that is to be written.
+    mutating func writeRecord(_ place: Int) {
+        guard let record = links.replicas[place].writing else { invariantFailed("a record is to be written") }
         guard let metadata = links.replicas[place].metadata else { invariantFailed("a replica has a metadata area") }
         let block = unsafe links.replicas[place].block.memory
         var span = unsafe MutableRawSpan(_unsafeBytes: block)
@@ -142,20 +205,37 @@ extension Engine where P: ~Copyable {
                 slot: SlotID(index: UInt32(place), generation: 0)
             )
         )
-        return true
     }
+
+    /// What the record counts on cannot be kept: it is not written, and the peer is told.
+    mutating func refuseRecord(_ place: Int) { endRecord(place, .notKept) }
 
     mutating func replicaRecordWritten(_ place: Int, _ failure: IOFailure?) {
         guard let record = links.replicas[place].writing else { invariantFailed("a record was on its way") }
-        links.replicas[place].writing = nil
         if failure == nil {
             links.replicas[place].record = record
             links.replicas[place].nextBlock ^= 1
         }
+        if links.replicas[place].undo.takingBack != nil {
+            links.replicas[place].writing = nil
+            takenBackRecorded(place, failure)
+            return finishReplicaIfIdle(place)
+        }
+        if failure == nil {
+            links.replicas[place].copiesOwed -= 1
+            guard links.replicas[place].copiesOwed <= 0 else { return writeRecord(place) }
+            undoRecorded(record, place)
+        } else if links.replicas[place].undo.pages.stage == .blank, !(links.replicas[place].record?.hasUndo ?? false) {
+            links.replicas[place].undo.pages.drop()
+        }
+        endRecord(place, failure == nil ? .done : .ioError)
+    }
+
+    private mutating func endRecord(_ place: Int, _ status: AckStatus) {
+        links.replicas[place].writing = nil
         if let session = links.replicas[place].writingSession, links.replicas[place].session == session,
             let control = links.sessions[session].control
         {
-            let status: AckStatus = failure == nil ? .done : .ioError
             let header = FrameHeader(
                 kind: .ack,
                 stream: links.replicas[place].stream,
@@ -191,7 +271,8 @@ extension Engine where P: ~Copyable {
         if header.epoch != 0 {
             switch header.kind {
             case .write, .zero, .discard:
-                if header.epoch != links.replicas[place].epoch { return beginEpoch(header, place, session) }
+                let isBegun = header.epoch == links.replicas[place].epoch || skipsEndOfEpoch(header, place)
+                if !isBegun { return beginEpoch(header, place, session) }
             default:
                 guard links.replicas[place].writeCount == 0 else { return false }
             }
@@ -216,13 +297,22 @@ extension Engine where P: ~Copyable {
         guard let serve = links.serves.take(request) else { invariantFailed("there is a place") }
         links.replicas[place].requestCount += 1
         if links.serves[serve].isWrite { links.replicas[place].writeCount += 1 }
-        submitInOrder(serve)
+        if mustWaitForUndo(serve, place) { waitForUndo(serve, place) } else { submitInOrder(serve) }
         return true
     }
 
     /// Hands a request to its volume behind all that wait already: overlapping ones keep their order.
-    private mutating func submitInOrder(_ serve: SlotID) {
+    mutating func submitInOrder(_ serve: SlotID) {
         if !links.waitingServes.isEmpty || !submitServe(serve) { links.waitingServes.append(serve) }
+    }
+
+    /// Whether a mutation makes the replica take up an epoch without ending the one before.
+    @inline(__always)
+    private mutating func skipsEndOfEpoch(_ header: FrameHeader, _ place: Int) -> Bool {
+        if Mutation.isOn(.appliesEpochsTogether) { return true }
+        guard Mutation.isOn(.skipsEpochFlush), links.replicas[place].writeCount == 0 else { return false }
+        links.replicas[place].epoch = header.epoch
+        return true
     }
 
     /// The first write of an epoch has come: it waits until all of the one before is on stable storage.

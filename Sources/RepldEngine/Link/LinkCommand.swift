@@ -35,6 +35,8 @@ package struct PeerSpec<P: Platform & ~Copyable>: Sendable {
     package var name: String
     package var handle: P.PeerHandle
     package var settings: LinkSettings
+    /// What its daemon has called itself before; `nil` where it has never been heard of.
+    package var host: PairID?
 
     package init(id: PeerID, name: String, handle: P.PeerHandle, settings: LinkSettings = LinkSettings()) {
         self.id = id
@@ -75,6 +77,12 @@ package struct ReplicaSpec<P: Platform & ~Copyable>: Sendable {
     package var record: PairRecord?
     /// The block of the area that has it, 0 or 1.
     package var recordBlock = 1
+    /// Where it keeps what its peer overwrites, of `UndoLayout.areaByteCount` bytes for the volume at least; `nil` where it keeps nothing.
+    package var undoArea: ElementSpec<P>?
+    /// What that area says, where the record counts on it.
+    package var undo: RecoveredUndo?
+    /// In which old content is kept, in bytes.
+    package var granuleByteCount: UInt32 = 64 << 10
 
     package init(
         volume: VolumeID,
@@ -125,6 +133,8 @@ package enum MessageFailure: Error, Hashable, Sendable {
 package enum LinkCommand<P: Platform & ~Copyable>: Sendable {
     /// Keeps a connection to the peer from now on; answered before there is one.
     case addPeer(PeerSpec<P>, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Changes how the link to a peer behaves, at once.
+    case configurePeer(PeerID, LinkSettings, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Refused while a pair's target is there.
     case removePeer(PeerID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     case listenToPeers(P.ListenerHandle, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
@@ -140,6 +150,10 @@ package enum LinkCommand<P: Platform & ~Copyable>: Sendable {
         recoveryPointNanoseconds: UInt64,
         answer: @Sendable (Result<Void, EngineRefusal>) -> Void
     )
+    /// Whether a pair mirrors again by itself when its peer is back; from the next time on.
+    case setRecovery(PairID, isAutomatic: Bool, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// What concerns pairs that move to the other daemon.
+    case handover(HandoverCommand<P>)
     /// Asks the peer's control plane something.
     case send(PeerID, [UInt8], answer: @Sendable (Result<[UInt8], MessageFailure>) -> Void)
     /// Answers a `PeerMessage`.
@@ -177,6 +191,8 @@ package struct ReplicaStatus: Sendable, Hashable {
     package var isConnected: Bool
     /// What the peer told last; `nil` when it has told nothing.
     package var record: PairRecord?
+    /// How much of what a copy has overwritten can be taken back, in bytes; `nil` where nothing is kept.
+    package var keptByteCount: UInt64?
 
     package init(pair: PairID, name: String, volume: VolumeID, isConnected: Bool, record: PairRecord?) {
         self.pair = pair

@@ -22,12 +22,14 @@ struct LinkCompressor: ~Copyable {
         var byteCount = 0
         var plainByteCount = 0
         var extentClass = ExtentClass.copy
-        var startedAt = Instant(nanoseconds: 0)
     }
 
-    static var placeCount: Int { 8 }
+    /// As many as the pieces that a mover has under way: what finds no place is sent as it is, although it waits for the link.
+    static var placeCount: Int { 32 }
     /// Less than this is not worth a frame of its own kind.
     static var plainByteMinimum: UInt64 { 4096 }
+    /// After so many bytes what was before counts half, so that the other thread's speed follows the data.
+    private static var busyByteLimit: UInt64 { 4 << 20 }
     /// How long the link has to be full for a figure of what it carries, in nanoseconds.
     private static var measureNanoseconds: UInt64 { 50_000_000 }
 
@@ -39,6 +41,9 @@ struct LinkCompressor: ~Copyable {
     private(set) var compressedByteCount: UInt64 = 0
     private var fullSince: Instant?
     private var fullByteCount: UInt64 = 0
+    /// Since when the other thread has had work without a pause, and what it has compressed in that time.
+    private var busySince = Instant(nanoseconds: 0)
+    private var busyByteCount: UInt64 = 0
 
     init(isInUse: Bool) {
         places = FixedArray(repeating: Place(), count: isInUse ? Self.placeCount : 0)
@@ -57,13 +62,8 @@ struct LinkCompressor: ~Copyable {
     /// Takes a place for a payload; `nil` when there is none.
     mutating func begin(_ extentClass: ExtentClass, plainByteCount: Int, at now: Instant) -> Int? {
         guard let place = (0..<places.count).first(where: { places[$0].stage == .free }) else { return nil }
-        places[place] = Place(
-            stage: .working,
-            byteCount: 0,
-            plainByteCount: plainByteCount,
-            extentClass: extentClass,
-            startedAt: now
-        )
+        if !isWorking { (busySince, busyByteCount) = (now, 0) }
+        places[place] = Place(stage: .working, byteCount: 0, plainByteCount: plainByteCount, extentClass: extentClass)
         return place
     }
 
@@ -79,8 +79,23 @@ struct LinkCompressor: ~Copyable {
             places[place].extentClass,
             plainByteCount: UInt64(plain),
             sentByteCount: UInt64(byteCount > 0 ? byteCount : plain),
-            nanoseconds: now.nanoseconds(since: places[place].startedAt)
+            nanoseconds: workTime(of: UInt64(plain), at: now)
         )
+    }
+
+    /// What a payload has taken of the other thread's time, in nanoseconds: its share of the time without a pause.
+    ///
+    /// Not the time since it was handed over, in which the thread was at work on those before it.
+    private mutating func workTime(of byteCount: UInt64, at now: Instant) -> UInt64 {
+        busyByteCount += byteCount
+        let elapsed = now.nanoseconds(since: busySince)
+        let share = elapsed.multipliedFullWidth(by: byteCount)
+        let nanoseconds = busyByteCount.dividingFullWidth(share).quotient
+        if busyByteCount >= Self.busyByteLimit {
+            busySince = Instant(nanoseconds: now.nanoseconds - elapsed / 2)
+            busyByteCount /= 2
+        }
+        return nanoseconds
     }
 
     mutating func beginSending(_ place: Int) { places[place].stage = .sending }

@@ -110,6 +110,8 @@ struct LinkPeer: ~Copyable {
     var id = PeerID(rawValue: 0)
     var name = ""
     var settings = LinkSettings()
+    /// What its daemon calls itself: nobody else may, from the first time on.
+    var host: PairID?
     /// The session that this side makes; it is the peer's as long as the peer is in use.
     var session = 0
     /// Why there is no connection.

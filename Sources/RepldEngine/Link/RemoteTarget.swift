@@ -34,6 +34,8 @@ struct RemoteTarget: ~Copyable {
     var recordInFlight: PairRecord?
     /// The machine waits until the peer has the record as well.
     var isRecordAwaited = false
+    /// The peer is told nothing before a record is durable that says what was decided when it was met.
+    var isRecordHeldBack = false
     /// Counts the records that were sent: the answer to an older one means nothing.
     var recordTag: UInt64 = 0
     var recordSentAt = Instant(nanoseconds: 0)
@@ -50,6 +52,10 @@ struct RemoteTarget: ~Copyable {
     var recoveryPointNanoseconds: UInt64 = 0
     /// Requests that have ended, on their way to the machine.
     var ended: BoundedQueue<RemoteOutcome>
+    /// Hosts are kept away until the peer has said that it has not taken the pair over.
+    var isAwaited = false
+    /// The sequence of the record by which the peer may take it over.
+    var handedOverSequence: UInt64 = 0
     /// Counts the openings that were asked for: the answer to an earlier one means nothing.
     var openTag: UInt64 = 0
     /// Why the peer does not open the pair; empty when it was never asked.

@@ -20,6 +20,10 @@ struct Replica: ~Copyable {
     var writing: PairRecord?
     var writingSession: Int?
     var writingTag: UInt64 = 0
+    /// How often the record has to be written until it counts as durable.
+    ///
+    /// Twice where it says something new of the image that is here.
+    var copiesOwed = 1
     /// The session that has opened the pair, and the stream's number there.
     var session: Int?
     var stream: UInt32 = 0
@@ -33,9 +37,13 @@ struct Replica: ~Copyable {
     /// A flush ends the epoch; why it could not.
     var isEndingEpoch = false
     var epochFailure: IOFailure?
+    /// It is being made this host's own pair: the peer does not get it open any more.
+    var isClaimed = false
+    /// Keeps what the peer overwrites.
+    var undo = ReplicaUndo()
     var removal: (@Sendable (Result<Void, EngineRefusal>) -> Void)?
 
-    var isIdle: Bool { requestCount == 0 && writing == nil }
+    var isIdle: Bool { requestCount == 0 && writing == nil && !undo.isBusy }
 }
 
 /// One aligned block of metadata.

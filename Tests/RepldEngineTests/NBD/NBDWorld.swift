@@ -322,6 +322,8 @@ struct NBDTestPlatform: ~Copyable, Platform {
 
     mutating func connect(_ peer: Never, token: Token) {}
 
+    func hasProven(_ socket: SocketID, toBe peer: Never) -> Bool {}
+
     mutating func examine(_ examination: DataExamination, token: Token) { start(.examine(examination), token) }
 
     mutating func startAccepting(_ listener: Int, token: Token) {

@@ -1,0 +1,137 @@
+internal import Logging
+package import RepldControlAPI
+internal import RepldCore
+internal import RepldDataPlane
+internal import RepldEngine
+internal import RepldPair
+
+/// Volumes whose hosts are kept away, because a peer may serve them, or does
+extension ReplicationService {
+    /// Lets hosts use a volume although a peer may serve it.
+    package func serveVolume(named name: String, _ request: VolumeServeRequest) async throws(ControlError)
+        -> VolumeReply
+    {
+        let entry = try volumeEntry(named: name)
+        let status = try await planeStatus()
+        guard let found = status.volumes.first(where: { $0.id == entry.id }) else {
+            throw ControlError(.volumeNotServed, "volume '\(name)' is not served")
+        }
+        guard let words = withheldWords(of: entry, found, status) else { return try await volume(named: name) }
+        let pair = registry.content.pairs(of: entry).first { $0.remote != nil }
+        let waysOut = waysOut(of: entry, found)
+        if found.isTakenOver {
+            throw ControlError(
+                .notInThisState,
+                "volume '\(name)' is \(words); what is here is older",
+                suggestion: pair.map {
+                    "'replctl set \($0.name) Detach --force' gives up what hosts have written there"
+                }
+            )
+        }
+        guard request.force ?? false else {
+            if let waysOut {
+                throw ControlError(
+                    .needsForce,
+                    "volume '\(name)' is \(words): hosts would read what may be older here, and write a second history",
+                    suggestion: waysOut
+                )
+            }
+            throw ControlError(
+                .needsForce,
+                """
+                volume '\(name)' is \(words): where the peer has taken it over, hosts would read older data here, and write what \
+                the next failback overwrites
+                """,
+                suggestion:
+                    "wait until the peer is connected; or make sure that it does not serve the volume, and say --force"
+            )
+        }
+        do {
+            try await plane.release(entry.id)
+        } catch {
+            throw Self.controlError(error, "hosts cannot be let in to volume '\(name)'")
+        }
+        record(
+            "volume-released",
+            volume: name,
+            pair: pair?.name,
+            message: "hosts may come by force, although \(waysOut == nil ? "the peer has not been asked" : words)",
+            level: .warning
+        )
+        return try await volume(named: name)
+    }
+
+    /// Why hosts are kept away from a volume; `nil` where they are not.
+    func withheldWords(of entry: VolumeEntry, _ found: VolumeStatus, _ status: EngineStatus) -> String? {
+        guard found.isWithheld, registry.content.replica(of: entry) == nil else { return nil }
+        let members = registry.content.pairs(of: entry).filter { $0.remote != nil }
+        if let trouble = members.lazy.compactMap({ self.moveTroubles[$0.id] }).first { return "withheld: \(trouble)" }
+        let peers = members.map { $0.remote?.peer ?? "" }
+        let names = peers.map { "peer '\($0)'" }.joined(separator: ", ")
+        if found.isTakenOver { return "withheld: \(names) serves it" }
+        if let moving = members.first(where: { moves.contains($0.id) }) {
+            return "withheld: pair '\(moving.name)' moves to \(names)"
+        }
+        if let undecided = undecidedPair(of: entry, found) {
+            let reason = undecided.reason.isEmpty ? "" : " (\(undecided.reason))"
+            return "withheld: pair '\(undecided.name)' is Invalid\(reason), and nobody has said whose data counts"
+        }
+        let waits = members.map { member -> String in
+            let peer = member.remote?.peer ?? ""
+            let connection = connection(to: registry.content.peer(named: peer), status)
+            let reported = found.pairs.first { $0.id == member.id }?.reason ?? ""
+            let reason = connection.reason ?? pairs[member.id]?.failure ?? (reported.isEmpty ? nil : reported)
+            return "peer '\(peer)' (\(reason ?? "it has not answered yet"))"
+        }
+        return "withheld: waiting for \(waits.joined(separator: ", "))"
+    }
+
+    /// A pair for which hosts stay away whatever its peer answers.
+    private func undecidedPair(of entry: VolumeEntry, _ found: VolumeStatus) -> PairStatus? {
+        guard found.awaitedPeerCount > 0, !found.isTakenOver else { return nil }
+        return found.pairs.first { pair in
+            guard pair.facts.isRemote, moveTroubles[pair.id] == nil, !moves.contains(pair.id) else { return false }
+            return pair.copyState == .invalid && pair.facts.operation == nil
+        }
+    }
+
+    /// What lets hosts come to a volume that waits for an operator's word; `nil` where it waits for something else.
+    func waysOut(of entry: VolumeEntry, _ found: VolumeStatus) -> String? {
+        guard found.isWithheld, let pair = undecidedPair(of: entry, found)?.name else { return nil }
+        return """
+            'replctl set \(pair) ResyncReplica --force' keeps what is here, 'replctl set \(pair) RestoreFromReplica --force' what \
+            the peer has; 'replctl volume serve \(entry.name) --force' lets hosts come to what is here before that is said
+            """
+    }
+
+    /// Before a pair is ended whose volume is withheld: hosts would come to what is here.
+    func checkHostsMayCome(_ entry: PairEntry, _ operation: ReplicationOperation, isForced: Bool)
+        async throws(ControlError)
+    {
+        guard entry.remote != nil, !isForced, let volume = registry.content.volume(entry.volumeNumber) else { return }
+        let status = try await planeStatus()
+        guard let found = status.volumes.first(where: { $0.id == volume.id }),
+            let words = withheldWords(of: volume, found, status)
+        else { return }
+        throw ControlError(
+            .needsForce,
+            """
+            \(operation.name) of pair '\(entry.name)' needs force: volume '\(volume.name)' is \(words), and without the pair hosts \
+            would come to what is here, which may be older
+            """,
+            suggestion: "wait until the peer is connected, or say --force"
+        )
+    }
+
+    /// A pair has ended: nobody else has a volume that has no other pair with a peer.
+    func letHostsCome(afterTheEndOf entry: PairEntry, _ volume: VolumeEntry) async {
+        guard !registry.content.pairs(of: volume).contains(where: { $0.remote != nil }) else { return }
+        guard let status = try? await planeStatus() else { return }
+        guard status.volumes.first(where: { $0.id == volume.id })?.isWithheld ?? false else { return }
+        do {
+            try await plane.release(volume.id)
+        } catch {
+            record("volume-withheld", volume: volume.name, message: "hosts are kept away: \(error)", level: .error)
+        }
+    }
+}
