@@ -32,6 +32,52 @@ build_fuzzer() {
     swiftc $flags -module-name "$1" "$root/Tests/Fuzz/$1/$1.swift" $objects $4 -o "$program"
 }
 
+# begin_control_fuzzer TARGET, then build_control_fuzzer FILES OBJECTS: the same for a fuzzer of the control plane.
+#
+# It takes only the named FILES of RepldControl, so that the packages of its server stay away; OBJECTS are linked as well.
+# Below RepldControlAPI the modules are those of the package build, which is brought up to date first: what is fuzzed is not
+# in them, and the engine would take minutes to compile again.
+begin_control_fuzzer() {
+    target=$1
+    program="$work/$target"
+    seeds="$root/Tests/Fuzz/$target/Corpus"
+    built="$root/.build/debug"
+    checkouts="$root/.build/checkouts"
+    mkdir -p "$work/modules" "$work/corpus" "$work/finds"
+    cd "$root"
+    swift build --target RepldControl
+    # The package build takes the folder's name for that of the package, and only the same sees what is declared package.
+    package=$(basename "$root" | tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9_]/_/g')
+    language="-swift-version 6 -enable-experimental-feature Lifetimes -enable-upcoming-feature InternalImportsByDefault"
+    flags="-O -wmo -parse-as-library -package-name $package -sanitize=fuzzer,address -I $work/modules -I $built/Modules
+      -I $root/CSupport/CCrypt -I $root/CSupport/CLZ4 -I $checkouts/swift-system/Sources/CSystem/include
+      -I $checkouts/Yams/Sources/CYaml/include
+      -Xcc -fmodule-map-file=$built/CRepldCRC32C.build/module.modulemap
+      -Xcc -fmodule-map-file=$built/CRepldLinux.build/module.modulemap"
+}
+
+build_control_fuzzer() {
+    compile_module RepldControlAPI "$(find "$root/Sources/RepldControlAPI" -name '*.swift')"
+    cd "$root/Sources/RepldControl"
+    compile_module RepldControl "$1"
+    objects="$work/RepldControlAPI.o $work/RepldControl.o $2"
+    for module in CRepldCRC32C CRepldLinux RepldCore RepldFormat RepldPair RepldFrontends RepldWire RepldEngine \
+        RepldDataPlane CSystem SystemPackage; do
+        objects="$objects $(built_objects "$module")"
+    done
+    # shellcheck disable=SC2086
+    swiftc $flags $language -module-name "$target" "$root/Tests/Fuzz/$target/$target.swift" $objects -o "$program"
+}
+
+# compile_module MODULE SOURCES [LANGUAGE]
+compile_module() {
+    # shellcheck disable=SC2086
+    swiftc $flags ${3:-$language} -emit-module -emit-module-path "$work/modules/$1.swiftmodule" -module-name "$1" -c $2 -o "$work/$1.o"
+}
+
+# What the package build has made of a module.
+built_objects() { find "$built/$1.build/" -name '*.o' | tr '\n' ' '; }
+
 # Runs the fuzzer so that the same number of inputs are the same inputs, as long as nothing is found: what is tried next
 # depends on addresses and on the order of hash tables, and both are kept the same.
 #
@@ -40,6 +86,6 @@ run_repeatably() {
     rm -rf "$work/corpus"
     mkdir -p "$work/corpus"
     SWIFT_DETERMINISTIC_HASHING=1 ASAN_OPTIONS=detect_leaks=0 \
-        setarch -R "$program" -runs="$1" -seed=1 -reload=0 -max_len="$2" \
+        setarch -R "$program" -runs="$1" -seed=1 -reload=0 -max_len="$2" -timeout=30 \
         -artifact_prefix="$work/finds/" "$work/corpus" "$seeds"
 }

@@ -5,11 +5,14 @@ import RepldWire
 /// This side's greeting and record, which whatever comes is compared with.
 let ownHello = Hello(lane: .data, session: PairID(high: 1, low: 2), host: PairID(high: 1, low: 1))
 let ownRecord: SideRecord = {
-    var record = SideRecord(pair: PairID(high: 3, low: 4), volumeByteCount: 1 << 40, role: .source)
-    record.current = Generation(1)
-    record.base = Generation(2)
-    record.history = GenerationHistory(numbers: SIMD4(2, 3, 0, 0))
-    record.meeting = 9
+    var record = SideRecord(pair: PairID(high: 3, low: 4), volumeByteCount: 1 << 40, hasPair: true)
+    record.term = 1
+    record.sequence = 9
+    record.lineage.generation = Generation(3)
+    record.lineage.confirmedSequence = 6
+    record.lineage.takenOverAt = HistoryPoint(Generation(1), 4)
+    record.lineage.history.push(HistoryPoint(Generation(1), 4))
+    record.lineage.history.push(HistoryPoint(Generation(2), 7))
     return record
 }()
 
@@ -113,8 +116,12 @@ struct FuzzConnection {
     private func open(_ payload: [UInt8]) {
         guard let opening = check(PairOpening.self, payload) else { return }
         let decision = HandshakeDecision.decide(ownRecord, opening.record)
+        if case .stop(let conflict) = decision { invariant(!conflict.words.isEmpty, "a conflict has words") }
+        guard opening.record.hasPair else { return }
         let back = HandshakeDecision.decide(opening.record, ownRecord)
-        invariant(back == decision.mirrored, "both sides decide the same")
+        invariant((decision == .giveWay) == (back == .awaitPeer), "one of two gives way to the other")
+        invariant((decision == .awaitPeer) == (back == .giveWay), "one of two gives way to the other")
+        _ = HandshakeDecision.isBelievable(former: opening.record, by: ownRecord)
     }
 
     private func runs(_ payload: [UInt8], _ header: FrameHeader) {
