@@ -77,6 +77,8 @@ struct ImmediatePlatform: ~Copyable, Platform {
 
     mutating func connect(_ peer: Never, token: Token) {}
 
+    func hasProven(_ socket: SocketID, toBe peer: Never) -> Bool {}
+
     mutating func examine(_ examination: DataExamination, token: Token) {
         completed.append(Completion(token: token, count: examination.isMatch ? 1 : 0, failure: nil))
     }
