@@ -8,9 +8,14 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
     case swap(partition: String?)
     /// Another block device is built on it: device-mapper, RAID, bcache.
     case blockDevice(name: String)
-    case process(name: String, id: Int32)
+    /// Other processes, the one with the lowest number first, at most ``namedProcessCount``. Each of them has the element
+    /// open; which of several holds it alone cannot be seen from outside (the kernel keeps no trace of O_EXCL).
+    case processes([HoldingProcess])
     case thisProcess
     case unknown
+
+    /// Processes that one refusal names at most.
+    static let namedProcessCount = 4
 
     package var description: String {
         switch self {
@@ -19,7 +24,7 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
         case .swap(nil): "used as swap; run swapoff first"
         case .swap(let partition?): "its partition \(partition) is used as swap; run swapoff first"
         case .blockDevice(let name): "block device \(name) is built on it"
-        case .process(let name, let id): "held by \(name) (pid \(id))"
+        case .processes(let processes): "held by " + processes.map(\.description).joined(separator: " or ")
         case .thisProcess: "this process holds it already"
         case .unknown: "somebody holds it who cannot be named from here"
         }
@@ -108,20 +113,17 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
             guard place.count == 3, UInt32(place[0], radix: 16) == facts.device_major,
                 UInt32(place[1], radix: 16) == facts.device_minor, UInt64(place[2]) == facts.inode
             else { continue }
-            return process(id)
+            return id == getpid() ? .thisProcess : .processes([HoldingProcess(id: id)])
         }
         return nil
     }
 
-    /// The first process, other than this one if possible, that has the element open.
+    /// The processes that have the element open; this one only where there is no other.
     private static func opener(_ facts: repld_file_facts) -> ElementHolder? {
-        var isOwn = false
-        for name in names(inDirectory: "/proc") {
-            guard let id = Int32(name), hasOpen(id, facts) else { continue }
-            if id != getpid() { return process(id) }
-            isOwn = true
-        }
-        return isOwn ? .thisProcess : nil
+        let openers = names(inDirectory: "/proc").compactMap { Int32($0) }.filter { hasOpen($0, facts) }
+        let others = openers.filter { $0 != getpid() }.sorted().prefix(namedProcessCount)
+        if !others.isEmpty { return .processes(others.map { HoldingProcess(id: $0) }) }
+        return openers.isEmpty ? nil : .thisProcess
     }
 
     private static func hasOpen(_ id: Int32, _ wanted: repld_file_facts) -> Bool {
@@ -142,13 +144,20 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
         return false
     }
 
-    private static func process(_ id: Int32) -> ElementHolder {
-        if id == getpid() { return .thisProcess }
-        let name = contents(ofFile: "/proc/\(id)/comm").map(trimmed) ?? "a process"
-        return .process(name: name, id: id)
-    }
-
-    private static func trimmed(_ text: String) -> String {
+    fileprivate static func trimmed(_ text: String) -> String {
         String(text.prefix { $0 != "\n" })
+    }
+}
+
+/// A process that has an element open, as /proc names it.
+package struct HoldingProcess: Sendable, Hashable, CustomStringConvertible {
+    package let name: String
+    package let id: Int32
+
+    package var description: String { "\(name) (pid \(id))" }
+
+    init(id: Int32) {
+        self.id = id
+        name = contents(ofFile: "/proc/\(id)/comm").map(ElementHolder.trimmed) ?? "a process"
     }
 }
