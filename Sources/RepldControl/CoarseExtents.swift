@@ -1,6 +1,6 @@
 package import RepldCore
 
-/// Extents in so small a number that one message has them.
+/// Extents in so small a number that whoever is told of them can hold them.
 package enum CoarseExtents {
     /// At most `limit` extents that cover all of these, in disk order; what lies between neighbours is taken in where the gap is
     /// smallest.

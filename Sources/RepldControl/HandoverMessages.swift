@@ -112,7 +112,7 @@ package struct TakeOverMessage: StrictRequest, Hashable {
     var fault: String? { PeerMessages.fault(of: pair) ?? moving.fault }
 }
 
-/// Tells the host that has taken a pair over where the former source's element may differ from its own.
+/// Tells the host that has taken a pair over that the former source is there, after all of a telling: `DifferencesMessage`.
 package struct MeetMessage: StrictRequest, Hashable {
     package var version = PeerMessages.version
     package var kind = PeerMessages.Kind.meet.rawValue
@@ -121,10 +121,10 @@ package struct MeetMessage: StrictRequest, Hashable {
     package var record: String
     /// Hosts were told here of writes that are not there.
     package var isAhead: Bool
-    /// Bytes of one unit of `runs`.
-    package var unitByteCount: UInt64
-    /// Offset and length of each extent, one after the other, in units.
-    package var runs: [UInt64]
+    /// Of the pieces that said where its element may differ; no piece has come where nothing does.
+    package var telling: UInt64
+    /// Units that differ, in all pieces together: none of them was lost.
+    package var differingUnitCount: UInt64
     package var geometry: RemoteGeometry
     /// Of the pair, as it was set there; absent for no limit.
     package var recoveryPointNanoseconds: UInt64?
@@ -132,36 +132,23 @@ package struct MeetMessage: StrictRequest, Hashable {
     package var recoversByItself: Bool?
 
     package enum CodingKeys: String, CodingKey, CaseIterable {
-        case version, kind, pair, record, isAhead, unitByteCount, runs, geometry, recoveryPointNanoseconds
+        case version, kind, pair, record, isAhead, telling, differingUnitCount, geometry, recoveryPointNanoseconds
         case recoversByItself
     }
-
-    /// More would not fit into a message.
-    package static var extentLimit: Int { 2000 }
 
     package init(
         record: PairRecord,
         isAhead: Bool,
-        unitByteCount: UInt64,
-        extents: [Extent],
+        telling: UInt64,
+        differingUnitCount: UInt64,
         geometry: RemoteGeometry
     ) {
         pair = record.pair.description
         self.record = PeerMessages.text(of: record)
         self.isAhead = isAhead
-        self.unitByteCount = unitByteCount
+        self.telling = telling
+        self.differingUnitCount = differingUnitCount
         self.geometry = geometry
-        runs = extents.flatMap { extent in
-            let start = extent.offset / unitByteCount
-            return [start, (extent.end - 1) / unitByteCount + 1 - start]
-        }
-    }
-
-    /// Whole units: the last may reach beyond the end of the volume.
-    package var extents: [Extent] {
-        stride(from: 0, to: runs.count - 1, by: 2).map { place in
-            Extent(offset: runs[place] * unitByteCount, length: runs[place + 1] * unitByteCount)
-        }
     }
 
     var fault: String? {
@@ -169,16 +156,7 @@ package struct MeetMessage: StrictRequest, Hashable {
         if let id = PairID(pair), PeerMessages.record(in: record, of: id) == nil {
             return "record: expected one of the pair, whole, in Base64"
         }
-        if let fault = recoveryPointNanoseconds.flatMap({ RecoveryPointRule.fault(ofNanoseconds: $0) }) { return fault }
-        guard (4096...(1 << 20)).contains(unitByteCount), unitByteCount.nonzeroBitCount == 1 else {
-            return "unitByteCount: found \(unitByteCount), expected a power of two from 4KiB to 1MiB"
-        }
-        let unitLimit = UInt64(Int64.max) / unitByteCount / 2
-        let isPossible = runs.count % 2 == 0 && runs.count <= 2 * Self.extentLimit
-        guard isPossible, runs.allSatisfy({ $0 <= unitLimit }) else {
-            return "runs: expected at most \(Self.extentLimit) pairs of an offset and a length"
-        }
-        return nil
+        return recoveryPointNanoseconds.flatMap { RecoveryPointRule.fault(ofNanoseconds: $0) }
     }
 }
 

@@ -16,7 +16,8 @@ package import RepldFormat
 ///     await        has the pair the copy state?                  reply, or refused with `timeout` after a second at most
 ///     mode         this is the mode of my pair now               the host alone
 ///     takeOver     let your element serve hosts                  record that the pair has there; also a second time
-///     meet         my element may differ from yours here         record that the pair has there; also a second time
+///     differences  a piece of where my element may differ        the host alone
+///     meet         that was all of it: I can be the replica      record that the pair has there; also a second time
 package enum PeerMessages {
     package static var version: Int { 1 }
 
@@ -74,7 +75,7 @@ package enum PeerMessages {
     }
 
     enum Kind: String, Codable, Sendable, CaseIterable {
-        case identify, associate, dissociate, operate, await, mode, takeOver, meet
+        case identify, associate, dissociate, operate, await, mode, takeOver, differences, meet
     }
 
     private struct Header: Decodable {
@@ -91,6 +92,7 @@ package enum PeerMessages {
         case .await: .await(try ControlJSON.decodeRequest(AwaitMessage.self, from: data))
         case .mode: .mode(try ControlJSON.decodeRequest(ModeMessage.self, from: data))
         case .takeOver: .takeOver(try ControlJSON.decodeRequest(TakeOverMessage.self, from: data))
+        case .differences: .differences(try ControlJSON.decodeRequest(DifferencesMessage.self, from: data))
         case .meet: .meet(try ControlJSON.decodeRequest(MeetMessage.self, from: data))
         }
     }
@@ -105,6 +107,7 @@ package enum PeerRequest: Hashable, Sendable {
     case await(AwaitMessage)
     case mode(ModeMessage)
     case takeOver(TakeOverMessage)
+    case differences(DifferencesMessage)
     case meet(MeetMessage)
 
     /// What no daemon would say, in words; `nil` when it may be.
@@ -117,6 +120,7 @@ package enum PeerRequest: Hashable, Sendable {
         case .await(let message): PeerMessages.fault(of: message.pair)
         case .mode(let message): PeerMessages.fault(of: message.pair)
         case .takeOver(let message): message.fault
+        case .differences(let message): message.fault
         case .meet(let message): message.fault
         }
     }

@@ -58,6 +58,7 @@ extension ReplicationService {
         case .await(let message): answer.reply = try await wait(message, from: host)
         case .mode(let message): try takeNote(of: message, from: host)
         case .takeOver(let message): return await self.answer(message, from: host)
+        case .differences(let message): try takeNote(of: message, from: host)
         case .meet(let message): answer.record = PeerMessages.text(of: try await meet(message, from: host))
         }
         return answer

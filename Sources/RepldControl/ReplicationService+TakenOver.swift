@@ -56,29 +56,26 @@ extension ReplicationService {
         _ peer: PeerEntry
     ) async throws(ControlError) -> PairRecord {
         let what = "the changes of pair '\(entry.name)' cannot be told"
-        var extents: [Extent] = []
-        var unit = UInt64(entry.settings.granuleByteCount)
+        // Hosts are gone already: before, nobody is told that the peer has taken over, or settles.
+        let (extents, unitByteCount) = try await allChanges(of: entry, what)
         let facts: PairFacts?
         do {
-            // Hosts are gone already: before, nobody is told that the peer has taken over, or settles.
-            var offset: UInt64? = 0
-            while let start = offset {
-                let page = try await plane.changes(entry.id, ChangesQuery(offset: start))
-                unit = page.granuleByteCount
-                extents = CoarseExtents.joined(extents + page.runs, limit: MeetMessage.extentLimit)
-                offset = page.nextOffset
-            }
             facts = try await plane.status().volumes.lazy.flatMap(\.pairs).first { $0.id == entry.id }?.facts
         } catch {
             throw Self.controlError(error, what)
         }
         guard let facts else { throw ControlError(.pairNotFound, "\(what): the data plane does not have it") }
+        let telling = UInt64.random(in: 1...UInt64.max)
+        var packer = DifferencesPacker(extents, unitByteCount: unitByteCount)
+        while let piece = packer.next() {
+            _ = try await ask(peer, DifferencesMessage(pair: entry.id, telling: telling, piece))
+        }
         let now = registry.content.pair(entry.id) ?? entry
         var message = MeetMessage(
             record: try lastRecord(of: entry, volume, what),
             isAhead: facts.isSourceAhead || now.mode == .asynchronous && !extents.isEmpty,
-            unitByteCount: unit,
-            extents: extents,
+            telling: telling,
+            differingUnitCount: packer.differingUnitCount,
             geometry: try await ownGeometry(of: volume)
         )
         message.recoveryPointNanoseconds = now.recoveryPointNanoseconds
@@ -88,6 +85,31 @@ extension ReplicationService {
             throw ControlError(.refused, "peer '\(peer.name)' has answered without a record")
         }
         return record
+    }
+
+    /// All that may differ, in disk order, and the unit of it in bytes.
+    private func allChanges(
+        of entry: PairEntry,
+        _ what: String
+    ) async throws(ControlError) -> (extents: [Extent], unitByteCount: UInt64) {
+        var extents: [Extent] = []
+        var unit = UInt64(entry.settings.granuleByteCount)
+        var offset: UInt64? = 0
+        while let start = offset {
+            let page: PairChanges
+            do { page = try await plane.changes(entry.id, ChangesQuery(offset: start)) } catch {
+                throw Self.controlError(error, what)
+            }
+            unit = page.granuleByteCount
+            extents += page.runs
+            offset = page.nextOffset
+            let limit = DifferencesTelling.extentLimit
+            // Not page by page: each time looks at all of them.
+            if extents.count >= 2 * limit || offset == nil {
+                extents = CoarseExtents.joined(extents, limit: limit)
+            }
+        }
+        return (extents, unit)
     }
 
     /// The last record of a pair that is durable here.

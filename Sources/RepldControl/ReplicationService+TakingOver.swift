@@ -291,24 +291,62 @@ extension ReplicationService {
 
     // MARK: - The former source
 
-    /// Takes note of where the former source's element may differ; answers with the record that it begins with as the replica.
+    /// Takes note of a piece of where the former source's element may differ; nothing comes of it before the meeting.
+    func takeNote(of message: DifferencesMessage, from host: PairID) throws(ControlError) {
+        let entry = try sharedPair(message.pair, with: host)
+        guard pairs[entry.id] != nil else {
+            throw ControlError(.notInThisState, "pair '\(entry.name)' is not attached")
+        }
+        let unit = message.unitByteCount
+        var telling = pairs[entry.id]?.telling ?? DifferencesTelling(number: message.telling, unitByteCount: unit)
+        if telling.number != message.telling || telling.unitByteCount != unit {
+            telling = DifferencesTelling(number: message.telling, unitByteCount: unit)
+        }
+        // Not in both places at once, or adding to it would copy all of it.
+        pairs[entry.id]?.telling = nil
+        guard telling.take(message.extents ?? []) else {
+            throw ControlError(
+                .invalidRequest,
+                "pieces of what differs: expected them in disk order, with at most \(DifferencesTelling.extentLimit) extents"
+            )
+        }
+        pairs[entry.id]?.telling = telling
+    }
+
+    /// All that was told before a meeting.
+    private func told(by message: MeetMessage, of entry: PairEntry) throws(ControlError) -> [Extent] {
+        guard message.differingUnitCount > 0 else { return [] }
+        guard let telling = pairs[entry.id]?.telling, telling.number == message.telling,
+            telling.differingUnitCount == message.differingUnitCount
+        else {
+            throw ControlError(
+                .notInThisState,
+                "not all of what differs has come: \(message.differingUnitCount) units of pair '\(entry.name)' are to be told first"
+            )
+        }
+        return telling.extents
+    }
+
+    /// Meets the former source, which has told where its element may differ; answers with the record that it begins with as the replica.
     func meet(_ message: MeetMessage, from host: PairID) async throws(ControlError) -> PairRecord {
         let entry = try sharedPair(message.pair, with: host)
         guard let former = PeerMessages.record(in: message.record, of: entry.id) else {
             throw ControlError(.invalidRequest, "record: expected one of the pair")
         }
+        let extents = try told(by: message, of: entry)
         let record: PairRecord
         do {
             record = try await plane.meet(
                 entry.id,
                 by: former,
-                message.extents.filter { $0.length > 0 },
+                extents,
                 isAhead: message.isAhead,
                 isFirst: !entry.isPeerMet
             )
         } catch {
             throw Self.controlError(error, "the changes of pair '\(entry.name)' cannot be taken in")
         }
+        if pairs[entry.id]?.telling?.number == message.telling { pairs[entry.id]?.telling = nil }
         try registry.commit { content in
             guard let index = content.pairs.firstIndex(where: { $0.id == entry.id }) else { return }
             content.pairs[index].isPeerMet = true

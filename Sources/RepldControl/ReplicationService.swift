@@ -85,6 +85,8 @@ package actor ReplicationService {
         var replacement: String?
         /// What its metadata said when its volume was opened; for as long as it is not attached.
         var recovery: PairRecordRecovery?
+        /// What the former source has said so far of where it differs.
+        var telling: DifferencesTelling?
     }
 
     let plane: any DataPlane

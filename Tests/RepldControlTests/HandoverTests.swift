@@ -381,37 +381,6 @@ import Testing
         #expect(CoarseExtents.joined([], limit: 1).isEmpty)
     }
 
-    /// The largest message fits, whatever the volume.
-    @Test func theMostExtentsFitIntoAMessage() throws {
-        let unit: UInt64 = 4096
-        let end = (UInt64(1) << 47) / unit
-        let extents = (0..<UInt64(MeetMessage.extentLimit)).map { number in
-            Extent(offset: (end - 2 * number - 2) * unit, length: unit)
-        }
-        let geometry = ElementGeometry(
-            byteCount: 1 << 47,
-            logicalBlockByteCount: 512,
-            physicalBlockByteCount: 4096,
-            isReadOnly: false,
-            canDiscard: true,
-            canZeroFast: true,
-            isDirect: true
-        )
-        let message = MeetMessage(
-            record: record(.suspended),
-            isAhead: true,
-            unitByteCount: unit,
-            extents: extents,
-            geometry: RemoteGeometry(geometry)
-        )
-        let bytes = try PeerMessages.encode(message)
-        guard case .meet(let read) = try PeerMessages.decode(bytes) else {
-            Issue.record("it is read as another message")
-            return
-        }
-        #expect(read.extents == extents)
-    }
-
     @Test func entriesOfAnEarlierVersionHaveNotMoved() throws {
         let replica = ReplicaEntry(
             pair: PairID(high: 1, low: 2),

@@ -28,9 +28,18 @@ import Testing
             isClosedCleanly: true
         )
         let text = """
-            {"version":1,"kind":"meet","pair":"\(pair)","record":"\(PeerMessages.text(of: record))","isAhead":false,"unitByteCount":65536,"runs":[0,1],"geometry":\
+            {"version":1,"kind":"meet","pair":"\(pair)","record":"\(PeerMessages.text(of: record))","isAhead":false,"telling":7,"differingUnitCount":1,"geometry":\
             {"byteCount":1048576,"logicalBlockByteCount":512,"physicalBlockByteCount":4096,"canDiscard":true,\
             "canZeroFast":true,"isDirect":true}}
+            """
+        return change.map { text.replacing($0.0, with: $0.1) } ?? text
+    }
+
+    /// Ten units from the fourth on, of which the first and the last differ.
+    private static func differences(_ change: (String, String)? = nil) -> String {
+        let text = """
+            {"version":1,"kind":"differences","pair":"\(pair)","telling":7,"unitByteCount":65536,"firstUnit":3,"unitCount":10,\
+            "isCompressed":false,"bits":"AQI="}
             """
         return change.map { text.replacing($0.0, with: $0.1) } ?? text
     }
@@ -50,9 +59,14 @@ import Testing
             (associate((":4096", ":0")), "byteCount"), (associate((":4096", ":-1")), "byteCount"),
             (associate((":512", ":513")), "blockByteCount"), (associate((":65536", ":1000")), "granuleByteCount"),
             (associate(), "the host that asks is not the one"),
-            (meet(), "there is no pair \(pair) with your host"), (meet(("[0,1]", "[0]")), "runs: expected"),
-            (meet(("[0,1]", "[0,18446744073709551615]")), "runs: expected"),
-            (meet((":65536,", ":5000,")), "unitByteCount"), (meet(("AAAA", "AAAB")), "record"),
+            (meet(), "there is no pair \(pair) with your host"), (meet(("AAAA", "AAAB")), "record"),
+            (differences(), "there is no pair \(pair) with your host"),
+            (differences((":65536,", ":5000,")), "unitByteCount"), (differences((":10,", ":0,")), "unitCount"),
+            (differences((":10,", ":1048577,")), "unitCount"), (differences((":10,", ":17,")), "bits: expected"),
+            (differences((":10,", ":9,")), "bits: expected"),
+            (differences((":3,", ":18446744073709551615,")), "unitCount"),
+            (differences(("AQI=", "AAA=")), "bits: expected"), (differences(("AQI=", "AQ")), "bits: expected"),
+            (differences(("false", "true")), "bits: expected"),
             (#"{"version":1,"kind":"mode","pair":"000102030405060708090a0b0c0d0e0f","mode":9}"#, "mode"),
             (#"{"version":1,"kind":"dissociate","pair":7}"#, "'pair' has the wrong type"),
             (

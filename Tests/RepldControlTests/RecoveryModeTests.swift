@@ -185,7 +185,7 @@ import Testing
             copyState: 10,
             isClosedCleanly: false
         )
-        var meet = MeetMessage(record: record, isAhead: false, unitByteCount: 4096, extents: [], geometry: geometry)
+        var meet = MeetMessage(record: record, isAhead: false, telling: 1, differingUnitCount: 0, geometry: geometry)
         #expect(throws: Never.self) { try PeerMessages.decode(PeerMessages.encode(meet)) }
         meet.recoveryPointNanoseconds = 1
         for bytes in [try PeerMessages.encode(over), try PeerMessages.encode(meet)] {

@@ -49,13 +49,16 @@ func use(_ request: PeerRequest) {
         checkRoundTrip(message.request) {
             try ControlJSON.decodeRequest(SetReplicationRelationshipRequest.self, from: $0)
         }
-    case .meet(let message):
-        for extent in message.extents {
-            invariant(extent.offset % message.unitByteCount == 0, "an extent has whole units")
+    case .differences(let message):
+        var end: UInt64 = 0
+        for extent in message.extents ?? [] {
+            let isWhole = extent.offset % message.unitByteCount == 0 && extent.length % message.unitByteCount == 0
+            invariant(isWhole && extent.length > 0 && extent.offset >= end, "extents have whole units, in disk order")
+            end = extent.end
         }
     case .takeOver(let message):
         invariant(PairSettingsRule.fault(of: message.moving.settings) == nil, "a pair may have what it brings")
-    case .identify, .associate, .dissociate, .await, .mode: break
+    case .identify, .associate, .dissociate, .await, .mode, .meet: break
     }
 }
 
@@ -70,6 +73,7 @@ extension PeerRequest: Encodable {
         case .await(let message): try message.encode(to: encoder)
         case .mode(let message): try message.encode(to: encoder)
         case .takeOver(let message): try message.encode(to: encoder)
+        case .differences(let message): try message.encode(to: encoder)
         case .meet(let message): try message.encode(to: encoder)
         }
     }
