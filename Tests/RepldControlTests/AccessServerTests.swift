@@ -218,7 +218,7 @@ import Testing
         #expect(error?.message.contains("clear text") == true && error?.message.contains("ssh -L") == true)
     }
 
-    @Test(.timeLimit(.minutes(1))) func anAddressInUseEndsTheServerAndIsTold() async throws {
+    @Test func anAddressInUseEndsTheServerAndIsTold() async throws {
         let bed = try await AccessBed()
         try await bed.serve { endpoint in
             guard case .tcp(let host, let port) = endpoint else { return }

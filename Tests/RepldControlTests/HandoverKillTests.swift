@@ -9,7 +9,7 @@ import Testing
 /// Daemons that die while a pair moves: at every step, the one that gives the pair away, the one that takes it, and both.
 ///
 /// Each time hosts are served on exactly one side in the end, the job says which, and the same again succeeds.
-@Suite(.timeLimit(.minutes(5))) struct HandoverKillTests {
+@Suite struct HandoverKillTests {
     struct Case: Sendable, CustomTestStringConvertible {
         var victims: [Kill.Host]
         var moment: Kill.Moment

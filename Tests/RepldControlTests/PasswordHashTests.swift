@@ -88,7 +88,7 @@ import Testing
         func open(_ count: Int) { for _ in 0..<count { semaphore.signal() } }
     }
 
-    @Test(.timeLimit(.minutes(1))) func runsFewAtATimeAndRefusesWhatIsTooMuch() async throws {
+    @Test func runsFewAtATimeAndRefusesWhatIsTooMuch() async throws {
         let workers = PasswordWorkers()
         let gate = Gate()
         let most = PasswordWorkers.runningMax + PasswordWorkers.waitingMax
