@@ -131,7 +131,7 @@ final class TwoHosts {
 extension ServiceFixture {
     /// A job, when it has ended.
     func ended(_ job: String?) async throws -> JobReply {
-        try await service.job(id: try #require(job), waitingSeconds: 30)
+        try await service.job(id: try #require(job), waitingSeconds: nil)
     }
 }
 
