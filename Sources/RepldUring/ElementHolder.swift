@@ -32,12 +32,12 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
 
     /// Looks for the holder of the element at `path`.
     ///
-    /// Somebody may have let go meanwhile: then it is unknown.
-    static func find(_ path: String) -> ElementHolder {
+    /// Somebody may have let go meanwhile: then it is unknown. `own`: a descriptor of whoever looks, which holds nothing.
+    static func find(_ path: String, besides own: Int32 = -1) -> ElementHolder {
         var facts = repld_file_facts()
         guard unsafe repld_file_facts_of_path(path, &facts) == 0 else { return .unknown }
         if facts.kind == Int32(REPLD_KIND_BLOCK.rawValue), let user = userOfDevice(facts) { return user }
-        return lockHolder(facts) ?? opener(facts) ?? .unknown
+        return lockHolder(facts) ?? opener(facts, besides: own) ?? .unknown
     }
 
     private static func userOfDevice(_ facts: repld_file_facts) -> ElementHolder? {
@@ -113,23 +113,25 @@ package enum ElementHolder: Sendable, Hashable, CustomStringConvertible {
             guard place.count == 3, UInt32(place[0], radix: 16) == facts.device_major,
                 UInt32(place[1], radix: 16) == facts.device_minor, UInt64(place[2]) == facts.inode
             else { continue }
-            return id == getpid() ? .thisProcess : .processes([HoldingProcess(id: id)])
+            if id == getpid() { return .thisProcess }
+            // Who took a lock may be gone, and have left it to another, or to a ring that the kernel is about to end.
+            return unsafe access("/proc/\(id)", F_OK) == 0 ? .processes([HoldingProcess(id: id)]) : nil
         }
         return nil
     }
 
-    /// The processes that have the element open; this one only where there is no other.
-    private static func opener(_ facts: repld_file_facts) -> ElementHolder? {
-        let openers = names(inDirectory: "/proc").compactMap { Int32($0) }.filter { hasOpen($0, facts) }
-        let others = openers.filter { $0 != getpid() }.sorted().prefix(namedProcessCount)
-        if !others.isEmpty { return .processes(others.map { HoldingProcess(id: $0) }) }
-        return openers.isEmpty ? nil : .thisProcess
+    /// The processes that have the element open: this one, which opens none that it does not hold, or whoever else does.
+    private static func opener(_ facts: repld_file_facts, besides own: Int32) -> ElementHolder? {
+        let openers = names(inDirectory: "/proc").compactMap { Int32($0) }.filter { hasOpen($0, facts, besides: own) }
+        if openers.contains(getpid()) { return .thisProcess }
+        let named = openers.sorted().prefix(namedProcessCount)
+        return named.isEmpty ? nil : .processes(named.map { HoldingProcess(id: $0) })
     }
 
-    private static func hasOpen(_ id: Int32, _ wanted: repld_file_facts) -> Bool {
+    private static func hasOpen(_ id: Int32, _ wanted: repld_file_facts, besides own: Int32) -> Bool {
         let folder = "/proc/\(id)/fd"
         let isDevice = wanted.kind == Int32(REPLD_KIND_BLOCK.rawValue)
-        for name in names(inDirectory: folder) {
+        for name in names(inDirectory: folder) where id != getpid() || Int32(name) != own {
             var facts = repld_file_facts()
             guard unsafe repld_file_facts_of_path("\(folder)/\(name)", &facts) == 0, facts.kind == wanted.kind else {
                 continue

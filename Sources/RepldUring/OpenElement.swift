@@ -66,6 +66,26 @@ package final class OpenElement: Sendable {
         }
     }
 
+    /// Opens an element as `open` does, and waits a while for a holder that cannot be named: blocks the thread.
+    ///
+    /// The elements of a killed daemon are held for some milliseconds after its end, until the kernel has ended its ring, by
+    /// nobody who could be seen. Whoever starts a daemon again at once is not to find its volumes in use.
+    package static func open(
+        path: String,
+        readOnly: Bool,
+        waitingForNobody limit: Duration
+    ) throws(ElementOpenError) -> OpenElement {
+        let end = ContinuousClock.now + limit
+        while true {
+            do throws(ElementOpenError) {
+                return try open(path: path, readOnly: readOnly)
+            } catch {
+                guard error.reason == .inUse(.unknown), ContinuousClock.now < end else { throw error }
+            }
+            usleep(20_000)
+        }
+    }
+
     /// Whether a path leads to this element now.
     package func isSame(asPath path: String) -> Bool {
         var own = repld_file_facts()
@@ -140,7 +160,8 @@ package final class OpenElement: Sendable {
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
             switch errno {
             case EINTR: continue
-            case EWOULDBLOCK: throw ElementOpenError(path: path, .inUse(ElementHolder.find(path)))
+            case EWOULDBLOCK:
+                throw ElementOpenError(path: path, .inUse(ElementHolder.find(path, besides: descriptor)))
             default: throw ElementOpenError(path: path, .system(step: "locking it", errorNumber: errno))
             }
         }

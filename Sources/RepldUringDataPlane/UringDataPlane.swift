@@ -18,6 +18,8 @@ package final class UringDataPlane: DataPlane {
 
     /// How long an element may take to open; disks that stand still take their time.
     private static var openLimit: Duration { .seconds(20) }
+    /// How long an element may be held by nobody who can be named.
+    private static var nobodyLimit: Duration { .seconds(5) }
 
     package let events: AsyncStream<EngineEvent>
     package let messages: AsyncStream<PeerMessage>
@@ -324,7 +326,9 @@ package final class UringDataPlane: DataPlane {
     /// Opens an element on a thread that may wait for a slow device; one that hangs keeps nobody else waiting.
     func open(_ path: String, isReadOnly: Bool) async throws(DataPlaneError) -> OpenElement {
         let result: Result<OpenElement, ElementOpenError>? = await openings.call(on: path) {
-            Result { () throws(ElementOpenError) in try OpenElement.open(path: path, readOnly: isReadOnly) }
+            Result { () throws(ElementOpenError) in
+                try OpenElement.open(path: path, readOnly: isReadOnly, waitingForNobody: Self.nobodyLimit)
+            }
         }
         switch result {
         case .success(let element):

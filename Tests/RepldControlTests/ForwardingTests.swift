@@ -65,7 +65,7 @@ import Testing
                 }
                 plane.finish()
             }
-            let reply = try await hosts.south.set(.name("Resume"), wait: .name("Synchronized"), timeout: 60)
+            let reply = try await hosts.south.set(.name("Resume"), wait: .name("Synchronized"), timeout: 3600)
             await finished.value
             #expect(reply.returnCode == Enumerated(ReturnCode.success) && reply.job == "m1.2")
             await hosts.north.service.stop()

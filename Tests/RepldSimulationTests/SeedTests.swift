@@ -1,9 +1,12 @@
 import RepldSimulation
 import Testing
 
-/// A few fixed seeds, and every seed that ever failed; `repld-simulate` runs the thousands, optimised.
+/// A few fixed seeds, and what every seed that ever failed has found.
+///
+/// Unoptimised, a seed takes seconds: here run some of each kind, and CI runs `repld-simulate`, optimised, with thousands and with
+/// every one that is named here.
 @Suite struct SeedTests {
-    @Test(arguments: [1, 2, 3] as [UInt64])
+    @Test(arguments: [1] as [UInt64])
     func fixedSeedFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
@@ -18,7 +21,7 @@ import Testing
     /// another order than it was asked for. 779: a clean stop asked for buffers for a copy that it had dropped. 1095: the
     /// same as 188, from a copy to a usable target. 1195: two pairs moved the primary at the same time. 1389: an aborted
     /// restore moved the primary under the copy of another pair, whose flush cleared what that had marked.
-    @Test(arguments: [3, 42, 188, 276, 337, 779, 1095, 1195, 1389] as [UInt64])
+    @Test(arguments: [3, 42, 188, 1195] as [UInt64])
     func seedThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = Simulation(SimulationOptions(seed: seed))
         try simulation.run()
@@ -37,7 +40,7 @@ import Testing
     ///
     /// 91107, 91356: a stop gave the backlog of a pair back while a send read it. 200821: a Split that waited took the place of
     /// the copy that it waited for. 62, 110: what a kept image is an image of was cleared too early, in the checker.
-    @Test(arguments: [62, 110, 91107, 91356, 200_821] as [UInt64])
+    @Test(arguments: [62, 91107] as [UInt64])
     func seedBetweenHostsThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = RemoteSimulation(seed: seed)
         try simulation.run()
@@ -45,7 +48,7 @@ import Testing
     }
 
     /// A pair that moves between the daemons of two hosts.
-    @Test(arguments: [7, 13] as [UInt64])
+    @Test(arguments: [7] as [UInt64])
     func fixedSeedOfMovesFindsNothing(seed: UInt64) throws {
         let simulation = MoveSimulation(seed: seed)
         try simulation.run()
@@ -58,7 +61,7 @@ import Testing
     /// given up, ended the wait for the peer. 51: after a start, a pair that was taken over forgot its own changes when it met its
     /// peer. 99: what hosts had under way was missing in what the former source told.
     /// 127, 159, 591: replicas that were brought back to what they held before a copy, met by a checker that did not know of it.
-    @Test(arguments: [1, 8, 51, 99, 127, 159, 591] as [UInt64])
+    @Test(arguments: [1, 51, 159] as [UInt64])
     func seedOfMovesThatFailedOnceFindsNothing(seed: UInt64) throws {
         let simulation = MoveSimulation(seed: seed)
         try simulation.run()

@@ -37,7 +37,7 @@ extension SystemTests {
                         try hosts.south.kill()
                         try hosts.north.kill()
                     } else {
-                        _ = try hosts.north.process.wait(atMost: .seconds(60))
+                        _ = try hosts.north.process.wait(atMost: .hang)
                         #expect(try hosts.south.stop() == .exited(0))
                     }
                     try writes.finish(writer)
@@ -73,12 +73,12 @@ extension SystemTests {
                 let hosts = try HostPair(bed, network: network)
                 try hosts.createAsynchronous()
                 let writes = OrderedWrites(hosts: hosts)
-                try network.limit(megabitsPerSecond: 8)
+                try network.limit(megabitsPerSecond: 3)
                 let started = ContinuousClock.now
-                // About 9 KiB each: 9 s of what the link carries, and less than may be on its way.
+                // About 9 KiB each: 24 s of what the link carries, and less than may be on its way.
                 try writes.finish(try writes.start(1000, seed: torture.nextSeed()))
                 let taken = ContinuousClock.now - started
-                #expect(taken < .seconds(6), "hosts wait for no link: \(taken)")
+                #expect(taken < .seconds(15), "hosts wait for no link: \(taken)")
                 #expect(try hosts.pair().copyState.name == "Synchronized")
                 try torture.pause(atMostMicroseconds: 500_000)
                 switch end {
@@ -165,7 +165,7 @@ struct OrderedWrites {
     }
 
     func finish(_ writer: Child) throws {
-        #expect(try writer.wait(atMost: .seconds(60)) == .exited(0), "\(writer.tail())")
+        #expect(try writer.wait(atMost: .hang) == .exited(0), "\(writer.tail())")
     }
 
     /// The image is a point in time; how much of it there is.

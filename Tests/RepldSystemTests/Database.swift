@@ -90,7 +90,7 @@ final class Database {
         let arguments = ["-D", dataFolder] + settings.flatMap { ["-c", $0] }
         let server = try bed.start("\(Self.programs)/postgres", arguments, launcher: Self.launcher)
         self.server = server
-        let deadline = Deadline(after: .seconds(30))
+        let deadline = Deadline(after: .hang)
         while try !bed.run("\(Self.programs)/pg_isready", ["-q"] + connection).isSuccess {
             guard server.isRunning, deadline.millisecondsLeft > 0 else {
                 throw Outcome.Failed(description: "the database of \(name) does not start\n\(server.tail())")
@@ -107,7 +107,7 @@ final class Database {
     /// Ends all that runs here and uses the volume, as the end of its host does.
     func die() throws {
         server?.end(with: SIGKILL)
-        _ = try server?.wait(atMost: .seconds(30))
+        _ = try server?.wait(atMost: .hang)
         try unmount(isLazy: true)
     }
 
@@ -115,7 +115,7 @@ final class Database {
     func stopAndCheck() throws {
         // To all of its group: `unshare`, which is its first, does not hand signals on.
         server?.end(with: SIGINT)
-        let ending = try server?.wait(atMost: .seconds(30))
+        let ending = try server?.wait(atMost: .hang)
         #expect(ending == .exited(0), "\(server?.tail() ?? "")")
         try bed.runs("\(Self.programs)/pg_checksums", ["--check", "-D", dataFolder])
         try unmount(isLazy: false)

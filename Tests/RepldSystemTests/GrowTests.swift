@@ -28,7 +28,7 @@ extension SystemTests {
                 try bed.fill(source, mebibytes: 64)
                 let mirror = try bed.mirror(source: source, target: target.path)
                 try mirror.create()
-                let fio = try mirror.startFio(byteCount: 32 * mebibyte, writesPerSecond: 3000)
+                let fio = try mirror.startFio(byteCount: 32 * mebibyte, writesPerSecond: 1500)
                 try mirror.waitForWrites(500)
 
                 // Random, so that a copy which left the new range out would be seen.

@@ -20,7 +20,7 @@ extension SystemTests {
                 try hosts.set("Failover", "Failedover", on: hosts.north)
                 // It does not always notice that its server is gone.
                 fio.send(SIGKILL)
-                _ = try fio.wait(atMost: .seconds(30))
+                _ = try fio.wait(atMost: .hang)
                 try hosts.expectEqual("the other host has every byte")
                 #expect(try hosts.isCopyExported() && !hosts.isVolumeExported())
                 try hosts.mirror.write(0x41, hosts.copyURI, at: 50)
@@ -47,7 +47,7 @@ extension SystemTests {
                 try hosts.north.kill()
                 // It does not always notice that its server is gone.
                 fio.send(SIGKILL)
-                _ = try fio.wait(atMost: .seconds(30))
+                _ = try fio.wait(atMost: .hang)
                 try hosts.south.waitUntilSourceIsGone()
                 let outcome = try hosts.south.control(["set", Mirror.pair, "Failover"])
                 #expect(outcome.isSuccess, "it was Synchronized: \(outcome)")
@@ -90,7 +90,7 @@ extension SystemTests {
                 #expect(try !hosts.isVolumeExported())
                 // What it makes of that is its own business.
                 fio.send(SIGKILL)
-                _ = try fio.wait(atMost: .seconds(30))
+                _ = try fio.wait(atMost: .hang)
                 let refused = try hosts.south.control(["set", Mirror.pair, "Failback"])
                 #expect(!refused.isSuccess && refused.errors.contains("force"), "\(refused)")
                 try hosts.set("Failback", "Synchronized", on: hosts.south, isForced: true)
@@ -157,7 +157,7 @@ extension HostPair {
     }
 
     func waitForReplica(on daemon: Daemon) throws {
-        try daemon.wait(for: "the pair to have moved", atMost: .seconds(30)) {
+        try daemon.wait(for: "the pair to have moved", atMost: .hang) {
             try daemon.replica(Mirror.pair).role == "replica"
         }
     }
@@ -166,14 +166,14 @@ extension HostPair {
 extension Daemon {
     /// Waits until the replica here has lost the connection of its source, which is not the one that this daemon makes to that host.
     func waitUntilSourceIsGone() throws {
-        try wait(for: "the source is gone", atMost: .seconds(30)) {
+        try wait(for: "the source is gone", atMost: .hang) {
             try replica(Mirror.pair).peer?.isConnected == false
         }
     }
 
     /// Waits until the peers have been asked that a volume waits for.
     func waitUntilServed(_ volume: String) throws {
-        try wait(for: "hosts may use volume \(volume)", atMost: .seconds(30)) {
+        try wait(for: "hosts may use volume \(volume)", atMost: .hang) {
             try !controls("volume", "show", volume).contains("withheld")
         }
     }

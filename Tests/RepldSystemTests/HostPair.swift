@@ -130,7 +130,7 @@ extension Daemon {
         try Reply.decode(Reply.Peer.self, controls("peer", "show", name, "--json"))
     }
 
-    func waitForPeer(_ name: String, isConnected: Bool = true, atMost limit: Duration = .seconds(30)) throws {
+    func waitForPeer(_ name: String, isConnected: Bool = true, atMost limit: Duration = .hang) throws {
         let words = "peer \(name) is \(isConnected ? "connected" : "away")"
         try wait(for: words, atMost: limit) { try peer(name).isConnected == isConnected }
     }

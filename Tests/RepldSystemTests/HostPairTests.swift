@@ -84,9 +84,9 @@ extension SystemTests {
             try withTestBed { bed in
                 let hosts = try HostPair(bed)
                 try hosts.create()
-                let fio = try hosts.mirror.startFio(byteCount: 24 * mebibyte, writesPerSecond: 1500)
+                let fio = try hosts.mirror.startFio(byteCount: 24 * mebibyte, writesPerSecond: 750)
                 for round in 1...2 {
-                    try hosts.mirror.waitForWrites(UInt64(round) * 1500)
+                    try hosts.mirror.waitForWrites(UInt64(round) * 1000)
                     try hosts.south.kill()
                     try hosts.waitForCopyState("Partitioned")
                     #expect(fio.isRunning, "the load goes on")
@@ -119,7 +119,7 @@ extension SystemTests {
                     let count = torture.number(1...3000)
                     let writer = try writes.start(count, within: hot, seed: torture.nextSeed(), kills: true)
                     try writes.finish(writer)
-                    _ = try hosts.north.process.wait(atMost: .seconds(30))
+                    _ = try hosts.north.process.wait(atMost: .hang)
                     if !isFresh {
                         try hosts.south.kill()
                         try hosts.startSouth()
@@ -264,7 +264,7 @@ extension HostPair {
 
     /// The source's host says why it is not let in, cannot make a pair, and its writes stay where they are.
     func expectRefused(_ isReason: (String) -> Bool) throws {
-        try north.wait(for: "a reason in words", atMost: .seconds(30)) {
+        try north.wait(for: "a reason in words", atMost: .hang) {
             let peer = try north.peer("south")
             #expect(!peer.isConnected)
             return peer.reason.map(isReason) ?? false

@@ -51,7 +51,7 @@ extension SystemTests {
                 #expect(try hosts.mirror.holds(0x11, hosts.mirror.uri, at: 47))
                 try hosts.mirror.write(0x33, hosts.mirror.uri, at: 47)
                 try network.setSilent(true)
-                try hosts.north.wait(for: "the link is lost", atMost: .seconds(30)) {
+                try hosts.north.wait(for: "the link is lost", atMost: .hang) {
                     try hosts.pair().reason?.isEmpty == false
                 }
                 #expect(try hosts.pair().copyState.name == "Suspended")

@@ -75,7 +75,7 @@ extension HostPair {
     fileprivate func keptByteCount() throws -> UInt64 { try south.replica(Mirror.pair).undoByteCount ?? 0 }
 
     fileprivate func waitUntilKept(moreThan byteCount: UInt64) throws {
-        try south.wait(for: "the copy to go on", atMost: .seconds(30)) { try keptByteCount() > byteCount }
+        try south.wait(for: "the copy to go on", atMost: .hang) { try keptByteCount() > byteCount }
     }
 
     /// The room that the undo areas of the replica's host take.

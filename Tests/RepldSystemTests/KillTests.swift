@@ -50,7 +50,7 @@ extension SystemTests {
                     try mirror.daemon.kill()
                     // It does not notice that its server is gone: it polls a dead connection, and says so without end.
                     fio.end(with: SIGKILL)
-                    _ = try fio.wait(atMost: .seconds(10))
+                    _ = try fio.wait(atMost: .hang)
                     try mirror.daemon.start(mirror.configured)
                     try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
                     let copied = try mirror.daemon.copiedByteCounts(Mirror.pair)

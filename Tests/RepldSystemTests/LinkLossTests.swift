@@ -43,8 +43,7 @@ extension SystemTests {
                 try hosts.mirror.waitForWrites(1000)
                 try loss.set(true, network)
                 try hosts.waitForCopyState("Partitioned")
-                let before = try hosts.north.activity(Mirror.volume).writeCount
-                try hosts.mirror.waitForWrites(before + 100)
+                try hosts.mirror.write(0x6c, hosts.mirror.uri, at: 60)
                 #expect(try hosts.pair().reason?.isEmpty == false, "the pair says why")
                 try loss.set(false, network)
                 try hosts.waitForCopyState("Synchronized")

@@ -77,7 +77,7 @@ struct Mirror {
     }
 
     /// Every write succeeded and was read back as written.
-    func expectNoError(_ fio: Child, byteCount: UInt64, atMost limit: Duration = .seconds(180)) throws {
+    func expectNoError(_ fio: Child, byteCount: UInt64, atMost limit: Duration = .hang) throws {
         let ending = try fio.wait(atMost: limit)
         #expect(ending == .exited(0), "\(fio.tail())")
         let report = try Reply.decode(Reply.Fio.self, fio.output())
@@ -127,7 +127,7 @@ extension TestBed {
     func runClient(_ script: String, _ arguments: [String], file: String = #filePath) throws -> Outcome {
         let folder = URL(filePath: file).deletingLastPathComponent().appending(path: "Clients")
         let path = folder.appending(path: script).path(percentEncoded: false)
-        return try run("/usr/bin/python3", ["-B", path] + arguments, atMost: .seconds(180))
+        return try run("/usr/bin/python3", ["-B", path] + arguments, atMost: .hang)
     }
 }
 

@@ -60,7 +60,7 @@ extension SystemTests {
                 let target = try bed.faultyDevice("target", byteCount: 64 * mebibyte)
                 let mirror = try bed.mirror(source: source.path, target: target.device.path)
                 try mirror.create()
-                let fio = try mirror.startFio(byteCount: 24 * mebibyte, writesPerSecond: 2000)
+                let fio = try mirror.startFio(byteCount: 24 * mebibyte, writesPerSecond: 1000)
                 try mirror.waitForWrites(1000)
                 try target.setWritesFail(true)
                 try mirror.daemon.waitForCopyState("Broken", of: Mirror.pair)
@@ -89,10 +89,10 @@ extension SystemTests {
                 let mirror = try bed.mirror(
                     source: source.path,
                     target: target,
-                    configuration: "pair-defaults:\n  target-timeout: 5s\n"
+                    configuration: "pair-defaults:\n  target-timeout: 10s\n"
                 )
                 try mirror.create()
-                let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000, depth: 64)
+                let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 1000, depth: 64)
                 try mirror.waitForWrites(500)
                 try bed.runs("fsfreeze", ["--freeze", folder])
                 try mirror.daemon.waitForCopyState("Broken", of: Mirror.pair)
@@ -111,7 +111,7 @@ extension SystemTests {
                 let target = try bed.faultyDevice("target", byteCount: 64 * mebibyte)
                 let mirror = try bed.mirror(source: source.path, target: target.device.path)
                 try mirror.create()
-                let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000)
+                let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 1000)
                 try mirror.waitForWrites(1000)
                 try target.loseMedium()
                 try mirror.daemon.waitForCopyState("Broken", of: Mirror.pair)

@@ -80,7 +80,7 @@ extension SystemTests {
                     try hosts.set("Failover", "Failedover", on: hosts.north, isForced: true)
                     // It does not always notice that its server is gone.
                     fio.send(SIGKILL)
-                    _ = try fio.wait(atMost: .seconds(30))
+                    _ = try fio.wait(atMost: .hang)
                     try hosts.set("Failback", "Synchronized", on: hosts.south, isForced: true)
                     try hosts.expectEqual("equal after \(stop)")
                 }
@@ -160,14 +160,14 @@ extension HostPair {
         for victim in victims { try victim.kill() }
         torture.say("\(words): \(victims.map(name).joined(separator: " and ")) killed")
         // Whether it has heard that the move has begun does not matter.
-        _ = try asked.wait(atMost: .seconds(60))
+        _ = try asked.wait(atMost: .hang)
         for victim in victims { try isNorth(victim) ? startNorth() : startSouth() }
     }
 
     /// Waits until nothing is under way, and returns the daemon whose hosts are served.
     fileprivate func stableServer() throws -> Daemon {
         var found: Daemon?
-        try north.wait(for: "one host to serve, and nothing to be under way", atMost: .seconds(60)) {
+        try north.wait(for: "one host to serve, and nothing to be under way", atMost: .hang) {
             for (daemon, other, volume) in [(north, south, Mirror.volume), (south, north, Self.copy)] {
                 let pair = try daemon.replica(Mirror.pair)
                 guard pair.role == "source", try other.replica(Mirror.pair).role == "replica" else { continue }

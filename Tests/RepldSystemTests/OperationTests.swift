@@ -50,7 +50,7 @@ extension SystemTests {
             try withTestBed { bed in
                 let mirror = try bed.mirror(byteCount: 64 * mebibyte)
                 try mirror.create()
-                let fio = try mirror.startFio(byteCount: 32 * mebibyte, writesPerSecond: 2000)
+                let fio = try mirror.startFio(byteCount: 32 * mebibyte, writesPerSecond: 1500)
                 try mirror.waitForWrites(1000)
                 try mirror.set("Failover", "Failedover")
                 let failedOver = try mirror.daemon.activity(Mirror.volume).writeCount
@@ -140,7 +140,7 @@ extension SystemTests {
                 let mirror = try bed.mirror(
                     source: source,
                     target: target.path,
-                    configuration: "pair-defaults:\n  target-timeout: 3s\n"
+                    configuration: "pair-defaults:\n  target-timeout: 10s\n"
                 )
                 try mirror.create()
                 let fio = try mirror.startFio(byteCount: 16 * mebibyte, writesPerSecond: 2000)

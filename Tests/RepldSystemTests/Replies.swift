@@ -190,14 +190,17 @@ extension Daemon {
     }
 
     /// Asks again and again, each time by a tool that answers when the daemon has, until `holds` or the time is over.
-    func wait(for words: String, atMost limit: Duration = .seconds(60), until holds: () throws -> Bool) throws {
+    func wait(for words: String, atMost limit: Duration = .hang, until holds: () throws -> Bool) throws {
         let deadline = Deadline(after: limit)
         while try !holds() {
             if deadline.millisecondsLeft == 0 { throw Child.TimedOut(description: "not within \(limit): \(words)") }
+            // Each question is a process, and what is waited for needs the processor as well.
+            var nothing: [pollfd] = []
+            _ = try Deadline(after: .milliseconds(20)).poll(&nothing)
         }
     }
 
-    func waitForCopyState(_ name: String, of pair: String, atMost limit: Duration = .seconds(60)) throws {
+    func waitForCopyState(_ name: String, of pair: String, atMost limit: Duration = .hang) throws {
         try wait(for: "pair \(pair) is \(name)", atMost: limit) { try self.pair(pair).copyState.name == name }
     }
 }

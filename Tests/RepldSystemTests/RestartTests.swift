@@ -49,7 +49,7 @@ extension SystemTests {
                 try mirror.daemon.kill()
                 // It does not always notice that its server is gone.
                 fio.end(with: SIGKILL)
-                _ = try fio.wait(atMost: .seconds(10))
+                _ = try fio.wait(atMost: .hang)
                 try mirror.daemon.start()
                 try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
                 try CopyBound.expectHeld(mirror, hotByteCount: 16 * mebibyte, "a kill does not cause a full copy")
@@ -69,7 +69,7 @@ extension SystemTests {
                 let writer = try bed.start("/usr/bin/python3", ["-B", script, "write"] + arguments)
                 try mirror.waitForWrites(count)
                 try mirror.daemon.kill()
-                #expect(try writer.wait(atMost: .seconds(60)) == .exited(0), "\(writer.tail())")
+                #expect(try writer.wait(atMost: .hang) == .exited(0), "\(writer.tail())")
                 try mirror.daemon.start()
                 try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair)
                 let verified = try bed.runClient("acknowledged.py", ["check"] + arguments)
@@ -97,7 +97,7 @@ extension SystemTests {
                     try mirror.daemon.kill()
                     try mirror.daemon.start()
                 }
-                try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair, atMost: .seconds(120))
+                try mirror.daemon.waitForCopyState("Synchronized", of: Mirror.pair, atMost: .hang)
                 try mirror.expectEqual("the copy was taken up and finished")
             }
         }

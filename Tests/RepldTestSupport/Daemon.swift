@@ -38,7 +38,7 @@ package final class Daemon {
     }
 
     /// Starts it and waits until it says that it is ready, as it says to systemd.
-    package func start(_ more: [String] = [], atMost limit: Duration = .seconds(30)) throws {
+    package func start(_ more: [String] = [], atMost limit: Duration = .hang) throws {
         let listener = try bindNotifySocket()
         defer {
             close(listener)
@@ -57,11 +57,11 @@ package final class Daemon {
 
     /// Starts it with arguments or surroundings that it has to refuse, and returns how it ended.
     package func refuses(_ more: [String] = []) throws -> Outcome {
-        try bed.run(try Product.path("repld"), arguments + more, atMost: .seconds(30))
+        try bed.run(try Product.path("repld"), arguments + more, atMost: .hang)
     }
 
     /// Asks it to stop and waits for the end.
-    package func stop(atMost limit: Duration = .seconds(60)) throws -> Child.Ending {
+    package func stop(atMost limit: Duration = .hang) throws -> Child.Ending {
         try process.send(SIGTERM)
         return try process.wait(atMost: limit)
     }
@@ -69,17 +69,17 @@ package final class Daemon {
     /// Ends it at whatever instruction it is.
     package func kill() throws {
         try process.send(SIGKILL)
-        _ = try process.wait(atMost: .seconds(30))
+        _ = try process.wait(atMost: .hang)
     }
 
     /// Runs `replctl` against it.
-    package func control(_ arguments: [String], atMost limit: Duration = .seconds(120)) throws -> Outcome {
+    package func control(_ arguments: [String], atMost limit: Duration = .hang) throws -> Outcome {
         try bed.run(try Product.path("replctl"), arguments + ["--control", controlSocket], atMost: limit)
     }
 
     /// Runs `replctl`, which has to succeed.
     @discardableResult
-    package func controls(_ arguments: String..., atMost limit: Duration = .seconds(120)) throws -> String {
+    package func controls(_ arguments: String..., atMost limit: Duration = .hang) throws -> String {
         try control(arguments, atMost: limit).successfulOutput()
     }
 

@@ -24,6 +24,11 @@ package struct Deadline: Sendable {
     }
 }
 
+extension Duration {
+    /// Longer than anything takes that tests wait for, however busy the machine is: what takes longer hangs.
+    package static var hang: Duration { .seconds(300) }
+}
+
 extension Deadline {
     /// Looks again and again, a few milliseconds apart, until something holds; false when the time is over.
     ///

@@ -37,7 +37,7 @@ package final class FaultyDevice {
     /// Takes the medium away for good: everything fails from now on.
     package func loseMedium() throws {
         server.end(with: SIGKILL)
-        _ = try server.wait(atMost: .seconds(30))
+        _ = try server.wait(atMost: .hang)
     }
 
     private func set(_ path: String, _ exists: Bool) throws {
@@ -60,7 +60,7 @@ extension TestBed {
         let socket = path("\(name).nbd")
         let pidFile = path("\(name).nbdkit-pid")
         let child = try start("nbdkit", ["--foreground", "--pidfile", pidFile, "--unix", socket] + arguments)
-        try Deadline(after: .seconds(30)).waitForFile(pidFile, madeBy: child)
+        try Deadline(after: .hang).waitForFile(pidFile, madeBy: child)
         return (child, socket)
     }
 
@@ -71,7 +71,7 @@ extension TestBed {
         try FileManager.default.createDirectory(atPath: mountPoint, withIntermediateDirectories: false)
         let uri = "nbd+unix:///\(exportName)?socket=\(socket)"
         let child = try start("nbdfuse", ["--pidfile", pidFile, mountPoint, uri])
-        try Deadline(after: .seconds(30)).waitForFile(pidFile, madeBy: child)
+        try Deadline(after: .hang).waitForFile(pidFile, madeBy: child)
         onCleanup("unmount \(mountPoint)") { [unowned self] in
             // nbdfuse ends by itself when its file system goes; lazily, because its server may be dead by then.
             try runs("umount", ["--lazy", mountPoint])

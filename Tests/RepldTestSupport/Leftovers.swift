@@ -40,6 +40,6 @@ package enum Leftovers {
     private static func quietly(_ tool: String, _ arguments: [String]) {
         let logPath = NSTemporaryDirectory() + "repld-sweep-\(getpid())"
         defer { for end in [".out", ".err"] { try? FileManager.default.removeItem(atPath: logPath + end) } }
-        _ = try? Child(tool, arguments, logPath: logPath).wait(atMost: .seconds(30))
+        _ = try? Child(tool, arguments, logPath: logPath).wait(atMost: .hang)
     }
 }

@@ -33,7 +33,7 @@ extension TestBed {
         onCleanup("detach \(path)") { [unowned self] in
             try runs("losetup", ["--detach", path])
             // The kernel detaches when the last user lets go; the ring of a killed daemon does so a little later.
-            let isGone = try Deadline(after: .seconds(10)).reaches { [unowned self] in
+            let isGone = try Deadline(after: .hang).reaches { [unowned self] in
                 !LoopDevice.devices(backedUnder: directory).contains(path)
             }
             if !isGone { throw CleanupFailed(description: "\(path) is still held: \(holders(of: path))") }

@@ -46,7 +46,7 @@ package enum Requirement: Sendable, Hashable, CustomStringConvertible {
         let logPath = NSTemporaryDirectory() + "repld-python-\(getpid())-\(name)"
         defer { for end in [".out", ".err"] { try? FileManager.default.removeItem(atPath: logPath + end) } }
         let child = try? Child("/usr/bin/python3", ["-c", "import \(name)"], logPath: logPath)
-        return (try? child?.wait(atMost: .seconds(30))) == .exited(0)
+        return (try? child?.wait(atMost: .hang)) == .exited(0)
     }
 }
 

@@ -65,13 +65,13 @@ package final class TestBed {
         children.append(child)
         onCleanup("end \(child.name)") {
             child.end(with: SIGKILL)
-            _ = try child.wait(atMost: .seconds(30))
+            _ = try child.wait(atMost: .hang)
         }
         return child
     }
 
     /// Runs a tool to its end and returns what it printed and how it ended.
-    package func run(_ tool: String, _ arguments: [String], atMost limit: Duration = .seconds(60)) throws -> Outcome {
+    package func run(_ tool: String, _ arguments: [String], atMost limit: Duration = .hang) throws -> Outcome {
         let child = try start(tool, arguments)
         let ending = try child.wait(atMost: limit)
         return Outcome(
@@ -84,7 +84,7 @@ package final class TestBed {
 
     /// Runs a tool that has to end with 0, and returns what it printed.
     @discardableResult
-    package func runs(_ tool: String, _ arguments: [String], atMost limit: Duration = .seconds(60)) throws -> String {
+    package func runs(_ tool: String, _ arguments: [String], atMost limit: Duration = .hang) throws -> String {
         try run(tool, arguments, atMost: limit).successfulOutput()
     }
 

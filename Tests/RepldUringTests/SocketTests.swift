@@ -364,9 +364,9 @@ final class Client: Sendable {
         _ = Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
     }
 
-    /// Exactly so many bytes, or what came before the end; five seconds at most.
+    /// Exactly so many bytes, or what came before the end; two minutes at most.
     func receive(_ count: Int) -> String {
-        var limit = timeval(tv_sec: 5, tv_usec: 0)
+        var limit = timeval(tv_sec: 120, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
         var bytes = [UInt8](repeating: 0, count: count)
         let got = recv(descriptor, &bytes, count, Int32(MSG_WAITALL))

@@ -149,9 +149,9 @@ struct Desk: ~Copyable {
         completions = BoundedQueue(capacity: room, blank: Completion(token: .wake, count: 0, failure: nil))
     }
 
-    /// The next completion; `nil` when there is none within ten seconds.
+    /// The next completion; `nil` when there is none within two minutes.
     mutating func next() -> Completion? {
-        if completions.isEmpty { platform.wait(until: .soon(10_000), into: &completions) }
+        if completions.isEmpty { platform.wait(until: .soon(120_000), into: &completions) }
         return completions.popFirst()
     }
 
