@@ -96,7 +96,9 @@ extension VolumeMachine {
             advanceLog(index)
             pumpPages(index)
             // A drain waits for no record that is begun after it.
-            if pairs[index].store.canBeTrusted, !gate.isClosed {
+            guard !gate.isClosed else { continue }
+            if pairs[index].store.endsCovering() { wantRecord(index) }
+            if pairs[index].store.canBeTrusted {
                 pairs[index].store.trust = .exact
                 wantRecord(index)
             }

@@ -182,7 +182,9 @@ package final class UringDataPlane: DataPlane {
         var undo = UndoFile()
         // A peer keeps what is overwritten there.
         if case .local = target {
-            undo = try await prepareUndo(pair.undo, record, blockByteCount: served.blockByteCount)
+            var layoutOfNow = record
+            layoutOfNow.volumeByteCount = served.byteCount
+            undo = try await prepareUndo(pair.undo, layoutOfNow, blockByteCount: served.blockByteCount)
         }
         var spec = PairSpec<UringPlatform>(
             volume: pair.volume,
