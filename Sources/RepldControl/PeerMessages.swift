@@ -17,6 +17,7 @@ package import RepldFormat
 ///     mode         this is the mode of my pair now               the host alone
 ///     takeOver     let your element serve hosts                  record that the pair has there; also a second time
 ///     meet         my element may differ from yours here         record that the pair has there; also a second time
+///     grow         can your volume take a size? let it           geometry; what it has already is answered again
 package enum PeerMessages {
     package static var version: Int { 1 }
 
@@ -74,7 +75,7 @@ package enum PeerMessages {
     }
 
     enum Kind: String, Codable, Sendable, CaseIterable {
-        case identify, associate, dissociate, operate, await, mode, takeOver, meet
+        case identify, associate, dissociate, operate, await, mode, takeOver, meet, grow
     }
 
     private struct Header: Decodable {
@@ -92,6 +93,7 @@ package enum PeerMessages {
         case .mode: .mode(try ControlJSON.decodeRequest(ModeMessage.self, from: data))
         case .takeOver: .takeOver(try ControlJSON.decodeRequest(TakeOverMessage.self, from: data))
         case .meet: .meet(try ControlJSON.decodeRequest(MeetMessage.self, from: data))
+        case .grow: .grow(try ControlJSON.decodeRequest(GrowMessage.self, from: data))
         }
     }
 }
@@ -106,6 +108,7 @@ package enum PeerRequest: Hashable, Sendable {
     case mode(ModeMessage)
     case takeOver(TakeOverMessage)
     case meet(MeetMessage)
+    case grow(GrowMessage)
 
     /// What no daemon would say, in words; `nil` when it may be.
     var fault: String? {
@@ -118,6 +121,7 @@ package enum PeerRequest: Hashable, Sendable {
         case .mode(let message): PeerMessages.fault(of: message.pair)
         case .takeOver(let message): message.fault
         case .meet(let message): message.fault
+        case .grow(let message): message.fault
         }
     }
 }
@@ -282,7 +286,7 @@ package struct PeerAnswer: StrictRequest, Hashable {
     package var refusal: MethodReply?
     /// Of `takeOver`: it has not been done, and is not done by this attempt later.
     package var isFinal: Bool?
-    /// Of `associate`.
+    /// Of `associate` and `grow`.
     package var geometry: RemoteGeometry?
     /// Of `operate` and `await`.
     package var reply: MethodReply?

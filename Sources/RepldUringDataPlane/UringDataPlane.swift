@@ -257,7 +257,7 @@ package final class UringDataPlane: DataPlane {
             for area in areas {
                 let granule = UInt64(area.granuleByteCount)
                 let layout = MetadataLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
-                try MetadataFile.enlarge(area.path, layout)
+                if let path = area.path { try MetadataFile.enlarge(path, layout) }
                 let undo = UndoLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
                 try UndoFile.enlarge(area.undoPath, undo)
             }

@@ -55,7 +55,7 @@ func use(_ request: PeerRequest) {
         }
     case .takeOver(let message):
         invariant(PairSettingsRule.fault(of: message.moving.settings) == nil, "a pair may have what it brings")
-    case .identify, .associate, .dissociate, .await, .mode: break
+    case .identify, .associate, .dissociate, .await, .mode, .grow: break
     }
 }
 
@@ -71,6 +71,7 @@ extension PeerRequest: Encodable {
         case .mode(let message): try message.encode(to: encoder)
         case .takeOver(let message): try message.encode(to: encoder)
         case .meet(let message): try message.encode(to: encoder)
+        case .grow(let message): try message.encode(to: encoder)
         }
     }
 }
