@@ -18,6 +18,7 @@ package import RepldFormat
 ///     takeOver     let your element serve hosts                  record that the pair has there; also a second time
 ///     differences  a piece of where my element may differ        the host alone
 ///     meet         that was all of it: I can be the replica      record that the pair has there; also a second time
+///     grow         can your volume take a size? let it           geometry; what it has already is answered again
 package enum PeerMessages {
     package static var version: Int { 1 }
 
@@ -75,7 +76,7 @@ package enum PeerMessages {
     }
 
     enum Kind: String, Codable, Sendable, CaseIterable {
-        case identify, associate, dissociate, operate, await, mode, takeOver, differences, meet
+        case identify, associate, dissociate, operate, await, mode, takeOver, differences, meet, grow
     }
 
     private struct Header: Decodable {
@@ -94,6 +95,7 @@ package enum PeerMessages {
         case .takeOver: .takeOver(try ControlJSON.decodeRequest(TakeOverMessage.self, from: data))
         case .differences: .differences(try ControlJSON.decodeRequest(DifferencesMessage.self, from: data))
         case .meet: .meet(try ControlJSON.decodeRequest(MeetMessage.self, from: data))
+        case .grow: .grow(try ControlJSON.decodeRequest(GrowMessage.self, from: data))
         }
     }
 }
@@ -109,6 +111,7 @@ package enum PeerRequest: Hashable, Sendable {
     case takeOver(TakeOverMessage)
     case differences(DifferencesMessage)
     case meet(MeetMessage)
+    case grow(GrowMessage)
 
     /// What no daemon would say, in words; `nil` when it may be.
     var fault: String? {
@@ -122,6 +125,7 @@ package enum PeerRequest: Hashable, Sendable {
         case .takeOver(let message): message.fault
         case .differences(let message): message.fault
         case .meet(let message): message.fault
+        case .grow(let message): message.fault
         }
     }
 }
@@ -286,7 +290,7 @@ package struct PeerAnswer: StrictRequest, Hashable {
     package var refusal: MethodReply?
     /// Of `takeOver`: it has not been done, and is not done by this attempt later.
     package var isFinal: Bool?
-    /// Of `associate`.
+    /// Of `associate` and `grow`.
     package var geometry: RemoteGeometry?
     /// Of `operate` and `await`.
     package var reply: MethodReply?

@@ -12,12 +12,14 @@ internal import SystemPackage
 /// What a kill between the steps leaves, and what a start makes of it:
 ///
 ///     metadata enlarged       an area that is larger than it has to be: the volume has its former size
-///     REGISTRY                the volume is opened with the new size; the records of its pairs have the former one, so that
-///                             everything is compared
+///     replicas have grown     those at peers are larger than their source, which is as good as equal; asking again goes on
+///     REGISTRY                the volume is opened with the new size; the records of its pairs have the former one, so that what is
+///                             behind that counts as different, and nothing else
 ///     some of the records     the same for the pairs whose records have the former size
-///     all of the records      the volume and its pairs have the new size; everything is compared until the bitmaps are written
+///     all of the records      the volume and its pairs have the new size
 ///
-/// Hosts see the new size last: a start never serves less than they have seen.
+/// Hosts see the new size last: a start never serves less than they have seen. What peers have to do with it is in
+/// `ReplicationService+GrowReplica`.
 extension ReplicationService {
     /// Gives a volume and its pairs a larger size.
     package func growVolume(
@@ -34,13 +36,12 @@ extension ReplicationService {
             begun.append(subject)
         }
         try checkAttached(entry, members)
-        let growth: VolumeGrowth
-        do {
-            growth = try await plane.prepareGrowth(entry.id, to: request.byteCount, areas(of: members))
-        } catch {
-            throw await growError(error, entry)
+        let wanted = try await byteCount(for: request, entry, members)
+        let growth = try await prepareGrowth(of: entry, to: wanted, areas(of: members))
+        if growth.toByteCount > growth.fromByteCount {
+            let geometries = try await growReplicas(of: members, entry, to: growth.toByteCount)
+            try await grow(entry, growth, geometries)
         }
-        if growth.toByteCount > growth.fromByteCount { try await grow(entry, growth) }
         return VolumeGrowReply(
             name: name,
             formerByteCount: growth.fromByteCount,
@@ -48,24 +49,27 @@ extension ReplicationService {
         )
     }
 
+    /// Makes room in the metadata of a volume's pairs, where its elements and pairs allow for the size.
+    func prepareGrowth(
+        of entry: VolumeEntry,
+        to byteCount: UInt64?,
+        _ areas: [MetadataArea]
+    ) async throws(ControlError) -> VolumeGrowth {
+        do {
+            return try await plane.prepareGrowth(entry.id, to: byteCount, areas)
+        } catch {
+            throw await growError(error, entry)
+        }
+    }
+
     /// A pair that is not attached would not hear of it, and nobody knows how large its element is.
     private func checkAttached(_ entry: VolumeEntry, _ members: [PairEntry]) throws(ControlError) {
+        try checkGrowsByItself(entry)
         if let reason = volumes[entry.number]?.failure {
             throw ControlError(
                 .volumeNotServed,
                 "volume '\(entry.name)' cannot grow: it is not served (\(reason))",
                 suggestion: "mend that, and 'replctl volume retry \(entry.name)'"
-            )
-        }
-        try checkIsNoReplica(entry, "cannot grow")
-        if let pair = members.first(where: { $0.remote != nil }) {
-            throw ControlError(
-                .notSupported,
-                "volume '\(entry.name)' cannot grow: the target of pair '\(pair.name)' is \(pair.targetPath), a peer's volume",
-                suggestion: """
-                    Dissolve the pair ('replctl set \(pair.name) Dissolve'), grow both volumes, and make it again: it is compared \
-                    then
-                    """
             )
         }
         if let pair = members.first(where: { $0.internalMetadata != nil }), let area = pair.internalMetadata {
@@ -100,8 +104,14 @@ extension ReplicationService {
     }
 
     /// The registry first: from then on a start opens the volume with the new size, whatever the records say.
-    private func grow(_ entry: VolumeEntry, _ growth: VolumeGrowth) async throws(ControlError) {
-        try commitSize(growth.toByteCount, of: entry)
+    ///
+    /// `geometries` are those of the volume's replicas at peers, which have grown already.
+    func grow(
+        _ entry: VolumeEntry,
+        _ growth: VolumeGrowth,
+        _ geometries: [PairID: RemoteGeometry] = [:]
+    ) async throws(ControlError) {
+        try commitSize(growth.toByteCount, of: entry, geometries)
         do {
             try await plane.grow(entry.id, to: growth.toByteCount)
         } catch {
@@ -119,10 +129,18 @@ extension ReplicationService {
         )
     }
 
-    private func commitSize(_ byteCount: UInt64?, of entry: VolumeEntry) throws(ControlError) {
+    func commitSize(
+        _ byteCount: UInt64?,
+        of entry: VolumeEntry,
+        _ geometries: [PairID: RemoteGeometry] = [:]
+    ) throws(ControlError) {
         try registry.commit { content in
             guard let index = content.volumes.firstIndex(where: { $0.number == entry.number }) else { return }
             content.volumes[index].byteCount = byteCount
+            for place in content.pairs.indices {
+                guard let geometry = geometries[content.pairs[place].id] else { continue }
+                content.pairs[place].remote?.geometry = geometry
+            }
         }
     }
 

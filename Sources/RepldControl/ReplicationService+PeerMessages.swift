@@ -60,6 +60,7 @@ extension ReplicationService {
         case .takeOver(let message): return await self.answer(message, from: host)
         case .differences(let message): try takeNote(of: message, from: host)
         case .meet(let message): answer.record = PeerMessages.text(of: try await meet(message, from: host))
+        case .grow(let message): answer.geometry = try await growReplica(message, from: host)
         }
         return answer
     }

@@ -76,11 +76,12 @@ package struct PairOpening: Hashable, Sendable {
 
 /// The metadata area of a pair that has a file of its own, and its undo area, as far as their size goes.
 package struct MetadataArea: Hashable, Sendable {
-    package var path: String
+    /// `nil` for a replica's, which has a record and no maps.
+    package var path: String?
     package var undoPath: String
     package var granuleByteCount: UInt32
 
-    package init(path: String, undoPath: String, granuleByteCount: UInt32) {
+    package init(path: String?, undoPath: String, granuleByteCount: UInt32) {
         self.path = path
         self.undoPath = undoPath
         self.granuleByteCount = granuleByteCount

@@ -133,6 +133,7 @@ extension Engine where P: ~Copyable {
         for _ in 0..<bufferWaiters.count {
             if let waiter = bufferWaiters.popFirst(), waiter.volume != index { bufferWaiters.append(waiter) }
         }
+        growAnswers.removeValue(forKey: id)?(.failure(.stopping))
         if let answer = removeAnswers.removeValue(forKey: id) { answer(.success(())) }
     }
 

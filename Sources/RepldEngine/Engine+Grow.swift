@@ -16,6 +16,9 @@ extension Engine where P: ~Copyable {
         if let refusal = volumes[volume].machine.growthRefusal(to: wanted ?? max(size, former)) {
             return .failure(.growthRefused(refusal))
         }
+        if size > former, let pair = replicaWithUndo(volume) {
+            return .failure(.growthRefused(.pair(pair, .undoKept)))
+        }
         guard !isTooSmall else {
             let refusal = GrowthRefusal.elementTooSmall(
                 pair: smallest.pair,
@@ -39,22 +42,33 @@ extension Engine where P: ~Copyable {
         return nil
     }
 
+    /// The pair of which the volume is the replica, where what its peer has overwritten can be taken back.
+    private func replicaWithUndo(_ volume: Int) -> PairID? {
+        for place in 0..<Links.replicaLimit where links.replicas[place].isInUse {
+            let isOfVolume = links.replicas[place].volume == volume
+            if isOfVolume, links.replicas[place].undo.pages.stage != .none { return links.replicas[place].pair }
+        }
+        return nil
+    }
+
     /// The element that limits the volume: of a pair, or the one that serves.
+    ///
+    /// One that a peer has is the peer's to look at: whoever asks for the size has asked it before.
     private func smallestElement(of volume: Int) -> (pair: PairID?, byteCount: UInt64) {
         var smallest: (pair: PairID?, byteCount: UInt64) =
-            (nil, byteCount(ofLeg: 0, volume: volume))
+            (nil, byteCount(ofLeg: 0, volume: volume) ?? volumes[volume].machine.byteCount)
         for pair in 0..<VolumeMachine.pairLimit {
             guard let id = volumes[volume].machine.withPair(pair, { $0.id }) else { continue }
-            let byteCount = byteCount(ofLeg: UInt8(pair + 1), volume: volume)
+            guard let byteCount = byteCount(ofLeg: UInt8(pair + 1), volume: volume) else { continue }
             if byteCount < smallest.byteCount { smallest = (id, byteCount) }
         }
         return smallest
     }
 
-    /// How large an element is now; of one that a peer has no more is known than that it has the volume's size.
-    private func byteCount(ofLeg leg: UInt8, volume: Int) -> UInt64 {
+    /// How large an element is now; `nil` for one that a peer has.
+    private func byteCount(ofLeg leg: UInt8, volume: Int) -> UInt64? {
         let element = volumes[volume].element(leg: leg)
-        return element.remoteTarget == nil ? platform.byteCount(of: element) : volumes[volume].machine.byteCount
+        return element.remoteTarget == nil ? platform.byteCount(of: element) : nil
     }
 
     /// Whether the maps of a pair would be too large.
@@ -96,6 +110,12 @@ extension Engine where P: ~Copyable {
                 return .undoAreaUnusable(byteCount: area, needed: undo.areaByteCount)
             }
         }
+        for place in 0..<Links.replicaLimit where links.replicas[place].isInUse {
+            guard links.replicas[place].volume == volume, let area = links.replicas[place].undo.area else { continue }
+            let needed = links.replicas[place].undo.areaByteCount(ofVolume: byteCount)
+            let found = platform.byteCount(of: area)
+            guard found >= needed else { return .undoAreaUnusable(byteCount: found, needed: needed) }
+        }
         return nil
     }
 
@@ -113,6 +133,9 @@ extension Engine where P: ~Copyable {
         volumes[volume].machine.grow(to: wanted)
         for pair in 0..<VolumeMachine.pairLimit where volumes[volume].hasUndoArea(pair) {
             setUndoHead(ofPair: pair, volume: volume)
+        }
+        for place in 0..<Links.replicaLimit where links.replicas[place].isInUse {
+            if links.replicas[place].volume == volume { links.replicas[place].undo.grow(to: wanted) }
         }
         carryOut(volume)
     }

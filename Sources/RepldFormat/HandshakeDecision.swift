@@ -55,7 +55,7 @@ package enum HandshakeConflict: UInt8, Hashable, Sendable, CaseIterable, Bitwise
     package var words: String {
         switch self {
         case .otherPair: "the peer's metadata belongs to another pair"
-        case .otherSize: "the two sides are of different sizes"
+        case .otherSize: "the peer's metadata is of a larger volume than this one"
         case .bothHaveIt:
             "both hosts have the pair, as if one had been restored from a backup: both may have been written"
         case .olderMetadata:
@@ -115,7 +115,6 @@ extension HandshakeDecision {
     /// It relies on what `SideRecord` says of the chain of records. The first row that fits decides. `own` has the pair.
     ///
     ///     0   pair ids differ                                 stop
-    ///         sizes differ, and both have a record            stop
     ///         Nothing else in the records means anything then.
     ///     1   the peer has the pair as well
     ///           in a later term                               give way
@@ -125,6 +124,9 @@ extension HandshakeDecision {
     ///         one of them forgot that it had it.
     ///     2   the peer has no record, and never had           compare all, first copy
     ///         it had one, by what is confirmed here           compare all, lost record
+    ///         its record is of a larger volume than here      stop
+    ///         A volume that has grown is larger than the peer has heard, and the maps name the new range as they name
+    ///         everything; but nothing shrinks.
     ///     3   the peer's term is later than this side's       stop, older metadata
     ///         A replica has its term from the side that has the pair. So this one had it, and has it no more.
     ///     4   one of them is of before there were generations
@@ -143,7 +145,6 @@ extension HandshakeDecision {
     package static func decide(_ own: SideRecord, _ peer: SideRecord) -> HandshakeDecision {
         invariant(own.hasPair, "a pair is opened by the side that has it")
         guard own.pair == peer.pair else { return .stop(.otherPair) }
-        guard peer.sequence == 0 || own.volumeByteCount == peer.volumeByteCount else { return .stop(.otherSize) }
         if peer.hasPair {
             guard own.term != peer.term else { return .stop(.bothHaveIt) }
             return own.term < peer.term ? .giveWay : .awaitPeer
@@ -151,6 +152,7 @@ extension HandshakeDecision {
         guard peer.sequence > 0 else {
             return .compareAll(own.lineage.confirmedSequence == 0 ? .firstCopy : .lostRecord)
         }
+        guard peer.volumeByteCount <= own.volumeByteCount else { return .stop(.otherSize) }
         guard peer.term <= own.term else { return .stop(.olderMetadata) }
         if own.lineage.generation.isNone || peer.lineage.generation.isNone {
             guard peer.sequence <= own.sequence else { return .stop(.olderMetadata) }
@@ -173,9 +175,9 @@ extension HandshakeDecision {
     /// that record: one that was put back to an older day before it took over lacks what no map names. Nor has the other side been the replica of
     /// `own` since: then it was put back to the day on which it had the pair, behind what was copied to it.
     package static func isBelievable(former: SideRecord, by own: SideRecord) -> Bool {
-        guard former.pair == own.pair, former.term < own.term, former.volumeByteCount == own.volumeByteCount else {
-            return false
-        }
+        guard former.pair == own.pair, former.term < own.term else { return false }
+        // It may have grown since it was heard of here.
+        guard former.volumeByteCount >= own.volumeByteCount else { return false }
         let parting = own.lineage.takenOverAt
         guard former.lineage.confirmedSequence <= parting.sequence else { return false }
         guard own.lineage.confirmedSequence <= parting.sequence else { return false }

@@ -54,11 +54,14 @@ package struct RecoveredMaps: Sendable, Hashable {
     ///   - area: the whole area, as far as it could be read.
     ///   - record: what the record of the area says; one that may not be the newest is unclean and has no trust.
     ///   - granuleByteCount: the granule that is wanted; maps of another granule are not used.
+    ///   - grownByteCount: the size that the volume has where it is larger than the record says. The log may have extents of all of
+    ///     it, the bitmaps are of what the record says.
     /// - Returns: what the maps say, or that nothing is known, and why.
     package static func read(
         _ area: borrowing RawSpan,
         _ record: PairRecord,
-        granuleByteCount: UInt64
+        granuleByteCount: UInt64,
+        grownByteCount: UInt64 = 0
     ) -> RecoveredMaps {
         guard record.mapTrust != .none else { return .unknown(because: nil) }
         guard UInt64(1) << UInt64(record.granuleShift) == granuleByteCount else {
@@ -67,7 +70,7 @@ package struct RecoveredMaps: Sendable, Hashable {
         let isPossible = MetadataLayout.isValid(
             extentByteCount: UInt64(1) << UInt64(record.extentShift),
             granuleByteCount: granuleByteCount,
-            volumeByteCount: record.volumeByteCount
+            volumeByteCount: max(record.volumeByteCount, grownByteCount)
         )
         guard isPossible else { return .unknown(because: "the volume has more extents than an activity log has keys") }
         let layout = MetadataLayout(volumeByteCount: record.volumeByteCount, granuleByteCount: granuleByteCount)
@@ -77,7 +80,7 @@ package struct RecoveredMaps: Sendable, Hashable {
         var maps = RecoveredMaps.unknown(because: nil)
         maps.trust = record.mapTrust
         if !record.isClosedCleanly {
-            guard maps.readLog(area, record) else {
+            guard maps.readLog(area, record, upTo: max(record.volumeByteCount, grownByteCount)) else {
                 return .unknown(because: "the activity log is damaged")
             }
         }
@@ -117,7 +120,11 @@ package struct RecoveredMaps: Sendable, Hashable {
     /// Records are written one after the other, each into the block behind the one before. So only the block of the greatest
     /// sequence may be torn: it was being written, nothing has relied on it, and it is left out. All others have to be whole, and
     /// to go up in the ring's order. Anything else is damage, and of a record that nobody can read nobody knows what it said.
-    private mutating func readLog(_ area: borrowing RawSpan, _ record: PairRecord) -> Bool {
+    private mutating func readLog(
+        _ area: borrowing RawSpan,
+        _ record: PairRecord,
+        upTo volumeByteCount: UInt64
+    ) -> Bool {
         var blocks: [LogBlock] = []
         // In the order of writing: the first record of a generation goes to block 1.
         for position in 1...MetadataLayout.logBlockCount {
@@ -140,7 +147,7 @@ package struct RecoveredMaps: Sendable, Hashable {
         // The record behind one that is torn goes to the same block, with a sequence that no sector there has.
         let skipped = blocks[newest].isWhole ? 0 : UInt64(MetadataLayout.logBlockCount) - 1
         logSequence = blocks[newest].sequence + skipped
-        return replay(blocks[newest].isWhole ? ordered : older, area, record)
+        return replay(blocks[newest].isWhole ? ordered : older, area, record, upTo: volumeByteCount)
     }
 
     /// More records than any log is ever written, and far enough from the end of the number for all that follow.
@@ -166,11 +173,16 @@ package struct RecoveredMaps: Sendable, Hashable {
     }
 
     /// Takes the table from whole records, oldest first; false when they do not have all of it, or have what cannot be.
-    private mutating func replay(_ records: [LogBlock], _ area: borrowing RawSpan, _ record: PairRecord) -> Bool {
+    private mutating func replay(
+        _ records: [LogBlock],
+        _ area: borrowing RawSpan,
+        _ record: PairRecord,
+        upTo volumeByteCount: UInt64
+    ) -> Bool {
         var keys = [UInt32](repeating: ActivityLog.noKey, count: ActivityLog.slotLimit)
         var isKnown = [Bool](repeating: false, count: keys.count)
         let extentByteCount = UInt64(1) << UInt64(record.extentShift)
-        let extentCount = MetadataLayout.count(of: extentByteCount, in: record.volumeByteCount)
+        let extentCount = MetadataLayout.count(of: extentByteCount, in: volumeByteCount)
         for sector in 0..<records.count * MetadataLayout.sectorsPerBlock {
             let (index, number) = sector.quotientAndRemainder(dividingBy: MetadataLayout.sectorsPerBlock)
             let start = records[index].start + number * MetadataLayout.sectorByteCount

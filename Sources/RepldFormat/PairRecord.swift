@@ -120,7 +120,8 @@ package struct PairRecord: Hashable, Sendable, BitwiseCopyable {
 
     /// Whether the two records say the same of what the target is an image of.
     package func isOfSameImage(as other: PairRecord) -> Bool {
-        isTargetConsistent == other.isTargetConsistent && hasUndo == other.hasUndo
+        volumeByteCount == other.volumeByteCount && isTargetConsistent == other.isTargetConsistent
+            && hasUndo == other.hasUndo
             && undoGeneration == other.undoGeneration && isTakenBack == other.isTakenBack
     }
 

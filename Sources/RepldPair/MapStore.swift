@@ -4,8 +4,8 @@ internal import RepldFormat
 /// What is durable of a pair's maps, and what is on its way there.
 ///
 /// **What must hold** (rule 2): whatever a crash may leave different lies in a granule whose bit is set in a durable bitmap page,
-/// or in an extent that a durable record of the activity log names, or the durable record of the pair says that the bitmaps
-/// are not to be relied on (`MapTrust`).
+/// or in an extent that a durable record of the activity log names, or behind the size that the durable record of the pair
+/// has, or that record says that the bitmaps are not to be relied on (`MapTrust`).
 /// - A write is issued when its extents are active in the log (`ActivityLog`).
 /// - An extent leaves the log when no write of it is under way and what it has is durable: where writes are mirrored, a flush of
 ///   *both* elements that began after its last write ended has succeeded; and the pages that its bits have changed are written.
@@ -36,7 +36,7 @@ struct MapStore: ~Copyable {
         var isNeeded = false
         /// It has the bits of both sides.
         var isJoined = false
-        /// Trust was lowered since: what was written is not what is owed.
+        /// Trust was lowered since, or the volume has grown: what was written is not what is owed.
         var isOutdated = false
         var startedAt = Instant(nanoseconds: 0)
     }
@@ -58,6 +58,10 @@ struct MapStore: ~Copyable {
     var needed: DirtyMap
     /// First pages that are to be written with the bits of both sides first.
     var joined: DirtyMap
+    /// Pages that must be written before a record may have the size that the volume has grown to.
+    var uncovered: DirtyMap
+    /// What is behind this size the pages on disk say nothing of; `nil` where they cover all of the volume.
+    var coveredByteCount: UInt64?
     var pageWrites: FixedArray<PageWrite>
     var pageWriteCount = 0
     var neededWriteCount = 0
@@ -104,6 +108,7 @@ struct MapStore: ~Copyable {
         owed = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         needed = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         joined = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
+        uncovered = DirtyMap(volumeByteCount: pages, granuleByteCount: 4096)
         pageWrites = FixedArray(repeating: PageWrite(), count: Self.pageWriteLimit)
     }
 
@@ -115,6 +120,40 @@ struct MapStore: ~Copyable {
         owed.grow(to: pages)
         needed.grow(to: pages)
         joined.grow(to: pages)
+        uncovered.grow(to: pages)
+    }
+
+    /// The pages on disk count granules behind `byteCount` as clean, or are not there: until they are written, records have
+    /// that size.
+    mutating func uncover(behind byteCount: UInt64, granuleByteCount: UInt64) {
+        coveredByteCount = min(coveredByteCount ?? byteCount, byteCount)
+        let first = byteCount / granuleByteCount / MetadataLayout.granulesPerPage * 2
+        for number in first..<uncovered.granuleCount {
+            makeStale(number)
+            uncovered.mark(touching: Self.extent(ofPage: number))
+        }
+        for index in 0..<pageWrites.count where pageWrites[index].isInUse && pageWrites[index].number >= first {
+            pageWrites[index].isOutdated = true
+        }
+    }
+
+    /// The size that a record may have of a volume of `byteCount` bytes.
+    ///
+    /// A record without trust in the pages has that of the volume.
+    func recordableByteCount(of byteCount: UInt64) -> UInt64 {
+        trust == .none || uncovered.isClean ? byteCount : coveredByteCount ?? byteCount
+    }
+
+    /// Pages that a record with the volume's size waits for fail or hang: it has to do without them.
+    var isCoveringImpossible: Bool {
+        coveredByteCount != nil && trust != .none && !uncovered.isClean && (hasPageFailed || isPageStuck)
+    }
+
+    /// Whether the pages have come to cover all of the volume since this was asked last: a record is to say so.
+    mutating func endsCovering() -> Bool {
+        guard coveredByteCount != nil, uncovered.isClean else { return false }
+        coveredByteCount = nil
+        return true
     }
 
     /// Writes that need a record of the log cannot have it.
@@ -247,7 +286,9 @@ struct MapStore: ~Copyable {
             if !write.isOutdated { joined.clear(inside: Self.extent(ofPage: write.number)) }
             return
         }
-        if !write.isOutdated { owed.clear(inside: Self.extent(ofPage: write.number)) }
+        guard !write.isOutdated else { return }
+        owed.clear(inside: Self.extent(ofPage: write.number))
+        uncovered.clear(inside: Self.extent(ofPage: write.number))
     }
 
     /// All pages are written that trust waits for.
@@ -340,6 +381,7 @@ struct MapStore: ~Copyable {
         stale.checkInvariants()
         invariant(pageWriteCount >= neededWriteCount && neededWriteCount >= 0, "page writes are counted")
         invariant(trust != .exact || owed.isClean, "maps that are owed pages are not exact")
+        invariant(coveredByteCount != nil || uncovered.isClean, "pages that cover all are written")
         invariant(isEvicting || log.leavingCount == 0, "extents leave while an eviction is under way")
     }
 }

@@ -304,7 +304,8 @@ extension Pair {
 
     /// The volume has more bytes: nothing is known to be equal in the new ones.
     ///
-    /// A page on disk counts granules behind the old end as clean, so no page is relied on before it is written again.
+    /// What is known of the others stays, here and for a start: records have the former size until the pages say something of the
+    /// new bytes. Where nothing on disk is relied on, nothing can be kept.
     mutating func grow(to byteCount: UInt64) {
         let former = dirty.volumeByteCount
         let formerDirtyByteCount = dirty.dirtyByteCount
@@ -314,10 +315,30 @@ extension Pair {
         flushing.grow(to: byteCount)
         undo.grow(to: byteCount)
         store.grow(volumeByteCount: byteCount, granuleByteCount: dirty.granuleByteCount)
-        markDirty(Extent(offset: former, length: byteCount - former))
-        distrustMaps()
+        remember(growthFrom: former)
         // A copy that is under way has more to do.
         copyTotalByteCount += dirty.dirtyByteCount - formerDirtyByteCount
+    }
+
+    /// What is behind the former end may differ, and the pages on disk do not say so.
+    mutating func remember(growthFrom former: UInt64) {
+        let byteCount = dirty.volumeByteCount
+        markDirty(Extent(offset: former, length: byteCount - former))
+        if store.trust == .none {
+            distrustMaps()
+        } else {
+            store.uncover(behind: former, granuleByteCount: dirty.granuleByteCount)
+        }
+    }
+
+    /// A record that is begun now has the volume's size.
+    var takesWholeRecords: Bool {
+        store.recordableByteCount(of: dirty.volumeByteCount) == dirty.volumeByteCount
+    }
+
+    /// Whether the last record that was begun could have the volume's size, or none can be written.
+    var isGrowthRecorded: Bool {
+        store.coveredByteCount == nil || store.trust == .none || isRecordStuck || hasRecordFailed
     }
 
     /// What was saved is about to be written back, and differs from then on.

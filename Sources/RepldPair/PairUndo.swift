@@ -170,7 +170,7 @@ package struct PairUndo: ~Copyable {
     private static func extent(ofPage page: UInt64) -> Extent { Extent(offset: page * 4096, length: 4096) }
 
     /// The volume has more bytes, and the area more room.
-    mutating func grow(to byteCount: UInt64) {
+    package mutating func grow(to byteCount: UInt64) {
         invariant(stage == .none, "an area that is in use keeps its layout")
         // A place without an area has no maps.
         guard saved.volumeByteCount > 0 else { return }

@@ -1,4 +1,5 @@
 package import RepldCore
+internal import RepldFormat
 
 /// Why a volume does not take a new size.
 package enum GrowthRefusal: Hashable, Sendable {
@@ -20,7 +21,7 @@ package enum GrowthRefusal: Hashable, Sendable {
         case detaching
         /// Its metadata cannot be written.
         case metadataFails
-        /// Its records of a growth before this one are not durable yet.
+        /// Its metadata of a growth before this one is not durable yet.
         case growing
         /// Its metadata lies behind the volume.
         case metadataBehind
@@ -51,7 +52,7 @@ extension GrowthRefusal.PairObstacle {
         case .detaching: "it is about to be detached"
         case .metadataFails: "its metadata cannot be written"
         case .metadataBehind: "its metadata is in the way, behind the volume"
-        case .growing: "its records of the growth before this one are not durable yet"
+        case .growing: "its metadata of the growth before this one is not durable yet"
         case .undoKept: "a copy that could be taken back has not come to its end"
         }
     }
@@ -59,14 +60,21 @@ extension GrowthRefusal.PairObstacle {
 
 /// A larger volume on elements that have grown.
 ///
-/// `byteCount, maps → records → grown`. The maps get the new range at once, all of it dirty, and each pair is recorded with the new size
-/// and without trust in its bitmaps; then hosts see the new size (`Effect.grown`). Nothing has to be drained: locks,
-/// slots, the log's extents and the mover's cursor do not depend on the size, and what is in flight lies below the old end.
+/// `byteCount, maps → pages → records → grown`. The maps get the new range at once, all of it dirty. The pages that have to do
+/// with it are written; until they are, the records of the pair have the former size. A record with the new size comes behind
+/// them, and then hosts see it (`Effect.grown`). Nothing has to be drained: locks, slots, the log's extents and the mover's
+/// cursor do not depend on the size, and what is in flight lies below the old end.
 ///
-/// **A crash**: a start compares everything where a pair's record has another size than the volume is opened with, and where
-/// the record has no trust. So it does not matter which records are durable when hosts begin to use the new range; whoever opens
-/// the volume must open it with the new size from the moment that `grow` is called. That is why a record that fails
-/// does not keep the volume from growing, and both blocks of each area are to have the new size without holding up writes.
+/// **A crash**: what is behind the size that a record has may differ, whatever the pages say; the rest is as the pages and the
+/// log say. So at each moment a start knows what differed in the former range, and which records are durable
+/// when hosts begin to use the new range does not matter to it. Whoever opens the volume must open it with the new size from the
+/// moment that `grow` is called. That is why metadata that fails does not keep the volume from growing.
+///
+/// **A peer** that has the target hears of the size with the records, as of everything else: it has a record with the new size
+/// before hosts see that, or is out of reach, and has the image of a moment at which they had not seen it. So a peer
+/// that takes the pair over serves what its record has, and no host finds less than it has seen. Only where the metadata
+/// here fails hosts see the size although no record has it. Between a record here and the peer's, the peer's has the former
+/// size: that is no reason to part the two (`HandshakeDecision`).
 extension VolumeMachine {
     /// Why the volume cannot take this size now; `nil` when it can, or has it.
     package func growthRefusal(to wanted: UInt64) -> GrowthRefusal? {
@@ -88,7 +96,7 @@ extension VolumeMachine {
         if gate.isClosed { return .draining }
         let isStuck = pairs[index].isRecordStuck || pairs[index].store.isLogImpossible
         if isStuck || pairs[index].hasRecordFailed || pairs[index].store.hasPageFailed { return .metadataFails }
-        if isGrowing { return .growing }
+        if isGrowing || pairs[index].store.coveredByteCount != nil { return .growing }
         return pairs[index].undo.stage == .none ? nil : .undoKept
     }
 
@@ -105,19 +113,21 @@ extension VolumeMachine {
         isGrowing = true
         for index in 0..<pairs.count where pairs[index].isInUse {
             pairs[index].grow(to: wanted)
-            pairs[index].store.beginSweep()
+            pairs[index].store.beginSweepAnew()
             copyAgain(index)
             pumpCopies(index)
-            pairs[index].recordCopiesOwed = max(pairs[index].recordCopiesOwed, 1)
-            wantRecord(index)
+            if pairs[index].store.trust == .none { wantRecord(index) }
         }
         mayAdvanceLogs = true
         finishEvent()
     }
 
-    /// Lets hosts see the new size when no record is waited for.
+    /// Lets hosts see the new size when the records have it, and none is waited for.
     mutating func finishGrowing() {
         guard !holdsForRecord else { return }
+        for index in 0..<pairs.count where pairs[index].isInUse && !pairs[index].wantsDetach {
+            guard pairs[index].isGrowthRecorded else { return }
+        }
         isGrowing = false
         effects.append(.grown)
     }

@@ -77,6 +77,7 @@ extension VolumeMachine {
         }
         let isEqual = pairs[index].copyState == .synchronized || pairs[index].isFlowingBack
         let isFree = pairs[index].operation == nil || pairs[index].operation == .failback
+        guard pairs[index].takesWholeRecords else { return false }
         guard isEqual, pairs[index].dirty.isClean, isFree, !gate.isClosed, !isClosing, !pairs[index].isSettling else {
             return false
         }

@@ -96,7 +96,18 @@ extension VolumeMachine {
             advanceLog(index)
             pumpPages(index)
             // A drain waits for no record that is begun after it.
-            if pairs[index].store.canBeTrusted, !gate.isClosed {
+            guard !gate.isClosed else { continue }
+            if pairs[index].store.isCoveringImpossible {
+                // The peer learns the size from the record, and hosts are about to see it: no page is waited for.
+                pairs[index].distrustMaps()
+                wantRecord(index)
+                startIfPossible(index)
+            }
+            if pairs[index].store.endsCovering() {
+                wantRecord(index)
+                startIfPossible(index)
+            }
+            if pairs[index].store.canBeTrusted {
                 pairs[index].store.trust = .exact
                 wantRecord(index)
             }

@@ -69,9 +69,9 @@ extension VolumeMachine {
         pairs[index].isTargetConsistent = record.isTargetConsistent
         pairs[index].isSourceAhead = record.isSourceAhead
         pairs[index].isSourceInconsistent = record.isSourceInconsistent
-        // Bitmaps of another size say nothing of what the volume has grown by.
-        let isOfThisSize = record.volumeByteCount == byteCount
-        let isCurrent = isNew || meetServingEpoch(record.servingEpoch, index) && isOfThisSize
+        // Of what is behind the size that a record has, nothing is known; the bitmaps of a larger volume say nothing of this one.
+        let isLarger = record.volumeByteCount > byteCount
+        let isCurrent = isNew || meetServingEpoch(record.servingEpoch, index) && !isLarger
         let wasInSync =
             state == .synchronized && record.isClosedCleanly && !isNew && !pairs[index].isMisplaced && isCurrent
         takeUpMaps(record, isCurrent ? maps : .unknown(because: nil), isNew: isNew, wasInSync: wasInSync, index)
@@ -147,6 +147,7 @@ extension VolumeMachine {
         } else {
             pairs[index].restore(maps, from: record)
         }
+        if !isNew, record.volumeByteCount < byteCount { pairs[index].remember(growthFrom: record.volumeByteCount) }
         pairs[index].store.beginSweep()
     }
 
@@ -165,6 +166,8 @@ extension VolumeMachine {
         if pairs[index].operation == .failback { return beginFlowingBack(index) }
         if pairs[index].isRemote, pairs[index].operation == .restoreFromReplica { return startLinkRestore(index) }
         guard !waitsForLinkRestore(index) else { return }
+        // Whoever starts after a crash could not know for which of the two sizes an undo had been begun.
+        guard pairs[index].takesWholeRecords || !pairs[index].undo.isWanted else { return }
         if !awaitsUndo(index) { beginCopying(index) }
     }
 

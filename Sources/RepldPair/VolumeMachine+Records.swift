@@ -26,7 +26,7 @@ extension VolumeMachine {
         var record = PairRecord(
             sequence: pairs[index].recordSequence,
             pair: pairs[index].id,
-            volumeByteCount: byteCount,
+            volumeByteCount: pairs[index].store.recordableByteCount(of: byteCount),
             copyState: pairs[index].copyState.rawValue,
             isClosedCleanly: pairs[index].wantsCleanRecord
         )

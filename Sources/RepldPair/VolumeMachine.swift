@@ -92,7 +92,7 @@ package struct VolumeMachine: ~Copyable {
     /// How often another element has become leg 0, in this life and those before.
     var servingEpoch: UInt32 = 0
     var gate = Gate()
-    /// The volume has a new size that is not durable in the records of its pairs yet.
+    /// The volume has a new size that hosts do not see yet.
     var isGrowing = false
     /// How many pairs are being verified.
     var runningVerifyCount = 0

@@ -86,15 +86,17 @@ package final class ReplicationWorld {
 
     /// Serves a disk of a host as a volume; false where that is refused or not answered.
     ///
-    /// Hosts are kept away until so many peers have been asked.
+    /// With less than the whole disk where `byteCount` says so. Hosts are kept away until so many peers have been asked.
     package func addVolume(
         _ id: VolumeID,
         named name: String,
         on disk: SimulatedDisk,
         of host: ReplicationHost,
+        byteCount: Int? = nil,
         awaitedPeerCount: Int = 0
     ) -> Bool {
         var spec = VolumeSpec(id: id, name: name, isReadOnly: false, source: host.element(disk))
+        if let byteCount { spec.source.geometry.byteCount = UInt64(byteCount) }
         spec.awaitedPeerCount = awaitedPeerCount
         guard case .success = ask(host, { .addVolume(spec, answer: $0) }) else { return false }
         return true

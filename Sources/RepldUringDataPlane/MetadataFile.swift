@@ -24,7 +24,12 @@ enum MetadataFile {
         }
         guard !isNew, record.mapTrust != .none else { return .unknown(because: nil) }
         let area = try read(place, Int(layout.areaByteCount))
-        return unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: layout.granuleByteCount)
+        return unsafe RecoveredMaps.read(
+            area.span.bytes,
+            record,
+            granuleByteCount: layout.granuleByteCount,
+            grownByteCount: layout.volumeByteCount
+        )
     }
 
     private static func open(_ path: String) throws(DataPlaneError) -> Int32 {

@@ -86,6 +86,18 @@ extension UringDataPlane {
         return element
     }
 
+    /// What a record of another size says of a volume of this one.
+    private static func fit(_ record: inout PairRecord, to volumeByteCount: UInt64) {
+        guard record.volumeByteCount != volumeByteCount else { return }
+        // Nobody knows which of the two sizes its undo area was laid out for.
+        record.hasUndo = false
+        // Of a volume that has grown the rest of it is as true as it was.
+        guard record.volumeByteCount > volumeByteCount else { return }
+        record.volumeByteCount = volumeByteCount
+        record.isClosedCleanly = false
+        record.mapTrust = .none
+    }
+
     /// What the metadata says of a pair, or what is to be assumed when it says nothing.
     static func record(
         of pair: PairOpening,
@@ -120,13 +132,7 @@ extension UringDataPlane {
                     "\(pair.metadata) belongs to pair \(record.pair), not to \(pair.id)"
                 )
             }
-            if record.volumeByteCount != volumeByteCount {
-                record.volumeByteCount = volumeByteCount
-                record.isClosedCleanly = false
-                record.mapTrust = .none
-                // Its undo area is laid out for another size.
-                record.hasUndo = false
-            }
+            Self.fit(&record, to: volumeByteCount)
             return (record, false)
         case .blank:
             throw DataPlaneError(

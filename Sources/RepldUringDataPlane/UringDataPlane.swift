@@ -184,7 +184,9 @@ package final class UringDataPlane: DataPlane {
         var undo = UndoFile()
         // A peer keeps what is overwritten there.
         if case .local = target {
-            undo = try await prepareUndo(pair.undo, record, blockByteCount: served.blockByteCount)
+            var layoutOfNow = record
+            layoutOfNow.volumeByteCount = served.byteCount
+            undo = try await prepareUndo(pair.undo, layoutOfNow, blockByteCount: served.blockByteCount)
         }
         var spec = PairSpec<UringPlatform>(
             volume: pair.volume,
@@ -257,7 +259,7 @@ package final class UringDataPlane: DataPlane {
             for area in areas {
                 let granule = UInt64(area.granuleByteCount)
                 let layout = MetadataLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
-                try MetadataFile.enlarge(area.path, layout)
+                if let path = area.path { try MetadataFile.enlarge(path, layout) }
                 let undo = UndoLayout(volumeByteCount: growth.toByteCount, granuleByteCount: granule)
                 try UndoFile.enlarge(area.undoPath, undo)
             }

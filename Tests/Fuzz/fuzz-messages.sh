@@ -4,7 +4,7 @@
 set -eu
 . "$(dirname "$0")/build-fuzzer.sh"
 begin_control_fuzzer MessageFuzz
-build_control_fuzzer "PeerMessages.swift HandoverMessages.swift DifferencesMessage.swift ControlError.swift Registry.swift RegistryEntries.swift
+build_control_fuzzer "PeerMessages.swift HandoverMessages.swift DifferencesMessage.swift GrowMessage.swift ControlError.swift Registry.swift RegistryEntries.swift
   RegistryPeerEntries.swift PairSettingsRule.swift RecoveryPointRule.swift MetadataPlacing.swift PairTimes.swift
   ElementMark.swift OperationWords.swift DurableFile.swift UserFile.swift PasswordHash.swift" ""
 # Half as many as are asked for: text takes longer than the other fuzzers' bytes.

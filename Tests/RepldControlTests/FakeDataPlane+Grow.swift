@@ -19,8 +19,9 @@ extension FakeDataPlane {
                 throw DataPlaneError(.refused, "refused", refusal: .noSuchVolume)
             }
             var sizes: [(pair: PairID?, byteCount: UInt64)] = [(nil, Self.size(of: opening.path))]
-            sizes += state.pairs.values.filter { $0.opening.volume == id }.map {
-                ($0.opening.id, Self.size(of: $0.opening.target.path ?? ""))
+            for pair in state.pairs.values where pair.opening.volume == id {
+                // One that a peer has is the peer's to look at.
+                if let path = pair.opening.target.path { sizes.append((pair.opening.id, Self.size(of: path))) }
             }
             let smallest = sizes.reduce(sizes[0]) { $1.byteCount < $0.byteCount ? $1 : $0 }
             let wanted = byteCount ?? smallest.byteCount

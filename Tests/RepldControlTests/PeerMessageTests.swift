@@ -19,6 +19,10 @@ import Testing
         return change.map { text.replacing($0.0, with: $0.1) } ?? text
     }
 
+    private static func grow(_ fields: String) -> String {
+        #"{"version":1,"kind":"grow","pair":"\#(pair)",\#(fields)}"#
+    }
+
     private static func meet(_ change: (String, String)? = nil) -> String {
         let record = PairRecord(
             sequence: 1,
@@ -69,6 +73,10 @@ import Testing
             (differences(("false", "true")), "bits: expected"),
             (#"{"version":1,"kind":"mode","pair":"000102030405060708090a0b0c0d0e0f","mode":9}"#, "mode"),
             (#"{"version":1,"kind":"dissociate","pair":7}"#, "'pair' has the wrong type"),
+            (grow(#""isCheck":false"#), "byteCount: expected the size that is to be held"),
+            (grow(#""isCheck":true,"byteCount":0"#), "byteCount: found 0"),
+            (grow(#""byteCount":4096"#), "'isCheck' is missing"),
+            (grow(#""isCheck":true"#), "there is no replica of pair \(pair) of your host"),
             (
                 #"{"version":1,"kind":"operate","pair":"000102030405060708090a0b0c0d0e0f","by":"a\nb","operation":2}"#,
                 "'by' is no name"
@@ -132,6 +140,10 @@ import Testing
             (
                 OperateMessage(pair: id.description, by: "user olga", request),
                 .operate(OperateMessage(pair: id.description, by: "user olga", request))
+            ),
+            (
+                GrowMessage(pair: id, isCheck: true, byteCount: nil),
+                .grow(GrowMessage(pair: id, isCheck: true, byteCount: nil))
             ),
         ]
         for (message, expected) in messages {

@@ -236,8 +236,6 @@ import Testing
             let request = PairCreateRequest(sourceVolume: "db1", targetPath: "repl://south/copy", name: "m2")
             let twice = await refusal { try await hosts.north.service.createPair(request) }
             #expect(twice?.code == .elementInUse)
-            let source = await refusal { try await hosts.north.service.growVolume(named: "db1", VolumeGrowRequest()) }
-            #expect(source?.code == .notSupported)
             #expect(hosts.south.plane.state.withLock { $0.replicas.count } == 1)
         }
     }

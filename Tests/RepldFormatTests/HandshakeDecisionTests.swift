@@ -116,6 +116,17 @@ import Testing
         #expect(decide(own, larger) == .compareAll(.firstCopy))
     }
 
+    @Test("with a peer that has not heard yet that the volume has grown goes on as with any other")
+    func grown() {
+        var own = Self.side(9, [(7, 9)], hasPair: true)
+        let peer = Self.side(9, [(7, 9)])
+        own.volumeByteCount = 2 * peer.volumeByteCount
+        #expect(decide(own, peer) == .follow)
+        let taken = Self.side(10, [(7, 9), (8, 10)], hasPair: true, term: 1)
+        #expect(decide(own, taken) == .giveWay, "it has taken over what it had heard of")
+        #expect(decide(taken, own) == .awaitPeer)
+    }
+
     @Test("of records of before there were generations goes by their sequences")
     func withoutGenerations() {
         let own = Self.side(9, [(0, 9)], hasPair: true)
@@ -132,6 +143,11 @@ import Testing
         func isBelieved(_ former: SideRecord) -> Bool { HandshakeDecision.isBelievable(former: former, by: own) }
         #expect(isBelieved(Self.side(5, [(7, 5)], hasPair: true)))
         #expect(isBelieved(Self.side(9, [(7, 6), (8, 9)], hasPair: true)))
+        var resized = Self.side(9, [(7, 6), (8, 9)], hasPair: true)
+        resized.volumeByteCount = 2 * own.volumeByteCount
+        #expect(isBelieved(resized), "it has grown since it was heard of")
+        resized.volumeByteCount = own.volumeByteCount / 2
+        #expect(!isBelieved(resized), "nothing shrinks")
         #expect(!isBelieved(Self.side(4, [(7, 4)], hasPair: true)), "of an older day")
         #expect(!isBelieved(Self.side(6, [(7, 4), (8, 6)], hasPair: true)), "of an older day, and started since")
         #expect(!isBelieved(Self.side(6, [(3, 6)], hasPair: true)), "of something else")

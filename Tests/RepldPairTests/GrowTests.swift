@@ -20,9 +20,9 @@ import Testing
         #expect(harness.state == .unsynchronized)
         #expect(harness.dirtyByteCount == wanted - Self.former)
         #expect(harness.grownCount == 1)
-        let first = harness.records.prefix(2)
-        #expect(first.count == 2, "both blocks of the area are to have the new size")
-        #expect(first.allSatisfy { $0.record.volumeByteCount == wanted && $0.record.mapTrust == .none })
+        #expect(harness.records.allSatisfy { $0.record.mapTrust == .exact }, "what is known stays known")
+        let sizes = harness.records.map(\.record.volumeByteCount)
+        #expect(sizes.first == Self.former && sizes.last == wanted && sizes == sizes.sorted())
         let isImage = harness.machine.withPair(0) { $0.isTargetConsistent }
         #expect(isImage == true, "what the target had it still has")
         harness.completeAll()
@@ -88,25 +88,35 @@ import Testing
         let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings)
         harness.writesRecords = false
-        // Nor pages: the record that relies on them would be waited for as well.
-        harness.writesLogs = false
         harness.machine.grow(to: 2 * Self.former)
         harness.settle()
         #expect(harness.grownCount == 0)
         let again = harness.machine.growthRefusal(to: 3 * Self.former)
         #expect(again == .pair(PairID(high: 1, low: 1), .growing))
-        harness.machine.recordWritten(pair: 0, nil)
-        harness.settle()
-        #expect(harness.grownCount == 0, "the other block is still to be written")
-        // One for the copy state, one for the size, and that in the other block.
-        for _ in 0..<2 {
+        var sizes: [UInt64] = []
+        // The copy state is recorded as well, twice.
+        while harness.grownCount == 0, sizes.count < 8 {
+            sizes.append(harness.machine.recordInFlight(pair: 0).volumeByteCount)
             harness.machine.recordWritten(pair: 0, nil)
             harness.settle()
         }
+        #expect(sizes.first == Self.former && sizes.last == 2 * Self.former)
         #expect(harness.grownCount == 1)
     }
 
-    /// A start with the new size compares everything where the record has the former one.
+    /// Pages that say nothing of the new range are not on disk: no record may have the new size, and hosts do not see it.
+    @Test func noRecordHasTheSizeBeforeThePages() {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings)
+        harness.writesLogs = false
+        harness.records = []
+        harness.machine.grow(to: 2 * Self.former)
+        harness.settle()
+        #expect(harness.grownCount == 0)
+        #expect(harness.records.allSatisfy { $0.record.volumeByteCount == Self.former })
+    }
+
+    /// A start with the new size takes what is behind the size of the record for different.
     @Test func aRecordThatFailsMeanwhileHoldsNobodyUp() {
         let harness = MachineHarness()
         _ = harness.addSynchronizedPair(settings)
@@ -144,12 +154,26 @@ import Testing
         #expect(closing == .closing)
     }
 
-    @Test func aRecordOfAnotherSizeSaysNothing() {
+    @Test func aRecordOfASmallerSizeSaysNothingOfTheRest() {
         let harness = MachineHarness()
         harness.machine.grow(to: 2 * Self.former)
         _ = harness.addSynchronizedPair(settings)
         #expect(harness.state == .unsynchronized)
-        #expect(harness.dirtyByteCount == 2 * Self.former)
+        #expect(harness.dirtyByteCount == Self.former)
+    }
+
+    @Test func aRecordOfALargerSizeSaysNothing() {
+        let harness = MachineHarness()
+        let record = PairRecord(
+            sequence: 7,
+            pair: PairID(high: 1, low: 1),
+            volumeByteCount: 2 * Self.former,
+            copyState: CopyState.synchronized.rawValue,
+            isClosedCleanly: true
+        )
+        _ = harness.machine.addPair(record, .unknown(because: nil), isNew: false, settings: settings)
+        harness.settle()
+        #expect(harness.dirtyByteCount == Self.former)
     }
 }
 
@@ -184,14 +208,29 @@ import Testing
         disk.settleMaps()
         disk.moments = []
         disk.harness.machine.grow(to: Self.wanted)
+        // Its extent is in the log before a record has the new size.
+        let isWritten = disk.harness.machine.begin(
+            HostRequest(
+                operation: .write,
+                extent: Extent(offset: Self.wanted - 2 * Self.granule, length: Self.granule),
+                buffer: BufferID(rawValue: 2),
+                origin: RequestOrigin(client: 0, request: 2)
+            )
+        )
+        #expect(isWritten)
         disk.settleMaps()
-        #expect(disk.moments.count >= 7, "two records, four pages, and the record that relies on them")
+        #expect(disk.moments.count >= 6, "four pages, the record that relies on them, and the log")
         for (number, area) in disk.moments.enumerated() {
             for damaged in [nil, 0, 1] { try expectNothingLost(area, damaged: damaged, "moment \(number)") }
+            let dirty = try recovered(area, damaged: nil) { $0.dirty.dirtyByteCount }
+            #expect(dirty == Self.wanted - Self.former + Self.granule, "at moment \(number) as well")
         }
-        let last = try #require(disk.moments.last)
-        let dirty = try recovered(last, damaged: nil) { $0.dirty.dirtyByteCount }
-        #expect(dirty == Self.wanted - Self.former + Self.granule, "in the end it is known exactly again")
+        #expect(Set(try disk.moments.map { try record(in: $0).volumeByteCount }) == [Self.former, Self.wanted])
+        let isBeyond = try disk.moments.contains { area in
+            let record = try record(in: area)
+            return RecoveredMaps.read(area.span.bytes, record, granuleByteCount: Self.granule).distrust != nil
+        }
+        #expect(isBeyond, "a log that has an extent behind the size of the record is met as well")
     }
 
     private func expectNothingLost(_ area: [UInt8], damaged: Int?, _ moment: String) throws {
@@ -203,6 +242,18 @@ import Testing
         #expect(isCovered == true, "\(moment), block \(damaged.map(String.init) ?? "none") damaged")
     }
 
+    private func record(in area: [UInt8]) throws -> PairRecord {
+        let size = PairRecord.blockByteCount
+        let first = Array(area[0..<size])
+        let second = Array(area[size..<2 * size])
+        let record: PairRecord? =
+            switch PairRecordRecovery.decide(first.span.bytes, second.span.bytes) {
+            case .found(let found), .older(let found, _): found
+            case .blank, .lost: nil
+            }
+        return try #require(record)
+    }
+
     /// The pair as a start with the new size has it.
     private func recovered<Result>(
         _ area: [UInt8],
@@ -211,17 +262,14 @@ import Testing
     ) throws -> Result? {
         var area = area
         if let damaged { area[damaged * 4096 + 100] ^= 0xff }
-        let size = PairRecord.blockByteCount
-        let first = Array(area[0..<size])
-        let second = Array(area[size..<2 * size])
-        let record: PairRecord
-        switch PairRecordRecovery.decide(first.span.bytes, second.span.bytes) {
-        case .found(let found), .older(let found, _): record = found
-        case .blank, .lost:
-            Issue.record("one block is whole")
-            return nil
-        }
-        let maps = RecoveredMaps.read(area.span.bytes, record, granuleByteCount: Self.granule)
+        let record = try record(in: area)
+        let maps = RecoveredMaps.read(
+            area.span.bytes,
+            record,
+            granuleByteCount: Self.granule,
+            grownByteCount: Self.wanted
+        )
+        #expect(maps.distrust == nil)
         var machine = VolumeMachine(byteCount: Self.wanted, blockByteCount: 512, hostSlotLimit: 32)
         let index = machine.addPair(record, maps, isNew: false, settings: settings)
         machine.checkInvariants()

@@ -19,7 +19,7 @@ final class PairedHosts {
         /// Where the target keeps what is overwritten.
         let undo: SimulatedDisk
 
-        init(_ number: Int, in world: ReplicationWorld) {
+        init(_ number: Int, in world: ReplicationWorld, _ byteCount: Int) {
             let layout = MetadataLayout(volumeByteCount: UInt64(byteCount), granuleByteCount: 4096)
             volume = VolumeID(rawValue: UInt64(number + 1))
             pair = PairID(high: 5, low: UInt64(number + 6))
@@ -46,10 +46,13 @@ final class PairedHosts {
 
     /// Whether the target keeps what is overwritten.
     let keepsUndo: Bool
+    /// The sizes that the volumes are opened with, which may be less than their disks have.
+    var sourceByteCount = byteCount
+    var copyByteCount = byteCount
 
-    init(pairCount: Int = 1, keepsUndo: Bool = false) throws {
+    init(pairCount: Int = 1, keepsUndo: Bool = false, diskByteCount: Int = byteCount) throws {
         self.keepsUndo = keepsUndo
-        members = (0..<pairCount).map { [world] in Member($0, in: world) }
+        members = (0..<pairCount).map { [world] in Member($0, in: world, diskByteCount) }
         try startTarget()
         try startSource()
         for member in members {
@@ -63,7 +66,14 @@ final class PairedHosts {
     func startTarget() throws {
         if !target.isUp { target.start() }
         for member in members {
-            try #require(world.addVolume(member.volume, named: member.copy.name, on: member.copy, of: target))
+            let isServed = world.addVolume(
+                member.volume,
+                named: member.copy.name,
+                on: member.copy,
+                of: target,
+                byteCount: copyByteCount
+            )
+            try #require(isServed)
             var replica = ReplicaSpec<SimulatedPlatform>(
                 volume: member.volume,
                 pair: member.pair,
@@ -103,20 +113,27 @@ final class PairedHosts {
             named: member.disk.name,
             on: member.disk,
             of: source,
+            byteCount: sourceByteCount,
             awaitedPeerCount: found == nil ? 0 : 1
         )
         try #require(isServed)
         let first = PairRecord(
             sequence: 0,
             pair: member.pair,
-            volumeByteCount: UInt64(Self.byteCount),
+            volumeByteCount: UInt64(sourceByteCount),
             copyState: CopyState.initialized.rawValue,
             isClosedCleanly: false
         )
         let area = member.metadata.bytes(0..<member.metadata.byteCount)
         let maps =
-            found.map { unsafe RecoveredMaps.read(area.span.bytes, $0, granuleByteCount: 4096) }
-            ?? .unknown(because: nil)
+            found.map { record in
+                unsafe RecoveredMaps.read(
+                    area.span.bytes,
+                    record,
+                    granuleByteCount: 4096,
+                    grownByteCount: UInt64(sourceByteCount)
+                )
+            } ?? .unknown(because: nil)
         var pair = PairSpec<SimulatedPlatform>(
             volume: member.volume,
             pair: member.pair,
@@ -141,7 +158,7 @@ final class PairedHosts {
         try accept(source) { [pair] in .addPair(pair, answer: $0) }
     }
 
-    private func accept(
+    func accept(
         _ host: ReplicationHost,
         _ command: (@escaping @Sendable (Result<Void, EngineRefusal>) -> Void) -> EngineCommand<SimulatedPlatform>
     ) throws {
@@ -220,7 +237,7 @@ final class PairedHosts {
 
     // MARK: - What can be seen
 
-    private var status: EngineStatus? { world.ask(source) { .status(answer: $0) } }
+    var status: EngineStatus? { world.ask(source) { .status(answer: $0) } }
     var facts: PairStatus? { status?.volumes.first?.pairs.first }
     /// Hosts are kept away from the first volume.
     var isWithheld: Bool { status?.volumes.first?.isWithheld ?? false }

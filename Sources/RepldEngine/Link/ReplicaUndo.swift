@@ -31,7 +31,7 @@ struct ReplicaUndo: ~Copyable {
     var pages: PairUndo
     let area: ElementID?
     /// Where the old content of the volume's first byte is.
-    let headByteCount: UInt64
+    private(set) var headByteCount: UInt64
     var steps: FixedArray<UndoStep>
     /// Requests that wait, in the order in which they came.
     var held: BoundedQueue<SlotID>
@@ -66,6 +66,19 @@ struct ReplicaUndo: ~Copyable {
         blocks = AlignedBytes(count: PairUndo.pageWriteLimit * MetadataLayout.blockByteCount)
         stepByteCount = max(Self.stepByteCount, Int(granuleByteCount))
         memory = AlignedBytes(count: Self.stepLimit * stepByteCount)
+    }
+
+    /// How large the area has to be for a volume of a size.
+    func areaByteCount(ofVolume byteCount: UInt64) -> UInt64 {
+        UndoLayout(volumeByteCount: byteCount, granuleByteCount: pages.saved.granuleByteCount).areaByteCount
+    }
+
+    /// The volume has more bytes, and the area more room; nothing is kept there.
+    mutating func grow(to byteCount: UInt64) {
+        guard area != nil else { return }
+        pages.grow(to: byteCount)
+        let layout = UndoLayout(volumeByteCount: byteCount, granuleByteCount: pages.saved.granuleByteCount)
+        headByteCount = layout.headByteCount
     }
 
     var isPresent: Bool { pages.isPresent }

@@ -58,7 +58,7 @@ func use(_ request: PeerRequest) {
         }
     case .takeOver(let message):
         invariant(PairSettingsRule.fault(of: message.moving.settings) == nil, "a pair may have what it brings")
-    case .identify, .associate, .dissociate, .await, .mode, .meet: break
+    case .identify, .associate, .dissociate, .await, .mode, .meet, .grow: break
     }
 }
 
@@ -75,6 +75,7 @@ extension PeerRequest: Encodable {
         case .takeOver(let message): try message.encode(to: encoder)
         case .differences(let message): try message.encode(to: encoder)
         case .meet(let message): try message.encode(to: encoder)
+        case .grow(let message): try message.encode(to: encoder)
         }
     }
 }
