@@ -80,7 +80,7 @@ extension Engine where P: ~Copyable {
         volumes[index].name = spec.name
         volumes[index].isReadOnly = spec.isReadOnly || spec.source.geometry.isReadOnly
         volumes[index].setElement(element, leg: 0)
-        volumes[index].machine.advance(to: platform.now)
+        volumes[index].machine.advance(to: platform.now, stalled: stalledNanoseconds)
         if spec.awaitedPeerCount > 0 { withhold(index, awaiting: spec.awaitedPeerCount) }
         return .success(())
     }

@@ -1,4 +1,5 @@
 package import RepldCore
+package import RepldFormat
 package import RepldPair
 
 /// What whoever embeds the engine, and the simulator's checkers, may look at between two turns.
@@ -45,6 +46,9 @@ extension Engine where P: ~Copyable {
         }
         return nil
     }
+
+    /// What was decided of pairs whose two sides met.
+    package var handshakes: HandshakeCounts { links.handshakes }
 
     /// How old what the other element of a pair lacks is, in nanoseconds; `nil` where nobody knows.
     package func exposureNanoseconds(of pair: PairID) -> UInt64? {

@@ -88,6 +88,8 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     package static var volumeLimit: Int { 32 }
     /// Host requests in flight on one volume.
     package static var hostSlotLimit: Int { 256 }
+    /// The loop wakes at least once a second; what it is late beyond this it has stood still for.
+    private static var stallLimitNanoseconds: UInt64 { 1_000_000_000 }
     /// How long an engine that stops waits for operations that a target has not given back.
     static var stuckGraceNanoseconds: UInt64 { 5_000_000_000 }
     /// Memory that the dirty maps of one pair may take: 128 TiB at 64 KiB, 8 TiB at 4 KiB.
@@ -120,6 +122,10 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     let zeroes: BufferID
     let eventSink: @Sendable (EngineEvent) -> Void
     var nextTick: Instant
+    /// Until when the last `wait` was to return.
+    private var wakesBy = Instant(nanoseconds: .max)
+    /// How long the loop has stood still since it began.
+    var stalledNanoseconds: UInt64 = 0
     /// When the first mover has to be looked at again, or earlier.
     var nextWake = Instant(nanoseconds: .max)
     /// Something may have changed in whose mover comes first.
@@ -187,6 +193,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
     /// One turn of the loop; false when it has ended.
     package mutating func turn() -> Bool {
         guard stage != .ended else { return false }
+        noticeStall()
         while let completion = completions.popFirst() { dispatch(completion) }
         if platform.now >= nextWake { wakeMovers() }
         if isOrderStale { orderMovers() }
@@ -200,11 +207,25 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
             end()
             return false
         }
+        wakesBy = max(platform.now, min(nextTick, nextWake))
         platform.wait(until: min(nextTick, nextWake), into: &completions)
+        noticeStall()
         let lag = platform.lagNanoseconds
         let now = platform.now
-        for index in 0..<volumeEnd where volumes[index].isInUse { volumes[index].machine.advance(to: now, lag: lag) }
+        for index in 0..<volumeEnd where volumes[index].isInUse {
+            volumes[index].machine.advance(to: now, lag: lag, stalled: stalledNanoseconds)
+        }
         return true
+    }
+
+    /// Takes note of time in which the loop stood still: its host was paused, or gave it no core.
+    ///
+    /// A second of it counts as time that has passed, so that a loop which is late in each turn still comes to its limits.
+    private mutating func noticeStall() {
+        let late = platform.now.nanoseconds(since: wakesBy)
+        guard late > Self.stallLimitNanoseconds else { return }
+        stalledNanoseconds += late - Self.stallLimitNanoseconds
+        wakesBy = platform.now
     }
 
     /// A volume has come or gone.
@@ -316,7 +337,7 @@ package struct Engine<P: Platform & ~Copyable>: ~Copyable {
         frontendTick()
         tickLinks()
         for index in 0..<volumes.count where volumes[index].isInUse {
-            volumes[index].machine.advance(to: platform.now)
+            volumes[index].machine.advance(to: platform.now, stalled: stalledNanoseconds)
             volumes[index].machine.tick()
             carryOut(index)
         }

@@ -171,7 +171,7 @@ extension Engine where P: ~Copyable {
     /// A target that does not answer its own hosts must not keep the engine from closing every other pair cleanly.
     private mutating func giveUpTargetRequests() {
         for index in 0..<volumes.count where volumes[index].isInUse {
-            volumes[index].machine.advance(to: platform.now)
+            volumes[index].machine.advance(to: platform.now, stalled: stalledNanoseconds)
             volumes[index].machine.giveUpTargetRequests()
             carryOut(index)
         }

@@ -51,7 +51,7 @@ extension VolumeMachine {
     private func isStuckRollback(_ id: SlotID) -> Bool {
         guard slots[id].purpose == .rollback, slots[id].pendingLegs != 0 else { return false }
         let limit = pairs[Int(slots[id].pair)].settings.targetTimeoutNanoseconds
-        return now.nanoseconds(since: slots[id].startedAt) > limit
+        return awake.nanoseconds(since: slots[id].startedAt) > limit
     }
 
     private mutating func startCloseFlush() {
@@ -60,7 +60,7 @@ extension VolumeMachine {
             host: .ownFlush,
             purpose: .closeFlush,
             stage: .running,
-            startedAt: now
+            startedAt: awake
         )
         guard let id = slots.take(request) else { invariantFailed("the closing flush has a slot of its own") }
         startFlush(id)

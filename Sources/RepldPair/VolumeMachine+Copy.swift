@@ -57,7 +57,7 @@ extension VolumeMachine {
             stage: .waitingForBuffers
         )
         request.pair = UInt8(index)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].copiesInFlight += 1
         pairs[index].hasCaughtUp = false
@@ -73,7 +73,7 @@ extension VolumeMachine {
         guard isCopying(index) else { return endChunk(id, isCopied: false) }
         if holdsForRecord || isPrimaryLeftAlone { return hold(id, .waitingForRecord) }
         slots[id].stage = .copyReading
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         issue(id, leg: slots[id].isLockless ? leg(ofPair: index) : 0, .readAndCheckZero)
     }
 
@@ -97,7 +97,7 @@ extension VolumeMachine {
             slots[id].isMatch = outcome.isMatch
             if slots[id].secondBuffer != .none {
                 slots[id].stage = .copyComparing
-                slots[id].startedAt = now
+                slots[id].startedAt = awake
                 issue(id, leg: self.leg(ofPair: index), .readAndCompare)
             } else {
                 writeChunk(id, pair: index)
@@ -147,7 +147,7 @@ extension VolumeMachine {
 
     private mutating func issueChunkWrite(_ id: SlotID, pair index: Int) {
         slots[id].stage = .copyWriting
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         let leg = slots[id].isLockless ? 0 : leg(ofPair: index)
         issue(id, leg: leg, slots[id].isMatch ? .zeroMayDeallocate : .write)
     }
@@ -199,7 +199,7 @@ extension VolumeMachine {
             stage: .running
         )
         request.pair = UInt8(index)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].isCopyFlushInFlight = true
         // The source as well: what was read there may be in a cache that a loss of power empties, and the target would keep it.

@@ -50,7 +50,7 @@ extension VolumeMachine {
     }
 
     private func gateDeadline(_ index: Int) -> Instant {
-        now.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
+        awake.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
     }
 
     /// Whether an operation drains or flushes now: what a flush of its own has found is acted upon at its end.
@@ -109,7 +109,7 @@ extension VolumeMachine {
     private mutating func startGateFlush() {
         gate.stage = .flushing
         gate.deadline = gateDeadline(gate.pair)
-        let request = Request(host: .ownFlush, purpose: .gateFlush, stage: .running, startedAt: now)
+        let request = Request(host: .ownFlush, purpose: .gateFlush, stage: .running, startedAt: awake)
         guard let id = slots.take(request) else { invariantFailed("the gate's flush has a slot of its own") }
         gate.flush = id
         if !gate.isPrimaryGivenUp { issue(id, leg: 0, .flush) }
@@ -185,7 +185,7 @@ extension VolumeMachine {
 
     /// What takes longer than the pair's time limit is not waited for.
     mutating func checkGateDeadline() {
-        guard gate.isClosed, now > gate.deadline else { return }
+        guard gate.isClosed, awake > gate.deadline else { return }
         if gate.purpose.leavesPrimaryBehind, !gate.isPrimaryGivenUp, !isOtherElementBusy {
             gate.isPrimaryGivenUp = true
             gate.deadline = gateDeadline(gate.pair)

@@ -23,7 +23,7 @@ extension VolumeMachine {
             slots[id].sourceFailure = .inputOutput
             return settle(id)
         }
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         slots[id].awaitsSource = slots[id].host.operation == .writeZeroes && slots[id].host.mustBeFast
         var legs = mirroringLegs(slots[id].host.extent)
         rememberForOthers(id, besides: legs)
@@ -64,7 +64,7 @@ extension VolumeMachine {
     private mutating func issueToTargets(_ id: SlotID, _ legs: UInt8) {
         let kind = writeKind(of: id)
         let isDurable = slots[id].host.isDurable && !Mutation.isOn(.forcedWriteSkipsTarget)
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         for index in 0..<pairEnd where legs & 1 << leg(ofPair: index) != 0 {
             issue(id, leg: leg(ofPair: index), kind, isDurable: isDurable)
         }
@@ -356,7 +356,7 @@ extension VolumeMachine {
         slots[id].stage = .redirectReading
         disturbVerify(slots[id].host.extent)
         slots[id].pair = UInt8(index)
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         issue(id, leg: leg(ofPair: index), .read)
     }
 

@@ -140,7 +140,7 @@ extension VolumeMachine {
             return
         }
         pairs[index].store.isLogWriteInFlight = true
-        pairs[index].store.logStartedAt = now
+        pairs[index].store.logStartedAt = awake
         effects.append(.writeLog(pair: index))
     }
 
@@ -179,7 +179,7 @@ extension VolumeMachine {
     }
 
     private mutating func pumpPages(_ index: Int) {
-        while let place = pairs[index].store.takePage(now: now) {
+        while let place = pairs[index].store.takePage(now: awake) {
             pairs[index].beginPage(place)
             effects.append(.writePage(pair: index, place: place))
         }
@@ -239,7 +239,7 @@ extension VolumeMachine {
         }
         var request = Request(host: .ownFlush, purpose: .logFlush, stage: .running)
         request.pair = UInt8(index)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("the log's flush has a slot of its own") }
         pairs[index].store.isFlushInFlight = true
         issue(id, leg: 0, .flush)
@@ -287,7 +287,7 @@ extension VolumeMachine {
             pairs[index].store.waitsForTick = false
             if !pairs[index].store.stale.isClean { pairs[index].store.beginSweep() }
             let limit = pairs[index].settings.targetTimeoutNanoseconds
-            if pairs[index].store.giveUpStuck(now: now, limit: limit) {
+            if pairs[index].store.giveUpStuck(now: awake, limit: limit) {
                 announce(.recordFailed(pair: pairs[index].id, .timedOut))
                 mayReleaseHeld = true
             }

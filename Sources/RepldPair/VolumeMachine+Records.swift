@@ -21,7 +21,7 @@ extension VolumeMachine {
         guard pairs[index].isRecordWanted, !pairs[index].isRecordInFlight, !pairs[index].wantsDetach else { return }
         pairs[index].isRecordWanted = false
         pairs[index].isRecordInFlight = true
-        pairs[index].recordStartedAt = now
+        pairs[index].recordStartedAt = awake
         pairs[index].recordSequence += 1
         var record = PairRecord(
             sequence: pairs[index].recordSequence,
@@ -159,7 +159,7 @@ extension VolumeMachine {
         for index in 0..<pairs.count where pairs[index].isInUse && pairs[index].isRecordInFlight {
             guard !pairs[index].isRecordStuck else { continue }
             let limit = pairs[index].settings.targetTimeoutNanoseconds
-            guard now.nanoseconds(since: pairs[index].recordStartedAt) > limit else { continue }
+            guard awake.nanoseconds(since: pairs[index].recordStartedAt) > limit else { continue }
             pairs[index].isRecordStuck = true
             mayReleaseHeld = true
             goOnWithoutRecord(index, .timedOut)

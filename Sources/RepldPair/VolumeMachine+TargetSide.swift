@@ -30,7 +30,7 @@ extension VolumeMachine {
             case .write, .discard, .writeZeroes: .targetWrite
             }
         var request = Request(host: host, purpose: purpose, stage: .running)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("hosts leave room for the mover's slots") }
         targetRequestCounts[index] += 1
         guard isTargetOpen(index) else { return answer(id, .cancelled) }
@@ -84,7 +84,7 @@ extension VolumeMachine {
             }
             let pair = Int(slots[id].host.side) - 1
             let limit = pairs[pair].settings.targetTimeoutNanoseconds
-            guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
+            guard awake.nanoseconds(since: slots[id].startedAt) > limit else { continue }
             slots[id].sourceFailure = .timedOut
             endTargetRequest(id)
         }

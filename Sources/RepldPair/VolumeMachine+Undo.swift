@@ -104,7 +104,7 @@ extension VolumeMachine {
     // MARK: - Pages
 
     private mutating func pumpUndoPages(_ index: Int) {
-        while let place = pairs[index].undo.takePage(now: now) {
+        while let place = pairs[index].undo.takePage(now: awake) {
             let page = pairs[index].undo.pageWrites[place].page
             effects.append(.writeUndoPage(pair: index, place: place))
             for slot in 0..<slots.capacity {
@@ -186,7 +186,7 @@ extension VolumeMachine {
         let isCut = pairs[index].undo.chunkEnd(from: range.lowerBound) >= range.upperBound
         guard isCut, slots[id].secondBuffer != .none else { return false }
         slots[id].stage = .copySaving
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         if Mutation.isOn(.overwritesBeforeSaved) {
             chunkSaved(id, pair: index, nil)
             return true
@@ -203,7 +203,7 @@ extension VolumeMachine {
         }
         pairs[index].undo.noteSaved(slots[id].host.extent)
         slots[id].stage = .copyRecording
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         slots[id].isPageOnItsWay = false
         pumpUndoPages(index)
     }
@@ -230,7 +230,7 @@ extension VolumeMachine {
     }
 
     private func rollbackDeadline(_ index: Int) -> Instant {
-        now.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
+        awake.advanced(byNanoseconds: pairs[index].settings.targetTimeoutNanoseconds)
     }
 
     /// Begins as many chunks as may be in flight, or goes on with the failover when all is as it was.
@@ -257,7 +257,7 @@ extension VolumeMachine {
         let host = HostRequest(operation: .write, extent: extent, buffer: .none, origin: origin)
         var request = Request(host: host, purpose: .rollback, stage: .waitingForBuffers)
         request.pair = UInt8(index)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("the mover's slots are reserved") }
         pairs[index].undo.rollbacksInFlight += 1
         effects.append(.needBuffers(id, byteCount: UInt32(extent.length), isPair: false))
@@ -268,7 +268,7 @@ extension VolumeMachine {
         let index = Int(slots[id].pair)
         guard pairs[index].undo.isRollingBack else { return endRollbackChunk(id) }
         slots[id].stage = .rollbackReading
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         issue(id, leg: undoLeg(ofPair: index), .read)
     }
 
@@ -283,7 +283,7 @@ extension VolumeMachine {
         pairs[index].undo.rollbackDeadline = rollbackDeadline(index)
         guard isReading else { return endRollbackChunk(id) }
         slots[id].stage = .rollbackWriting
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         issue(id, leg: leg(ofPair: index), .write, isDurable: true)
     }
 
@@ -327,7 +327,7 @@ extension VolumeMachine {
     mutating func tickUndo() {
         for index in 0..<pairs.count where pairs[index].isInUse {
             if isUndoStuck(index) { giveUpUndoPages(index) }
-            if pairs[index].undo.isRollingBack, now > pairs[index].undo.rollbackDeadline {
+            if pairs[index].undo.isRollingBack, awake > pairs[index].undo.rollbackDeadline {
                 failRollback(index, .timedOut)
             }
             pumpRollback(index)
@@ -338,7 +338,7 @@ extension VolumeMachine {
     private func isUndoStuck(_ index: Int) -> Bool {
         let limit = pairs[index].settings.targetTimeoutNanoseconds
         for place in 0..<pairs[index].undo.pageWrites.count where pairs[index].undo.pageWrites[place].isInUse {
-            if now.nanoseconds(since: pairs[index].undo.pageWrites[place].startedAt) > limit { return true }
+            if awake.nanoseconds(since: pairs[index].undo.pageWrites[place].startedAt) > limit { return true }
         }
         return false
     }

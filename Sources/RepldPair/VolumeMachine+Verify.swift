@@ -118,7 +118,7 @@ extension VolumeMachine {
             stage: .waitingForBuffers
         )
         request.pair = UInt8(index)
-        request.startedAt = now
+        request.startedAt = awake
         guard let id = slots.take(request) else { invariantFailed("the slots of a verify are reserved") }
         pairs[index].verify.slotCount += 1
         pairs[index].verify.lanes[lane].isBusy = true
@@ -160,7 +160,7 @@ extension VolumeMachine {
 
     private mutating func readForVerify(_ id: SlotID) {
         slots[id].stage = .verifyReading
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         issue(id, leg: 0, .read)
     }
 
@@ -190,7 +190,7 @@ extension VolumeMachine {
         }
         guard slots[id].stage == .verifyComparing else {
             slots[id].stage = .verifyComparing
-            slots[id].startedAt = now
+            slots[id].startedAt = awake
             return issue(id, leg: self.leg(ofPair: index), .readAndCompare)
         }
         if pairs[index].verify.lanes[lane].chunk.isLocked, !outcome.isMatch {

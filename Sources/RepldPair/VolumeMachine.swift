@@ -56,6 +56,9 @@ package struct VolumeMachine: ~Copyable {
     package internal(set) var readsServedByTarget: UInt64 = 0
 
     var now = Instant(nanoseconds: 0)
+    /// The time without that in which the loop stood still, as in a virtual machine that was paused: limits of what is in flight
+    /// are counted in it, because an element that was given no time to answer in is not one that hangs.
+    var awake = Instant(nanoseconds: 0)
     /// When a request that arrives in this turn may have arrived at the earliest.
     var arrivalTime = Instant(nanoseconds: 0)
     var copyControl = CopyController()
@@ -214,9 +217,11 @@ package struct VolumeMachine: ~Copyable {
         targetRequestCounts = FixedArray(repeating: 0, count: Self.pairLimit)
     }
 
-    /// Tells the machine the time of the turn that begins, and how long what arrived before it may have waited.
-    package mutating func advance(to now: Instant, lag nanoseconds: UInt64 = 0) {
+    /// Tells the machine the time of the turn that begins, how long what arrived before it may have waited, and for how long the
+    /// loop has stood still since it began.
+    package mutating func advance(to now: Instant, lag nanoseconds: UInt64 = 0, stalled: UInt64 = 0) {
         self.now = now
+        awake = Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, stalled))
         arrivalTime = Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, nanoseconds))
     }
 
@@ -285,7 +290,7 @@ package struct VolumeMachine: ~Copyable {
 
     /// A host's request that nothing holds back any more.
     mutating func start(_ id: SlotID) {
-        slots[id].startedAt = now
+        slots[id].startedAt = awake
         switch slots[id].purpose {
         case .hostRead:
             startRead(id)
@@ -389,7 +394,7 @@ package struct VolumeMachine: ~Copyable {
                 guard let id = slots.taken(at: slot), slots[id].pendingLegs & bits != 0 else { continue }
                 guard slots[id].stage != .abandoned, slots[id].stage != .answerHeld else { continue }
                 guard hasTimeLimit(slots[id].purpose) else { continue }
-                guard now.nanoseconds(since: slots[id].startedAt) > limit else { continue }
+                guard awake.nanoseconds(since: slots[id].startedAt) > limit else { continue }
                 breakPair(index, slots[id].stage == .copySaving ? .undoFailed(.timedOut) : .targetTimedOut)
                 abandonLegs(of: index)
                 break

@@ -16,6 +16,8 @@ struct HostWorkload {
         /// Of a read: what it might have found in each sector when it was submitted.
         var readable: [[UInt64]]
         var since: UInt64
+        /// Something that hosts may hear of went wrong while it was under way.
+        var isExcused = false
     }
 
     /// Longer than the silence after which a link is lost, and than anything else that a host may have to wait for.
@@ -35,8 +37,10 @@ struct HostWorkload {
     mutating func submit(
         to host: ReplicationHost,
         _ volume: VolumeID,
+        on disk: SimulatedDisk,
         value: UInt64,
         at now: UInt64,
+        isExcused: Bool = false,
         _ random: inout RandomSource
     ) -> String? {
         let count = history.sectorCount
@@ -65,7 +69,8 @@ struct HostWorkload {
                 isDurable: isDurable,
                 covered: operation == .flush ? history.covered() : [],
                 readable: operation == .read ? sectors.map { history.readable($0) } : [],
-                since: now
+                since: now,
+                isExcused: isExcused || operation == .read && disk.isBad(sectors)
             )
         )
         return "\(operation) \(sectors) value \(value)\(isDurable ? " FUA" : "")"
@@ -79,6 +84,7 @@ struct HostWorkload {
         guard let place = waiting.firstIndex(where: { $0.number == number }) else { return nil }
         let asked = waiting.remove(at: place)
         let request = host.requests[asked.number]
+        let mayFail = mayFail || asked.isExcused
         if mayFail, request.failure != nil { return nil }
         if let failure = request.failure { return "\(asked.operation) \(asked.value) of a host failed: \(failure)" }
         switch asked.operation {
@@ -98,9 +104,26 @@ struct HostWorkload {
         return nil
     }
 
+    /// What is under way may fail from now on.
+    mutating func excuse() {
+        for index in waiting.indices { waiting[index].isExcused = true }
+    }
+
+    /// Reads of sectors that have gone bad may fail.
+    mutating func excuse(readsOf disk: SimulatedDisk) {
+        for index in waiting.indices where waiting[index].operation == .read && disk.isBad(waiting[index].sectors) {
+            waiting[index].isExcused = true
+        }
+    }
+
+    /// Hosts got no core for so long, and could not have heard of an answer.
+    mutating func wait(_ nanoseconds: UInt64) {
+        for index in waiting.indices { waiting[index].since += nanoseconds }
+    }
+
     /// The request that a host has waited for too long, in words.
     func overdue(at now: UInt64) -> String? {
-        guard let asked = waiting.first, now - asked.since > Self.patienceNanoseconds else { return nil }
+        guard let asked = waiting.first, now > asked.since + Self.patienceNanoseconds else { return nil }
         return "\(asked.operation) \(asked.value) of a host has waited for more than a minute"
     }
 

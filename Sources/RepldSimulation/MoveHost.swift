@@ -46,6 +46,8 @@ final class MoveHost: @unchecked Sendable {
         /// What the replica had to hold when the pair was last Synchronized, once it is not any more.
         var parting: WriteHistory?
         var isSynchronized = false
+        var isBroken = false
+        var hasJustBroken = false
         /// The replica has lost what it had not flushed, and has not been copied to since; this host has found the link lost since.
         var hasReplicaLostPower = false
         var isLossKnown = false
@@ -54,6 +56,7 @@ final class MoveHost: @unchecked Sendable {
         ///
         /// `keepsFormer`: the replica has not heard yet that the copy is over, and would take it back.
         mutating func observe(_ state: CopyState, isReplicaUp: Bool, keepsFormer: Bool) {
+            (isBroken, hasJustBroken) = (state == .broken, state == .broken && !isBroken)
             guard state == .synchronized else {
                 part()
                 isLossKnown = hasReplicaLostPower && isReplicaUp
@@ -105,6 +108,8 @@ final class MoveHost: @unchecked Sendable {
     var hasCaughtUp = false
     /// What it takes over is what a copy had been brought back to.
     var hasTakenBack = false
+    /// Requests of its hosts may fail until then, because a disk does.
+    var mayFailUntil: UInt64 = 0
     /// When it is started again, while it is down.
     var downUntil: UInt64 = 0
     /// Events that have been looked at.

@@ -94,6 +94,7 @@ extension MoveSimulation {
         guard side.host.isUp else { return }
         coverage[side.isSecond ? .targetHostCrashes : .sourceHostCrashes] += 1
         side.host.crash()
+        healDisks(of: side)
         try ended(side, after: "a crash of \(side.host.name)") { $0.survivors($1) }
         let holder = other(than: side)
         let flushesEpochs = options.isAsynchronous && holder.branch?.formerOrder == nil
@@ -119,6 +120,7 @@ extension MoveSimulation {
         try drainHosts()
         note("clean stop of \(side.host.name)")
         side.die()
+        healDisks(of: side)
         guard replication.stop(side.host) else { throw failure("the engine of \(side.host.name) does not stop") }
         coverage[.cleanRestarts] += 1
         try ended(side, after: "a clean stop of \(side.host.name)") { $0.readable($1) }
@@ -189,6 +191,7 @@ extension MoveSimulation {
     /// with hosts that never rest.
     private func heal(upTo limit: UInt64, requestCount: Int) throws(SimulationFailure) {
         replication.healNetwork()
+        healDisks()
         let end = replication.world.now + limit
         let lastValue = nextValue + UInt64(requestCount)
         var nextHelp = replication.world.now + 5_000_000_000

@@ -9,7 +9,10 @@ extension MoveSimulation {
 
     func start(_ side: MoveHost) {
         note("\(side.host.name) is started with the \(side.registry.entry)")
-        if !side.host.isUp { side.host.start() }
+        if !side.host.isUp {
+            hostFaults.setClock(of: side.host)
+            side.host.start()
+        }
         side.die()
         let place = side.host.peerPlace
         send(.link(.listenToPeers(place, answer: expect("listening", side))), to: side)
@@ -271,6 +274,8 @@ extension MoveSimulation {
         _ answer: @escaping (MoveMessage) -> Void
     ) {
         note("\(side.host.name) has the pair from now on")
+        // Nobody moves hosts to a disk that fails; from here on it may fail in what concerns them.
+        healDisks(of: side)
         let isAsked = handover.sequence != nil
         side.registry = MoveHost.Registry(entry: .pair, isPeerMet: isAsked)
         inherit(side, handover, last)
@@ -356,6 +361,7 @@ extension MoveSimulation {
         side.replicaMetadata.lay(record)
         side.later { [unowned self] in
             note("\(side.host.name) has the replica from now on")
+            healDisks(of: side)
             side.registry = MoveHost.Registry(entry: .replica)
             bequeath(side)
             side.later { [unowned self] in

@@ -21,6 +21,8 @@ package final class MoveSimulation {
     let moves: MoveOptions
     var random: RandomSource
     let sides: [MoveHost]
+    var hostFaults: HostFaultInjector
+    private var diskFaults: DiskFaultInjector
     var messages: [MoveMessage] = []
     /// What a step of a control plane has found.
     var found: String?
@@ -42,6 +44,8 @@ package final class MoveSimulation {
         self.trace = trace
         options = RemoteOptions(seed: seed, limits: limits)
         moves = MoveOptions(seed: seed, limits: limits)
+        hostFaults = HostFaultInjector(faults: options.hosts, random: HostFaults.random(seed: seed, limits: limits))
+        diskFaults = DiskFaultInjector(options.hosts.disks)
         let worldSeed = limits.worldSeed(seed)
         random = RandomSource(seed: worldSeed ^ 0x30FE_5EED)
         replication = ReplicationWorld(seed: worldSeed, trace: trace)
@@ -67,6 +71,8 @@ package final class MoveSimulation {
 
     /// Runs to the end; throws what a checker found.
     package func run() throws(SimulationFailure) {
+        defer { coverage.decided(replication.hosts) }
+        for side in sides { hostFaults.setClock(of: side.host) }
         for side in sides { start(side) }
         for _ in 0..<40 { try turn() }
         operate(holder, .activate, isForced: false)
@@ -88,14 +94,64 @@ package final class MoveSimulation {
         if random.chance(oneIn: moves.takeOverOneIn) { takeOverAlone(sides[Int(random.below(2))]) }
         if random.chance(oneIn: options.restOneIn) { return try rest() }
         if random.chance(oneIn: options.calmOneIn) { return try calm() }
+        befallHosts()
         if random.chance(oneIn: 2) { submit() }
         for _ in 0...random.below(6) { try turn() }
+    }
+
+    /// Perhaps something happens to one of the hosts.
+    private func befallHosts() {
+        if let words = hostFaults.disturbClocks(replication.hosts, &coverage) { note(words) }
+        if let pause = hostFaults.pauseOne(of: replication.hosts, &coverage) {
+            note("\(sides[pause.host].host.name) gets no core for \(pause.nanoseconds / 1_000_000) ms")
+            sides[pause.host].branch?.workload.wait(pause.nanoseconds)
+        }
+        let now = replication.world.now
+        guard let mishap = diskFaults.inject(into: places, at: now, &hostFaults.random, &coverage) else { return }
+        note(mishap.words)
+        for side in sides where side.host === mishap.host {
+            side.branch?.workload.excuse(readsOf: side.disk)
+            guard let until = mishap.mayFailUntil else { continue }
+            side.mayFailUntil = max(side.mayFailUntil, until)
+            side.branch?.workload.excuse()
+        }
+    }
+
+    /// What may go wrong: the disks, as they are used now.
+    private var places: [DiskFaultInjector.Place] {
+        sides.flatMap { side -> [DiskFaultInjector.Place] in
+            let hasPair = side.registry.entry == .pair
+            let areas: [DiskFaultInjector.Place] = [
+                .init(host: side.host, disk: side.metadata, purpose: .metadata),
+                .init(host: side.host, disk: side.replicaMetadata, purpose: .replicaMetadata),
+                .init(host: side.host, disk: side.undoArea, purpose: .undoArea),
+            ]
+            return [.init(host: side.host, disk: side.disk, purpose: hasPair ? .servingElement : .copy)]
+                + areas.filter { ($0.purpose == .metadata) == hasPair }
+        }
+    }
+
+    /// No disk does anything wrong any more.
+    func healDisks() { diskFaults.liftAll(places) }
+
+    /// The same for those of one host.
+    func healDisks(of side: MoveHost) { diskFaults.liftAll(of: side.host) }
+
+    /// Disks that were wrong for long enough are well again; a replica that has failed a flush has lost what that was to keep.
+    private func observeDisks() {
+        for name in diskFaults.lift(at: replication.world.now) { note("\(name) is well again") }
+        for side in sides where side.disk.takeFailedFlush() {
+            guard side.registry.entry == .replica else { continue }
+            other(than: side).branch?.hasReplicaLostPower = true
+            other(than: side).branch?.isLossKnown = false
+        }
     }
 
     /// One turn of one engine and what the control planes do then, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
         if sides.allSatisfy({ !$0.host.isUp }) { start(sides[0].downUntil < sides[1].downUntil ? sides[0] : sides[1]) }
         guard replication.step() else { throw failure("nothing will ever happen again") }
+        observeDisks()
         for side in sides where side.host.isUp {
             observe(side)
             try takeAnswers(of: side)
@@ -116,8 +172,16 @@ package final class MoveSimulation {
         guard !serving.isEmpty else { return }
         let side = serving[Int(random.below(UInt64(serving.count)))]
         guard let waiting = side.branch?.workload.waiting, waiting.count < options.depth else { return }
-        let now = replication.world.now
-        let words = side.branch?.workload.submit(to: side.host, Self.volume, value: nextValue, at: now, &random)
+        let now = max(replication.world.now, side.host.host.pausedUntil)
+        let words = side.branch?.workload.submit(
+            to: side.host,
+            Self.volume,
+            on: side.disk,
+            value: nextValue,
+            at: now,
+            isExcused: replication.world.now <= side.mayFailUntil,
+            &random
+        )
         guard let words else { return }
         nextValue += 1
         note("\(side.host.name): \(words)")
@@ -140,6 +204,7 @@ package final class MoveSimulation {
         let replica = other(than: side)
         let keepsFormer = replica.replicaMetadata.pairRecord?.hasUndo ?? false
         side.branch?.observe(facts.copyState, isReplicaUp: replica.host.isUp, keepsFormer: keepsFormer)
+        if side.branch?.hasJustBroken == true { coverage[.hostPairsBroken] += 1 }
     }
 
     /// Looks at what the engine has told its control plane.

@@ -14,8 +14,10 @@ extension RemoteSimulation {
         guard source.isUp else { return }
         coverage[.sourceHostCrashes] += 1
         source.crash()
+        diskFaults.liftAll(of: source)
         let isHalfRestored = restore.stage != .none
-        if !isHalfRestored { try settleSource(after: "a crash of the source") { $0.survivors($1) } }
+        let isOlder = putBackSource()
+        if !isHalfRestored, !isOlder { try settleSource(after: "a crash of the source") { $0.survivors($1) } }
         try pass(random.below(3_000_000_000))
         try startSource(isNew: false)
         if isHalfRestored {
@@ -30,6 +32,8 @@ extension RemoteSimulation {
         guard target.isUp else { return }
         coverage[.targetHostCrashes] += 1
         target.crash()
+        diskFaults.liftAll(of: target)
+        putBackTarget()
         // Of what it had not flushed any part may be gone, as of every disk; an asynchronous target flushes each epoch.
         if !options.isAsynchronous { hasLostPower = true }
         try pass(random.below(8_000_000_000))
@@ -40,6 +44,7 @@ extension RemoteSimulation {
     func restartOne() throws(SimulationFailure) {
         if random.chance(oneIn: 2) {
             try drainHosts()
+            diskFaults.liftAll(of: source)
             note("clean stop of the source")
             guard replication.stop(source) else { throw failure("the source's engine does not stop") }
             coverage[.cleanRestarts] += 1
@@ -53,6 +58,7 @@ extension RemoteSimulation {
                 takeUpRestore()
             }
         } else {
+            diskFaults.liftAll(of: target)
             note("clean stop of the target")
             guard replication.stop(target) else { throw failure("the target's engine does not stop") }
             coverage[.cleanRestarts] += 1
@@ -85,6 +91,8 @@ extension RemoteSimulation {
     /// While nothing is copied to it, a target that was equal once is an image of the source's past.
     func checkImage() throws(SimulationFailure) {
         try checkKeptImage()
+        // An older source says of its target what was true once.
+        guard older != .source else { return }
         guard source.isUp, let facts = source.engine?.facts(of: Self.pair) else { return }
         guard !hasLostPower, facts.isTargetConsistent, facts.copyState != .unsynchronized else { return }
         coverage[facts.copyState == .synchronized ? .imagesChecked : .formerImagesChecked] += 1
@@ -130,6 +138,8 @@ extension RemoteSimulation {
         guard source.isUp, target.isUp, source.engine?.hasBacklog(Self.pair) == false else { return }
         coverage[.comparisonsAtRest] += 1
         try checkExposure(event)
+        // What an older source does not know of it does not cover before it has met its peer.
+        guard older == nil else { return }
         // A target that has lost what it had not flushed is not known to before the link is lost.
         let isKnown = state != .synchronized && state != .unsynchronized
         for sector in sourceDisk.sectors(differingFrom: targetDisk) where isKnown {
@@ -148,14 +158,17 @@ extension RemoteSimulation {
         if state == .synchronized, exposure != 0 {
             throw failure("\(event) the pair is in step, and its exposure is \(exposure.map(String.init) ?? "unknown")")
         }
-        if let exposure, exposure > replication.world.now {
-            throw failure("\(event) the exposure of \(exposure) ns is older than the world")
+        if let exposure, exposure > source.host.clockReading {
+            throw failure("\(event) the exposure of \(exposure) ns is older than the clock")
         }
     }
 
     /// Asks for whatever leads the pair on towards Synchronized.
     private func leadOn() throws(SimulationFailure) {
         let facts = source.engine?.facts(of: Self.pair)
+        if facts?.copyState == .invalid {
+            return try operate(random.chance(oneIn: 2) ? .restoreFromReplica : .resyncReplica, isForced: true)
+        }
         // What is half restored, and does not go on by itself, goes on by force: one way or the other.
         if facts?.isSourceInconsistent == true, facts?.operation == nil {
             return try operate(random.chance(oneIn: 2) ? .restoreFromReplica : .resyncReplica, isForced: true)
@@ -167,6 +180,7 @@ extension RemoteSimulation {
     func calm() throws(SimulationFailure) {
         note("calm")
         replication.healNetwork()
+        healDisks()
         if !target.isUp { try startTarget() }
         if !source.isUp { try startSource(isNew: false) }
         let end = replication.world.now + 60_000_000_000
@@ -191,6 +205,7 @@ extension RemoteSimulation {
     func converge() throws(SimulationFailure) {
         note("everything heals")
         replication.healNetwork()
+        healDisks()
         if !target.isUp { try startTarget() }
         if !source.isUp { try startSource(isNew: false) }
         try drainHosts()

@@ -43,8 +43,20 @@ package final class RemoteSimulation {
     var isLossKnown = false
     let restore = RestoreModel()
     var aimed: AimedFaults
+    var hostFaults: HostFaultInjector
+    var diskFaults: DiskFaultInjector
+    /// Requests of hosts may fail until then, because a disk does.
+    private var mayFailUntil: UInt64 = 0
     /// A crash of the source is aimed: so many turns are left until it comes.
     var turnsToCrash: UInt64?
+    /// The last backups, and what was put back and has not been noticed yet.
+    var sourceBackup: HostBackup?
+    var targetBackup: HostBackup?
+    var older: OlderSide?
+    /// Since then the pair was once not Synchronized.
+    var hasMetOlder = false
+    /// The pair is Invalid, and rightly.
+    var hasNoticedOlder = false
     private var lastState: CopyState?
     var nextValue: UInt64 = 1
     var step = 0
@@ -62,6 +74,8 @@ package final class RemoteSimulation {
         options = RemoteOptions(seed: seed, limits: limits)
         aimed = AimedFaults(seed: seed, limits: limits)
         if limits.without.contains(.crashes) { aimed = .off }
+        hostFaults = HostFaultInjector(faults: options.hosts, random: HostFaults.random(seed: seed, limits: limits))
+        diskFaults = DiskFaultInjector(options.hosts.disks)
         let worldSeed = limits.worldSeed(seed)
         random = RandomSource(seed: worldSeed ^ 0xB10C_5EED)
         replication = ReplicationWorld(seed: worldSeed, hostNames: ["source", "target"], trace: trace)
@@ -87,6 +101,8 @@ package final class RemoteSimulation {
 
     /// Runs to the end; throws what a checker found.
     package func run() throws(SimulationFailure) {
+        defer { coverage.decided(replication.hosts) }
+        for host in replication.hosts { hostFaults.setClock(of: host) }
         try startTarget()
         try startSource(isNew: true)
         try operate(.activate)
@@ -105,14 +121,52 @@ package final class RemoteSimulation {
         if random.chance(oneIn: options.operatorOneIn) { return try operateAtRandom() }
         if random.chance(oneIn: options.restOneIn) { return try rest() }
         if random.chance(oneIn: options.calmOneIn) { return try calm() }
+        befallHosts()
+        backUp()
         if random.chance(oneIn: 2) { submit() }
         for _ in 0...random.below(6) where turnsToCrash != 0 { try turn() }
+    }
+
+    /// Perhaps something happens to one of the hosts.
+    private func befallHosts() {
+        if let words = hostFaults.disturbClocks(replication.hosts, &coverage) { note(words) }
+        if let pause = hostFaults.pauseOne(of: replication.hosts, &coverage) {
+            note("\(replication.hosts[pause.host].name) gets no core for \(pause.nanoseconds / 1_000_000) ms")
+            if replication.hosts[pause.host] === source { workload.wait(pause.nanoseconds) }
+        }
+        let now = replication.world.now
+        guard let mishap = diskFaults.inject(into: places, at: now, &hostFaults.random, &coverage) else { return }
+        note(mishap.words)
+        workload.excuse(readsOf: sourceDisk)
+        guard let until = mishap.mayFailUntil else { return }
+        mayFailUntil = max(mayFailUntil, until)
+        workload.excuse()
+    }
+
+    private var places: [DiskFaultInjector.Place] {
+        [
+            .init(host: source, disk: sourceDisk, purpose: .servingElement),
+            .init(host: source, disk: metadata, purpose: .metadata),
+            .init(host: target, disk: targetDisk, purpose: .copy),
+            .init(host: target, disk: replicaMetadata, purpose: .replicaMetadata),
+            .init(host: target, disk: undoArea, purpose: .undoArea),
+        ]
+    }
+
+    /// No disk does anything wrong any more.
+    func healDisks() { diskFaults.liftAll(places) }
+
+    /// Disks that were wrong for long enough are well again; a target that has failed a flush has lost what that was to keep.
+    private func observeDisks() {
+        for name in diskFaults.lift(at: replication.world.now) { note("\(name) is well again") }
+        if targetDisk.takeFailedFlush() { (hasLostPower, isLossKnown) = (true, false) }
     }
 
     /// The record of a new state is on its way for a short time: of the seeds that aim, some crash the source then.
     private func aimCrash() {
         if let turns = turnsToCrash { turnsToCrash = turns > 0 ? turns - 1 : 0 }
         defer { lastState = state }
+        if state == .broken, lastState != .broken { coverage[.hostPairsBroken] += 1 }
         guard state != lastState, turnsToCrash == nil, aimed.strikes(oneIn: 3) else { return }
         turnsToCrash = 1 + aimed.random.below(12)
     }
@@ -120,6 +174,7 @@ package final class RemoteSimulation {
     /// One turn of one engine, with every check that holds at all times.
     func turn() throws(SimulationFailure) {
         guard replication.step() else { throw failure("nothing will ever happen again") }
+        observeDisks()
         try takeAnswers()
         try observeRestore()
         aimCrash()
@@ -130,8 +185,7 @@ package final class RemoteSimulation {
         } else if source.isUp {
             isLossKnown = hasLostPower && target.isUp
         }
-        // Nobody here loses a record: no side has one that the other has not heard of.
-        guard state != .invalid else { throw failure("the histories of the two sides differ: \(reason)") }
+        try observeOlder()
         if !isKept { (keptOrder, hasKeptLoss) = (nil, false) }
         if random.chance(oneIn: 20) { try checkImage() }
     }
@@ -140,10 +194,23 @@ package final class RemoteSimulation {
 
     func submit() {
         guard source.isUp, workload.waiting.count < options.depth else { return }
-        let now = replication.world.now
-        guard let words = workload.submit(to: source, Self.volume, value: nextValue, at: now, &random) else { return }
+        let now = max(replication.world.now, source.host.pausedUntil)
+        guard let words = submit(at: now) else { return }
         nextValue += 1
         note(words)
+    }
+
+    private func submit(at now: UInt64) -> String? {
+        let isExcused = replication.world.now <= mayFailUntil
+        return workload.submit(
+            to: source,
+            Self.volume,
+            on: sourceDisk,
+            value: nextValue,
+            at: now,
+            isExcused: isExcused,
+            &random
+        )
     }
 
     private func takeAnswers() throws(SimulationFailure) {
@@ -174,8 +241,14 @@ package final class RemoteSimulation {
 
     // MARK: - Lives
 
+    private func boot(_ host: ReplicationHost) {
+        guard !host.isUp else { return }
+        hostFaults.setClock(of: host)
+        host.start()
+    }
+
     func startTarget() throws(SimulationFailure) {
-        if !target.isUp { target.start() }
+        boot(target)
         guard replication.addVolume(Self.volume, named: "copy", on: targetDisk, of: target) else {
             throw failure("the target's volume was refused")
         }
@@ -204,7 +277,7 @@ package final class RemoteSimulation {
     }
 
     func startSource(isNew: Bool) throws(SimulationFailure) {
-        if !source.isUp { source.start() }
+        boot(source)
         guard replication.addVolume(Self.volume, named: "volume", on: sourceDisk, of: source) else {
             throw failure("the source's volume was refused")
         }
@@ -283,6 +356,7 @@ struct RemoteOptions {
     var restOneIn: UInt64
     var calmOneIn: UInt64
     var network: NetworkFaults
+    var hosts: HostFaults
     var compression: CompressionMode
 
     init(seed: UInt64) {
@@ -309,6 +383,7 @@ struct RemoteOptions {
         restOneIn = pick([30, 100])
         calmOneIn = pick([40, 120])
         network = NetworkFaults(seed: seed)
+        hosts = HostFaults(seed: seed)
         compression = pick(CompressionMode.allCases)
         // Not drawn, so that what a seed has found once it finds again.
         settings.recoversByItself = seed % 16 != 11

@@ -1,5 +1,6 @@
 package import RepldCore
 package import RepldEngine
+internal import RepldFormat
 package import RepldPair
 
 /// One host of a `ReplicationWorld`: its disks, the engine that lives on it now, the way to that, and what it has told.
@@ -41,6 +42,9 @@ package final class ReplicationHost {
     /// The numbers of those that were answered, in the order of the answers, until `takeAnswered`.
     private var answered: [Int] = []
     private let log = EventLog()
+    /// What its engines have decided of pairs so far, by the rows of `HandshakeCounts`.
+    private(set) var handshakeCounts = [Int](repeating: 0, count: HandshakeCounts.rowNames.count)
+    private var seenHandshakes = HandshakeCounts()
 
     init(_ host: SimulatedHost, trace: ((String) -> Void)?) {
         self.host = host
@@ -75,6 +79,7 @@ package final class ReplicationHost {
         requests = []
         answered = []
         log.messages = []
+        seenHandshakes = HandshakeCounts()
         engine = Engine(
             platform: SimulatedPlatform(host: host),
             mailbox: mailbox,
@@ -97,6 +102,7 @@ package final class ReplicationHost {
 
     /// One turn, with every check that holds at all times; the host is down when its engine has ended.
     func turn() {
+        defer { countHandshakes() }
         guard engine?.turn() == true else {
             log.trace?("has ended")
             host.crash(disks: disks)
@@ -105,6 +111,13 @@ package final class ReplicationHost {
         }
         engine?.checkInvariants()
         while let answer = engine?.embedderAnswers.popFirst() { answered(answer) }
+    }
+
+    /// An engine's counts go with it.
+    private func countHandshakes() {
+        guard let now = engine?.handshakes, now.total != seenHandshakes.total else { return }
+        for row in handshakeCounts.indices { handshakeCounts[row] += Int(now[row] - seenHandshakes[row]) }
+        seenHandshakes = now
     }
 
     // MARK: - Requests of host applications

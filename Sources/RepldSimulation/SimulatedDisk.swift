@@ -27,6 +27,8 @@ package final class SimulatedDisk {
         package var failsOneIn: UInt64 = 0
         /// The next flush fails, and nothing else does.
         package var failsNextFlush = false
+        /// Flushes succeed, whatever else fails.
+        package var sparesFlushes = false
         /// Operations do not complete until this is false again.
         package var isStuck = false
         /// Zeroing and discarding are not known.
@@ -78,11 +80,21 @@ package final class SimulatedDisk {
     /// Makes a bad sector readable again, as it was.
     package func heal(sector: Int) { badSectors[sector] = false }
 
+    /// Makes all bad sectors readable again.
+    package func healSectors() {
+        for sector in badSectors.indices { badSectors[sector] = false }
+    }
+
     /// Whether a read of any of these sectors would fail.
     package func isBad(_ sectors: Range<Int>) -> Bool { badSectors[sectors].contains(true) }
 
     /// Makes an operation take effect; the failure it ends with, if any.
     func apply(_ operation: SimulatedOperation, random: inout RandomSource) -> IOFailure? {
+        if faults.sparesFlushes, case .flush = operation.kind {
+            for write in unflushed { keep(write) }
+            unflushed.removeAll()
+            return nil
+        }
         if let failure = faults.failure {
             if case .flush = operation.kind { loseCache(random: &random) }
             return failure

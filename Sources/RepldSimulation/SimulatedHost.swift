@@ -30,13 +30,16 @@ package final class SimulatedHost {
     ///
     /// Of no effect on a host that is alone in its world.
     package var latenessLimitNanoseconds: UInt64 = 0
+    var clock = SimulatedClock()
+    /// Its loop gets no core before.
+    var pausedUntil: UInt64 = 0
     /// Open sockets that it may have.
     package var socketLimit = 1024
     package private(set) var operationCount: UInt64 = 0
     package private(set) var examinationCount = 0
     package private(set) var recodingCount = 0
 
-    /// The deadline of the last `wait`; the past where that handed something over.
+    /// The deadline of the last `wait`, as its clock will show it; the past where that handed something over.
     private var sleepsUntil: UInt64 = 0
     private var latenessNanoseconds: UInt64 = 0
 
@@ -69,7 +72,7 @@ package final class SimulatedHost {
     // MARK: - Waiting
 
     func wait(until deadline: UInt64, into completions: inout BoundedQueue<Completion>) {
-        if world.isOfOneHost { return world.advance(self, to: deadline, into: &completions) }
+        if world.isOfOneHost { return world.advance(self, to: clock.moment(of: deadline), into: &completions) }
         let room = completions.capacity - completions.count
         let hasDelivered = deliver(atMost: room, into: &completions) > 0
         sleepsUntil = hasDelivered ? 0 : deadline
@@ -80,9 +83,10 @@ package final class SimulatedHost {
     /// When the loop is to be turned; the past where it is late, and the end of time where nothing is to be done.
     var nextMoment: UInt64 {
         guard isUp, !isFrozen else { return .max }
-        if isWakePending { return 0 }
-        let (moment, overflow) = min(sleepsUntil, nextEventMoment).addingReportingOverflow(latenessNanoseconds)
-        return overflow ? .max : moment
+        if isWakePending { return pausedUntil }
+        let due = min(clock.moment(of: sleepsUntil), nextEventMoment)
+        let (moment, overflow) = due.addingReportingOverflow(latenessNanoseconds)
+        return overflow ? .max : max(moment, pausedUntil)
     }
 
     /// When the next completion is due.
@@ -194,6 +198,7 @@ package final class SimulatedHost {
         jobs.removeAll()
         isExaminerStuck = false
         isFrozen = false
+        pausedUntil = 0
         for disk in disks { disk.losePower(random: &world.random) }
         isWakePending = false
         isUp = false

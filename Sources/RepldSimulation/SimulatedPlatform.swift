@@ -39,7 +39,7 @@ package struct SimulatedPlatform: ~Copyable, Platform {
     }
 
     package var waker: SimulatedWaker { SimulatedWaker(host: host) }
-    package var now: Instant { Instant(nanoseconds: world.now) }
+    package var now: Instant { Instant(nanoseconds: host.clockReading) }
     package mutating func random() -> UInt64 { world.random.next() }
     package mutating func register(memory: UnsafeMutableRawBufferPointer) {}
 

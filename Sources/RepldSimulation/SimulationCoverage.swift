@@ -54,6 +54,20 @@ package struct SimulationCoverage: Sendable, Hashable {
         case forks = "of those, while the other host served"
         case meetings = "former sources that told what they have"
         case keptImagesChecked = "targets being copied to, whose image before that was found to be kept"
+        case diskFailures = "disks of hosts that failed for a while"
+        case diskHangs = "disks of hosts that hung or were slow for a while"
+        case badSectors = "sectors of hosts' disks that went bad"
+        case metadataFailures = "metadata areas of hosts that failed for a while"
+        case hostPairsBroken = "pairs between hosts that were Broken"
+        case olderHosts = "hosts that came back as they were on an older day"
+        case olderMetadata = "hosts that came back with metadata of an older day"
+        case olderSources = "of those, sources"
+        case olderNoticed = "of those, noticed"
+        case olderTakenForLongAway = "of those, sources taken for ones whose target was long away"
+        case unnoticedBackups = "backups not put back, because no record was told since"
+        case clockLeaps = "clocks of hosts that leapt forward"
+        case clockSkews = "clocks of hosts that changed their rate"
+        case pauses = "hosts that got no core for a while"
         case formerImagesChecked = "targets out of reach or Skewed found to be an image of the past"
     }
 
@@ -82,6 +96,26 @@ package struct SimulationCoverage: Sendable, Hashable {
 
     mutating func ended(_ failure: OperationFailure?) {
         counts[Self.endedName(failure), default: 0] += 1
+    }
+
+    mutating func decided(_ hosts: [ReplicationHost]) {
+        for host in hosts {
+            for (name, count) in zip(HandshakeCounts.rowNames, host.handshakeCounts) {
+                counts[Self.handshakeName(name), default: 0] += count
+            }
+        }
+    }
+
+    private static func handshakeName(_ row: String) -> String { "handshake: \(row)" }
+
+    /// Every row of the handshake that was hit, and how many were not; nothing for runs that have none.
+    private var handshakeLines: [(name: String, count: Int)] {
+        let rows = HandshakeCounts.rowNames.map {
+            (name: Self.handshakeName($0), count: counts[Self.handshakeName($0)])
+        }
+        guard rows.contains(where: { $0.count != nil }) else { return [] }
+        let missed = rows.filter { ($0.count ?? 0) == 0 }.count
+        return rows.map { ($0.name, $0.count ?? 0) } + [("handshake rows never hit, of \(rows.count)", missed)]
     }
 
     private static func acceptedName(_ operation: ReplicationOperation, _ state: CopyState) -> String {
@@ -130,6 +164,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         for name in Count.allCases.map(\.rawValue) + Self.endedNames {
             lines.append(padded(String(counts[name] ?? 0), 12) + "  " + name)
         }
+        for line in handshakeLines { lines.append(padded(String(line.count), 12) + "  " + line.name) }
         let states = CopyState.allCases.filter { state in
             state != .mixed && OperationTable.rules.contains { counts[Self.acceptedName($0.operation, state)] != nil }
         }

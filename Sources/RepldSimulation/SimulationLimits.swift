@@ -53,6 +53,12 @@ package enum FaultClass: String, CaseIterable, Sendable {
     case compression
     /// Times in which nothing goes wrong.
     case calms
+    /// Clocks of hosts that leap, and go at rates of their own.
+    case clocks
+    /// Hosts that come back as they were on an older day.
+    case olderHosts = "older-hosts"
+    /// Hosts that get no core for a while.
+    case pauses
     /// Pairs that move with both hosts' help.
     case moves
     /// Pairs that are taken over without asking.
@@ -61,6 +67,7 @@ package enum FaultClass: String, CaseIterable, Sendable {
     /// Those that runs of a kind have.
     package static func all(of kind: SimulationKind) -> [FaultClass] {
         let ofNetwork: [FaultClass] = [.partitions, .cuts, .slowLinks, .refusals, .compression, .calms]
+        let ofHosts: [FaultClass] = [.clocks, .pauses, .failures, .hangs, .badSectors, .metadataFailures]
         switch kind {
         case .host:
             return [
@@ -68,9 +75,11 @@ package enum FaultClass: String, CaseIterable, Sendable {
                 .operations, .verifies,
                 .copySettings, .undos, .rests, .lackingZeroes,
             ]
-        case .hosts: return [.aimedFaults, .crashes, .restarts, .operations, .rests] + ofNetwork
+        case .hosts: return [.aimedFaults, .crashes, .restarts, .operations, .rests, .olderHosts] + ofHosts + ofNetwork
         case .moves:
-            return [.aimedFaults, .crashes, .restarts, .operations, .rests] + ofNetwork + [.moves, .takeovers]
+            return [.aimedFaults, .crashes, .restarts, .operations, .rests] + ofHosts + ofNetwork + [
+                .moves, .takeovers,
+            ]
         }
     }
 }
@@ -141,7 +150,9 @@ extension SimulationOptions {
         case .undos: keepsUndo = false
         case .rests: restOneIn = 0
         case .lackingZeroes: (targetLacksZeroing, sourceLacksZeroing) = (false, false)
-        case .aimedFaults, .partitions, .cuts, .slowLinks, .refusals, .compression, .calms, .moves, .takeovers: break
+        case .aimedFaults, .partitions, .cuts, .slowLinks, .refusals, .compression, .calms, .moves, .takeovers, .clocks,
+            .pauses, .olderHosts:
+            break
         }
     }
 }
@@ -168,7 +179,14 @@ extension RemoteOptions {
         case .cuts: (network.cutOneIn, network.muteOneIn) = (0, 0)
         case .slowLinks: (network.slowLinkOneIn, network.answerDelayLimitNanoseconds) = (0, 0)
         case .refusals: network.refusalOneIn = 0
-        case .aimedFaults, .failures, .hangs, .badSectors, .metadataFailures, .damage, .verifies, .copySettings, .undos,
+        case .clocks: (hosts.clockSkewLimit, hosts.clockSkewOneIn, hosts.clockLeapOneIn) = (0, 0, 0)
+        case .pauses: hosts.pauseOneIn = 0
+        case .olderHosts: hosts.olderOneIn = 0
+        case .failures: hosts.disks.failureOneIn = 0
+        case .hangs: hosts.disks.hangOneIn = 0
+        case .badSectors: hosts.disks.badSectorOneIn = 0
+        case .metadataFailures: hosts.disks.metadataFailureOneIn = 0
+        case .aimedFaults, .damage, .verifies, .copySettings, .undos,
             .lackingZeroes, .moves, .takeovers:
             break
         }

@@ -264,10 +264,12 @@ extension Engine where P: ~Copyable {
     }
 
     /// What this side answers a peer that wants to open a pair which this side has as well.
-    func statusBesidePair(_ opening: PairOpening) -> OpenStatus? {
+    mutating func statusBesidePair(_ opening: PairOpening) -> OpenStatus? {
         guard findPair(opening.record.pair) != nil else { return nil }
         guard opening.record.hasPair else { return .damaged }
-        return switch HandshakeDecision.decide(opening.record, ownSide(of: opening.record)) {
+        let decision = HandshakeDecision.decide(opening.record, ownSide(of: opening.record))
+        links.handshakes.count(decision)
+        return switch decision {
         case .giveWay: Mutation.isOn(.ignoresTerm) ? .alreadyOpen : .takenOver
         case .stop: .conflict
         // This side has it wrongly, and is about to find out.
@@ -295,6 +297,7 @@ extension Engine where P: ~Copyable {
             former: former.side(hasPair: true),
             by: record.side(hasPair: true)
         )
+        links.handshakes.count(isBelieved: isBelieved)
         let told = isBelieved ? extents : [Extent(offset: 0, length: byteCount)]
         let inside = told.compactMap { extent -> Extent? in
             guard extent.offset < byteCount, extent.length > 0 else { return nil }

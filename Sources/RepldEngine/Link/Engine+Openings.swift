@@ -64,7 +64,9 @@ extension Engine where P: ~Copyable {
             return refuseOpening(target, "the pair is being closed")
         }
         var isDecided = false
-        switch HandshakeDecision.decide(own, peer) {
+        let decision = HandshakeDecision.decide(own, peer)
+        links.handshakes.count(decision)
+        switch decision {
         case .giveWay: return giveWay(target)
         case .awaitPeer:
             return refuseOpening(target, "the peer has not given up the pair yet that was taken over from it")

@@ -225,6 +225,7 @@ extension Engine where P: ~Copyable {
             links.replicas[place].copiesOwed -= 1
             guard links.replicas[place].copiesOwed <= 0 else { return writeRecord(place) }
             undoRecorded(record, place)
+            forgetEpochFailure(record, place)
         } else if links.replicas[place].undo.pages.stage == .blank, !(links.replicas[place].record?.hasUndo ?? false) {
             links.replicas[place].undo.pages.drop()
         }
@@ -287,6 +288,7 @@ extension Engine where P: ~Copyable {
         request.extent = extent
         request.granule = header.detail
         request.isDurable = header.flags.contains(.durable)
+        request.isOrdered = header.epoch != 0
         request.keepsAllocation = header.flags.contains(.noHole)
         if header.kind == .write {
             guard try takeData(header, connection, &request) else { return false }
@@ -304,51 +306,6 @@ extension Engine where P: ~Copyable {
     /// Hands a request to its volume behind all that wait already: overlapping ones keep their order.
     mutating func submitInOrder(_ serve: SlotID) {
         if !links.waitingServes.isEmpty || !submitServe(serve) { links.waitingServes.append(serve) }
-    }
-
-    /// Whether a mutation makes the replica take up an epoch without ending the one before.
-    @inline(__always)
-    private mutating func skipsEndOfEpoch(_ header: FrameHeader, _ place: Int) -> Bool {
-        if Mutation.isOn(.appliesEpochsTogether) { return true }
-        guard Mutation.isOn(.skipsEpochFlush), links.replicas[place].writeCount == 0 else { return false }
-        links.replicas[place].epoch = header.epoch
-        return true
-    }
-
-    /// The first write of an epoch has come: it waits until all of the one before is on stable storage.
-    ///
-    /// True when it has been answered, because that could not be.
-    private mutating func beginEpoch(_ header: FrameHeader, _ place: Int, _ session: Int) -> Bool {
-        if let failure = links.replicas[place].epochFailure {
-            acknowledge(header, status(for: failure), session)
-            return true
-        }
-        guard links.replicas[place].writeCount == 0, !links.replicas[place].isEndingEpoch else { return false }
-        var request = PeerRequest.blank
-        request.kind = .epochMark
-        request.replica = place
-        request.session = session
-        request.sessionNumber = links.sessions[session].number
-        request.tag = header.epoch
-        guard let serve = links.serves.take(request) else { return false }
-        links.replicas[place].requestCount += 1
-        links.replicas[place].isEndingEpoch = true
-        submitInOrder(serve)
-        return false
-    }
-
-    /// The flush that ends an epoch has been answered.
-    private mutating func epochEnded(_ serve: SlotID, _ failure: IOFailure?) {
-        let request = links.serves[serve]
-        links.replicas[request.replica].isEndingEpoch = false
-        let isOfSession =
-            links.sessions[request.session].number == request.sessionNumber
-            && links.replicas[request.replica].session == request.session
-        if isOfSession {
-            links.replicas[request.replica].epochFailure = failure
-            if failure == nil { links.replicas[request.replica].epoch = request.tag }
-        }
-        endServe(serve)
     }
 
     /// Takes the data of a write into a buffer; false when there is none.
@@ -419,6 +376,7 @@ extension Engine where P: ~Copyable {
         guard let serve = links.serves.taken(at: Int(slot)) else { invariantFailed("an answer is to a request") }
         let request = links.serves[serve]
         if request.kind == .epochMark { return epochEnded(serve, failure) }
+        noteEpochFailure(of: request, failure)
         // A buffer that was written from comes back by itself.
         if request.kind == .write || failure != nil { links.serves[serve].buffer = .none }
         guard links.sessions[request.session].number == request.sessionNumber,
@@ -472,13 +430,13 @@ extension Engine where P: ~Copyable {
         finishReplicaIfIdle(request.replica)
     }
 
-    private mutating func acknowledge(_ header: FrameHeader, _ status: AckStatus, _ session: Int) {
+    mutating func acknowledge(_ header: FrameHeader, _ status: AckStatus, _ session: Int) {
         guard let control = links.sessions[session].control else { return }
         let answer = FrameHeader(kind: .ack, stream: header.stream, tag: header.tag, detail: status.rawValue)
         enqueue(OutgoingFrame(header: answer), on: control)
     }
 
-    private func status(for failure: IOFailure?) -> AckStatus {
+    func status(for failure: IOFailure?) -> AckStatus {
         switch failure {
         case nil: .done
         case .noSpace: .noSpace

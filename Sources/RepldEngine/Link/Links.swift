@@ -72,6 +72,8 @@ struct Links: ~Copyable {
     var owedAnswers: [OwedAnswer] = []
     /// Names this daemon to its peers.
     var host: PairID
+    /// What was decided of pairs that were opened, by this side or by its peers.
+    var handshakes = HandshakeCounts()
     var isStopping = false
     /// There are peers, or may be.
     var isInUse = false

@@ -34,8 +34,9 @@ struct Replica: ~Copyable {
     ///
     /// 0 when nothing is known of it.
     var epoch: UInt64 = 0
-    /// A flush ends the epoch; why it could not.
+    /// A flush ends the epoch.
     var isEndingEpoch = false
+    /// Why the epoch is not all there: no later one is applied before the peer says that this is no image any more.
     var epochFailure: IOFailure?
     /// It is being made this host's own pair: the peer does not get it open any more.
     var isClaimed = false
@@ -72,6 +73,8 @@ struct PeerRequest: BitwiseCopyable {
     var extent: Extent
     var granule: UInt32 = 0
     var isDurable = false
+    /// It is of an epoch.
+    var isOrdered = false
     var keepsAllocation = false
     var buffer = BufferID.none
     /// The volume's machine has it.
