@@ -116,6 +116,23 @@ import Testing
         #expect(harness.records.allSatisfy { $0.record.volumeByteCount == Self.former })
     }
 
+    /// The peer learns the size from the record, and takes over with it: hosts must not see what no record will have.
+    @Test func aPageThatFailsMeanwhileKeepsNoRecordAtTheFormerSize() throws {
+        let harness = MachineHarness()
+        _ = harness.addSynchronizedPair(settings)
+        harness.writesLogs = false
+        harness.machine.grow(to: 2 * Self.former)
+        harness.settle()
+        #expect(harness.grownCount == 0)
+        let place = try #require(harness.pageWrites.last?.place)
+        harness.records = []
+        harness.machine.pageWritten(pair: 0, place: place, .inputOutput)
+        harness.settle()
+        let record = try #require(harness.records.last?.record)
+        #expect(record.volumeByteCount == 2 * Self.former && record.mapTrust == .none)
+        #expect(harness.grownCount == 1)
+    }
+
     /// A start with the new size takes what is behind the size of the record for different.
     @Test func aRecordThatFailsMeanwhileHoldsNobodyUp() {
         let harness = MachineHarness()
