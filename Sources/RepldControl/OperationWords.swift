@@ -91,6 +91,7 @@ package enum OperationWords {
                 "\(what) is refused: another pair of the volume copies, mirrors or serves, and would copy from the wrong element",
                 suggestion: "Suspend or Detach the other pair first"
             )
+        case .sourceIsReplica: error = sourceIsReplica(what)
         case .elementBusy, .metadataStuck:
             error = refusal == .metadataStuck ? metadataStuck(what, pair) : unanswered(what)
         case .notSupported where facts.isRemote:
@@ -107,6 +108,17 @@ package enum OperationWords {
             )
         }
         return error
+    }
+
+    private static func sourceIsReplica(_ what: String) -> ControlError {
+        ControlError(
+            .volumeIsReplica,
+            """
+            \(what) is refused: its volume is the replica of another pair now, which a peer writes; the pair remembers what \
+            changes
+            """,
+            suggestion: "make the volume a source again first: Failback or ReverseRoles of that pair"
+        )
     }
 
     private static func metadataStuck(_ what: String, _ pair: PairWords) -> ControlError {

@@ -9,10 +9,11 @@ package import SystemPackage
 /// elements were, and aspects. Version 3 adds peers, pairs whose target is a peer's, and replicas of peers' pairs; a daemon
 /// that knows only version 2 would not attach those, and refuses the file. Since version 4 pairs may have moved from one host
 /// to the other: a daemon that knows only version 3 would let hosts come before it has asked the peer. Since version 5 a pair whose
-/// link was lost may wait for Resume: a daemon that knows only version 4 would copy over its target.
+/// link was lost may wait for Resume: a daemon that knows only version 4 would copy over its target. Since version 6 a volume that is
+/// a replica may have pairs of its own, which rest.
 package struct RegistryContent: Codable, Hashable, Sendable {
     package static var formatName: String { "repld registry" }
-    package static var newestVersion: Int { 5 }
+    package static var newestVersion: Int { 6 }
 
     package var format = Self.formatName
     package var version = Self.newestVersion

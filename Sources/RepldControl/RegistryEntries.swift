@@ -87,6 +87,8 @@ package struct PairEntry: Codable, Hashable, Sendable {
     ///
     /// Until then everything may differ, and the peer cannot have taken the pair back.
     package var isPeerMet = true
+    /// It rests because its volume has become a replica, and goes on when that is a source again.
+    package var isResting = false
 
     package init(
         id: PairID,
@@ -110,7 +112,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         case id, name, volumeNumber, targetPath, remote, createdAt, revisionLimit
         case granuleByteCount, targetTimeoutNanoseconds, copyDepth, copyChunkByteCount
         case keepsUndo, mode, recoveryPointNanoseconds, times, mark, internalMetadata, replacement
-        case isSecondHere, isPeerMet, recoversByItself
+        case isSecondHere, isPeerMet, recoversByItself, isResting
         case resyncIsPaused, resyncCapByteRate, resyncFloorByteRate, resyncLatencyTargetPercent, resyncOrder
     }
 
@@ -147,6 +149,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         replacement = try container.decodeIfPresent(String.self, forKey: .replacement)
         isSecondHere = try container.decodeIfPresent(Bool.self, forKey: .isSecondHere) ?? false
         isPeerMet = try container.decodeIfPresent(Bool.self, forKey: .isPeerMet) ?? true
+        isResting = try container.decodeIfPresent(Bool.self, forKey: .isResting) ?? false
         settings.recoversByItself = try container.decodeIfPresent(Bool.self, forKey: .recoversByItself) ?? true
     }
 
@@ -187,6 +190,7 @@ package struct PairEntry: Codable, Hashable, Sendable {
         try container.encodeIfPresent(mark, forKey: .mark)
         try container.encodeIfPresent(internalMetadata, forKey: .internalMetadata)
         try container.encodeIfPresent(replacement, forKey: .replacement)
+        if isResting { try container.encode(true, forKey: .isResting) }
         guard remote != nil else { return }
         try container.encode(isSecondHere, forKey: .isSecondHere)
         try container.encode(isPeerMet, forKey: .isPeerMet)

@@ -214,10 +214,7 @@ package struct ReplicaEntry: Codable, Hashable, Sendable {
         for id in [pair, hostID] where PairID(id) == nil {
             return "\(what) has the id '\(id)', expected 32 lower-case hexadecimal digits"
         }
-        guard let volume = content.volume(volumeNumber) else {
-            return "\(what) belongs to volume number \(volumeNumber), which is not listed"
-        }
-        if !content.pairs(of: volume).isEmpty { return "volume '\(volume.name)' has pairs and is a replica" }
-        return nil
+        return content.volume(volumeNumber) == nil
+            ? "\(what) belongs to volume number \(volumeNumber), which is not listed" : nil
     }
 }

@@ -148,7 +148,7 @@ extension ReplicationService {
 
     private static func level(of failure: OperationFailure) -> Logger.Level {
         switch failure {
-        case .superseded, .cancelled: .notice
+        case .superseded, .cancelled, .sourceIsReplica: .notice
         case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed, .undoFailed, .rollbackFailed: .error
         }
     }

@@ -124,6 +124,14 @@ extension ReplicationService {
         if let reason = volumes[volume.number]?.failure {
             throw ControlError(.volumeNotServed, "volume '\(volume.name)' is not served: \(reason)")
         }
+        if let pair = registry.content.pairs(of: volume).first {
+            throw ControlError(
+                .volumeHasPairs,
+                "volume '\(volume.name)' does not grow as a replica while it has pair '\(pair.name)'",
+                suggestion:
+                    "'replctl set \(pair.name) Detach' there; or make it the source again, and let it grow with both"
+            )
+        }
         var geometry = try await ownGeometry(of: volume)
         if let wanted = message.byteCount, wanted <= geometry.byteCount {
             // A size that only follows the element is kept from now on.

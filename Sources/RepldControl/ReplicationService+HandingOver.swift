@@ -57,7 +57,7 @@ extension ReplicationService {
         _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
-        let move = try checkedMove(operation, of: entry)
+        let move = try await checkedMove(operation, of: entry)
         guard before.facts.copyState != .unsynchronized, before.facts.copyState != .skewed else {
             throw ControlError(
                 .notInThisState,
@@ -99,7 +99,7 @@ extension ReplicationService {
         moves.insert(id)
         while await isReadyToFailBack(entry) {
             do throws(ControlError) {
-                let move = try checkedMove(.failback, of: entry)
+                let move = try await checkedMove(.failback, of: entry)
                 try begin(move.words, on: move.subject)
                 return await carryOut(move)
             } catch {
@@ -118,20 +118,12 @@ extension ReplicationService {
         return facts.operation == .failback && facts.differingByteCount == 0 && registry.content.pair(entry.id) != nil
     }
 
-    private func checkedMove(_ operation: ReplicationOperation, of entry: PairEntry) throws(ControlError) -> Move {
+    private func checkedMove(_ operation: ReplicationOperation, of entry: PairEntry) async throws(ControlError) -> Move
+    {
         guard let remote = entry.remote, let peer = registry.content.peer(named: remote.peer),
             let volume = registry.content.volume(entry.volumeNumber)
         else { throw ControlError(.internalFailure, "pair '\(entry.name)' has no peer, or no volume") }
-        if let other = registry.content.pairs(of: volume).first(where: { $0.id != entry.id }) {
-            throw ControlError(
-                .volumeHasPairs,
-                """
-                \(operation.name) of pair '\(entry.name)' would make volume '\(volume.name)' a replica, and it has pair \
-                '\(other.name)' as well
-                """,
-                suggestion: "detach that first: 'replctl set \(other.name) Detach'"
-            )
-        }
+        try await checkOthersCanRest(besides: entry, of: volume, "\(operation.name) of pair '\(entry.name)'")
         return Move(entry: entry, volume: volume, peer: peer, operation: operation)
     }
 

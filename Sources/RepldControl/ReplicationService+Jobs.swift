@@ -187,7 +187,7 @@ extension ReplicationService {
         guard let failure else { return end(job, .completed) }
         let state: JobState =
             switch failure {
-            case .superseded, .cancelled: .terminated
+            case .superseded, .cancelled, .sourceIsReplica: .terminated
             case .pairBroken, .drainTimedOut, .flushFailed, .recordFailed, .undoFailed, .rollbackFailed: .exception
             }
         end(job, state, code: failure == .drainTimedOut ? .timeout : .failed, failure.words)

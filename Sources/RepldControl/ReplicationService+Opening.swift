@@ -28,13 +28,20 @@ extension ReplicationService {
             var opening = opening(of: entry)
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
-            opening.awaitedPeerCount = awaitedPeerCount(of: entry)
+            let replica = registry.content.replica(of: entry)
+            // Of a replica no host may see anything, not even for a moment.
+            opening.awaitedPeerCount = awaitedPeerCount(of: entry) + (replica == nil ? 0 : 1)
             guard await serve(opening) else { return failWithoutOwnElement(entry) }
-            if let replica = registry.content.replica(of: entry) {
+            // Before the peer writes what a pair that comes later has missed.
+            try await attachPairs(of: entry, on: nil)
+            if let replica, volumes[entry.number]?.failure == nil {
                 guard try await attach(replica, to: entry) else { return }
             }
-            try await attachPairs(of: entry, on: nil)
+            if replica == nil { await resumeResting(of: entry) }
             noteElements(of: entry.number)
+        case .second(let id, _, _, _) where registry.content.replica(of: entry) != nil:
+            let name = registry.content.pair(id)?.name ?? ""
+            fail(entry, "it is a peer's replica, and hosts were served by the target of pair '\(name)'")
         case .second(let id, let path, let byteCount, let blockByteCount):
             var opening = opening(of: entry)
             opening.path = path
@@ -96,7 +103,7 @@ extension ReplicationService {
         let members = registry.content.pairs(of: entry)
         for pair in members.filter({ $0.id == server }) + members.filter({ $0.id != server }) {
             do {
-                if try await attach(pair) { await resume(pair) }
+                if try await attach(pair) { await resumeLeftBehind(pair) }
             } catch {
                 if pair.id == server {
                     let reason = """
@@ -145,8 +152,17 @@ extension ReplicationService {
         }
     }
 
-    /// Lets a pair catch up whose volume was served without it.
-    private func resume(_ entry: PairEntry) async {
+    /// Lets a pair catch up whose volume was served without it; in a replica it rests.
+    private func resumeLeftBehind(_ entry: PairEntry) async {
+        guard let volume = registry.content.volume(entry.volumeNumber), registry.content.replica(of: volume) != nil
+        else {
+            return await resume(entry)
+        }
+        setResting([entry.id], true)
+    }
+
+    /// Lets a pair that is Suspended catch up.
+    func resume(_ entry: PairEntry) async {
         do {
             _ = try await plane.operate(entry.id, .resume, isForced: false)
         } catch {

@@ -34,6 +34,8 @@ extension ReplicationService {
             )
             throw error
         }
+        // Whoever says what becomes of a pair that rests means it.
+        if reply.plan == nil, operation != .resetToSync, operation != .resetToAsync { setResting([entry.id], false) }
         guard let wanted, registry.content.pair(entry.id) != nil, reply.plan == nil else { return reply }
         try await wait(for: wanted, of: entry, until: deadline, job: reply.job)
         return MethodReply(returnCode: .success, job: reply.job, extendedStatus: reply.extendedStatus)
@@ -85,6 +87,7 @@ extension ReplicationService {
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
+        try checkNoOtherMoves(operation, entry, volume)
         var before = try await situation(of: entry)
         // Its volume must not grow over an area that is about to be blanked.
         let endsArea = entry.internalMetadata != nil && (operation == .detach || operation == .dissolve)

@@ -98,6 +98,7 @@ extension ReplicationService {
                 trouble = Self.controlError(error, "pair '\(entry.name)' is ended, but the peer may still write")
             }
         }
+        if let volume, trouble == nil { await resumeResting(of: volume) }
         do {
             try state.removeReplica(id)
         } catch {

@@ -17,14 +17,8 @@ extension ReplicationService {
             let volume = registry.content.volume(entry.volumeNumber),
             let peer = registry.content.peer(named: remote.peer)
         else { return }
-        if let other = registry.content.pairs(of: volume).first(where: { $0.id != id }) {
-            return noteTrouble(
-                """
-                peer '\(peer.name)' has taken pair '\(entry.name)' over; volume '\(volume.name)' can become its replica when pair \
-                '\(other.name)' is detached
-                """,
-                of: entry
-            )
+        if let reason = await reasonNotToFollow(entry, volume) {
+            return noteTrouble("peer '\(peer.name)' has taken pair '\(entry.name)' over; \(reason)", of: entry)
         }
         let what = "the move of pair '\(entry.name)'"
         let subjects = ["volume \(volume.name)", "pair \(entry.name)"]
@@ -148,9 +142,13 @@ extension ReplicationService {
         )
         replica.isSecondHere = entry.isSecondHere
         replica.mode = registry.content.pair(entry.id)?.mode
+        let flowing = await othersThatFlow(besides: entry, of: volume)
         try registry.commit { [replica] content in
             content.pairs.removeAll { $0.id == entry.id }
             content.replicas.append(replica)
+            for index in content.pairs.indices where flowing.contains(content.pairs[index].id) {
+                content.pairs[index].isResting = true
+            }
         }
         pairs[entry.id] = nil
         moveTroubles[entry.id] = nil
@@ -167,6 +165,7 @@ extension ReplicationService {
         do {
             try await plane.detachPair(entry.id)
             try await plane.addReplica(opening(of: replica, entry.id))
+            noteResting(of: volume)
         } catch {
             await reopen(volume, because: "the replica of pair '\(entry.name)' cannot be attached: \(error)")
         }

@@ -154,6 +154,7 @@ extension ReplicationService {
     /// What throws has changed nothing. The caller has claimed the volume and the pair.
     func takeOver(_ taking: TakingOver) async throws(ControlError) -> PairRecord {
         let what = "\(taking.operation.name) of pair '\(taking.replica.name)'"
+        try await checkOthersAreHere(taking.volume, what)
         let former = try await claim(taking, what)
         // A replica that a copy has half overwritten is brought back to what it held before.
         let isTakenBack = taking.operation == .failover && former.hasUndo && !former.isTargetConsistent
@@ -164,7 +165,8 @@ extension ReplicationService {
             isEqual: taking.isEqual,
             isPeerAhead: taking.isPeerAhead,
             granuleByteCount: entry.settings.granuleByteCount,
-            generation: .fresh()
+            generation: .fresh(),
+            servingEpoch: await servingEpoch(of: taking.volume)
         )
         let fit: VolumeEntry?
         let record: PairRecord
@@ -218,6 +220,7 @@ extension ReplicationService {
                 await reopen(taking.volume, because: "pair '\(entry.name)' cannot be taken over as it is: \(error)")
             }
         }
+        await resumeResting(of: taking.volume)
         // Also what was kept there: it has been taken back, or nobody counts on it.
         state.removeReplicaArea(taking.pair)
         let outcome = volumes[taking.volume.number]?.failure.map { "; but it is not served: \($0)" } ?? ""

@@ -123,11 +123,14 @@ extension ReplicationService {
         )
     }
 
-    /// A pair has ended: nobody else has a volume that has no other pair with a peer.
+    /// A pair has ended: nobody else has the volume, unless the peer of another pair may.
     func letHostsCome(afterTheEndOf entry: PairEntry, _ volume: VolumeEntry) async {
-        guard !registry.content.pairs(of: volume).contains(where: { $0.remote != nil }) else { return }
-        guard let status = try? await planeStatus() else { return }
-        guard status.volumes.first(where: { $0.id == volume.id })?.isWithheld ?? false else { return }
+        guard let found = try? await planeStatus().volumes.first(where: { $0.id == volume.id }), found.isWithheld else {
+            return
+        }
+        let others = registry.content.pairs(of: volume).filter { $0.remote != nil && $0.id != entry.id }
+        let mayPeerServe = found.isTakenOver || found.awaitedPeerCount > 0 || others.contains { moves.contains($0.id) }
+        guard others.isEmpty || !mayPeerServe else { return }
         do {
             try await plane.release(volume.id)
         } catch {

@@ -16,6 +16,8 @@ package enum TakeOverRecord {
         package var granuleByteCount: UInt32
         /// Drawn for the run that begins with it.
         package var generation: Generation
+        /// That of the volume here, whose other pairs have heard of all that was written to it.
+        package var servingEpoch: UInt32
 
         package init(
             operation: ReplicationOperation,
@@ -23,7 +25,8 @@ package enum TakeOverRecord {
             isEqual: Bool,
             isPeerAhead: Bool,
             granuleByteCount: UInt32,
-            generation: Generation
+            generation: Generation,
+            servingEpoch: UInt32
         ) {
             self.operation = operation
             self.isSecondHere = isSecondHere
@@ -31,6 +34,7 @@ package enum TakeOverRecord {
             self.isPeerAhead = isPeerAhead
             self.granuleByteCount = granuleByteCount
             self.generation = generation
+            self.servingEpoch = servingEpoch
         }
     }
 
@@ -71,7 +75,7 @@ package enum TakeOverRecord {
         next.mapTrust = terms.isEqual ? .exact : .none
         next.granuleShift = UInt8(terms.granuleByteCount.trailingZeroBitCount)
         next.extentShift = UInt8(PairSettings().logExtentByteCount.trailingZeroBitCount)
-        next.servingEpoch += 1
+        next.servingEpoch = terms.servingEpoch
         next.hasUndo = false
         next.isTakenBack = false
         next.term += 1

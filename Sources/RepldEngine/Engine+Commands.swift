@@ -142,7 +142,8 @@ extension Engine where P: ~Copyable {
     mutating func addPair(_ spec: PairSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard findPair(spec.pair) == nil else { return .failure(.nameInUse) }
-        guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
+        // One that the volume had before it became a replica may come late.
+        if volumes[volume].isReplica, spec.isNew || !canTakeIn(spec, volume) { return .failure(.volumeHasPairs) }
         if let refusal = refusal(of: spec.target.geometry, forVolume: volume) { return .failure(refusal) }
         let mapByteCount = Pair.mapByteCount(
             volumeByteCount: volumes[volume].geometry.byteCount,
@@ -196,6 +197,11 @@ extension Engine where P: ~Copyable {
         volumes[volume].pairNumbers[place] = volumes[volume].lastPairNumber
         carryOut(volume)
         return .success(())
+    }
+
+    private func canTakeIn(_ spec: PairSpec<P>, _ volume: Int) -> Bool {
+        if case .remote = spec.target { return volumes[volume].machine.canTakeIn(spec.record, isRemote: true) }
+        return volumes[volume].machine.canTakeIn(spec.record, isRemote: false)
     }
 
     /// An element of an earlier pair may still be about to be closed.
@@ -414,40 +420,50 @@ extension Engine where P: ~Copyable {
         status.isWithheld = volumes[index].isWithheld
         status.awaitedPeerCount = volumes[index].awaitedPeerCount
         status.isTakenOver = volumes[index].isTakenOver
+        status.servingEpoch = volumes[index].machine.servingEpoch
         for pair in 0..<VolumeMachine.pairLimit {
-            let name = volumes[index].pairNames[pair]
-            guard !name.isEmpty else { continue }
-            let facts = facts(index, pair)
-            let isExported = isTargetExported(pair, of: index)
-            var pairStatus = volumes[index].machine.withPair(pair) { pair in
-                PairStatus(
-                    id: pair.id,
-                    name: name,
-                    copyState: pair.copyState,
-                    progress: pair.progress,
-                    facts: facts,
-                    isSecondSource: pair.isSecondSource,
-                    isSecondPrimary: pair.isSecondPrimary,
-                    isTargetExported: isExported,
-                    reason: pair.reasonWords,
-                    dirtyByteCount: facts.differingByteCount,
-                    copyTotalByteCount: pair.copyTotalByteCount,
-                    copyDoneByteCount: pair.copyDoneByteCount,
-                    copyWrittenByteCount: pair.copyWrittenByteCount,
-                    copyZeroByteCount: pair.copyZeroByteCount,
-                    copyEqualByteCount: pair.copyEqualByteCount
-                )
-            }
-            pairStatus?.keepsUndo = volumes[index].machine.withPair(pair) { $0.keepsUndo } ?? false
-            pairStatus?.exposureNanoseconds = exposureNanoseconds(index, pair)
-            pairStatus?.copyControl = volumes[index].machine.copyStatus(pair)
-            if let target = remoteTarget(ofPair: pair, volume: index) {
-                pairStatus?.peer = links.peers[links.targets[target].peer].id
-                if pairStatus?.copyState == .partitioned { pairStatus?.reason = links.targets[target].reason }
-            }
-            pairStatus?.verify = volumes[index].machine.runningVerifyCounts(pair)
-            if let pairStatus { status.pairs.append(pairStatus) }
+            if let found = pairStatus(of: pair, index) { status.pairs.append(found) }
         }
+        return status
+    }
+
+    private func pairStatus(of pair: Int, _ volume: Int) -> PairStatus? {
+        let name = volumes[volume].pairNames[pair]
+        guard !name.isEmpty else { return nil }
+        let facts = facts(volume, pair)
+        let isExported = isTargetExported(pair, of: volume)
+        let found = volumes[volume].machine.withPair(pair) { pair in
+            var status = PairStatus(
+                id: pair.id,
+                name: name,
+                copyState: pair.copyState,
+                progress: pair.progress,
+                facts: facts,
+                isSecondSource: pair.isSecondSource,
+                isSecondPrimary: pair.isSecondPrimary,
+                isTargetExported: isExported,
+                reason: pair.reasonWords,
+                dirtyByteCount: facts.differingByteCount,
+                copyTotalByteCount: pair.copyTotalByteCount,
+                copyDoneByteCount: pair.copyDoneByteCount,
+                copyWrittenByteCount: pair.copyWrittenByteCount,
+                copyZeroByteCount: pair.copyZeroByteCount,
+                copyEqualByteCount: pair.copyEqualByteCount
+            )
+            status.keepsUndo = pair.keepsUndo
+            return status
+        }
+        guard var status = found else { return nil }
+        if facts.isSourceReplica, status.reason.isEmpty {
+            status.reason = "it rests: the volume is the replica of a peer's pair"
+        }
+        status.exposureNanoseconds = exposureNanoseconds(volume, pair)
+        status.copyControl = volumes[volume].machine.copyStatus(pair)
+        status.verify = volumes[volume].machine.runningVerifyCounts(pair)
+        guard let target = remoteTarget(ofPair: pair, volume: volume) else { return status }
+        status.peer = links.peers[links.targets[target].peer].id
+        status.isTakenOver = links.targets[target].isTakenOver
+        if status.copyState == .partitioned { status.reason = links.targets[target].reason }
         return status
     }
 }

@@ -228,6 +228,8 @@ package struct VolumeStatus: Sendable {
     package var isWithheld = false
     package var awaitedPeerCount = 0
     package var isTakenOver = false
+    /// How often another element has come to serve hosts.
+    package var servingEpoch: UInt32 = 0
 
     package init(
         id: VolumeID,
@@ -283,6 +285,8 @@ package struct PairStatus: Sendable {
     package var verify: VerifyCounts?
     /// The peer that has the target; `nil` where it is an element of this host.
     package var peer: PeerID?
+    /// The peer has taken the pair over, as it said when it was last asked.
+    package var isTakenOver = false
     /// How old what the other element lacks is, in nanoseconds: 0 while it has everything, `nil` where nobody knows.
     package var exposureNanoseconds: UInt64?
 

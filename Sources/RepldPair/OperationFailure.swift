@@ -9,6 +9,8 @@ package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
     /// Another operation took its place.
     case superseded(by: ReplicationOperation)
     case cancelled
+    /// The volume has become the replica of another pair.
+    case sourceIsReplica
     /// What was in flight did not end within the pair's time limit, and nothing was changed.
     case drainTimedOut
     /// An element could not make durable what it has.
@@ -26,6 +28,7 @@ package enum OperationFailure: Hashable, Sendable, BitwiseCopyable {
         case .pairBroken: "the pair broke; its reason says why"
         case .superseded(let operation): "\(operation.name) took its place"
         case .cancelled: "cancelled"
+        case .sourceIsReplica: "the volume has become the replica of another pair"
         case .drainTimedOut: "what was in flight did not end within the time limit; nothing was changed"
         case .flushFailed(let failure): "a flush failed (\(failure.words)); nothing was changed"
         case .undoFailed(let failure):

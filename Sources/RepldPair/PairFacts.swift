@@ -26,6 +26,10 @@ package struct PairFacts: Hashable, Sendable, BitwiseCopyable {
     package var targetClientCount: UInt32
     /// Another pair of the volume copies or mirrors.
     package var doesOtherPairFlow: Bool
+    /// Another pair of the volume cannot rest: it moves hosts or restores the source, or hosts are with its target.
+    package var doesOtherPairMove = false
+    /// The volume is the replica of another pair, which a peer has.
+    package var isSourceReplica = false
     /// The target is behind a peer.
     package var isRemote = false
     /// What the source lacks is on the target, behind a peer.
@@ -95,6 +99,8 @@ package enum OperationRefusal: Hashable, Sendable, BitwiseCopyable {
     case targetNotUsable
     /// Another pair of the volume copies or mirrors, and would copy from the wrong element.
     case otherPairFlows
+    /// The volume is the replica of another pair: a peer writes it, and may be in the middle of a copy.
+    case sourceIsReplica
     /// The element that is to serve does not answer: operations on it are still in flight.
     case elementBusy
     /// The pair's metadata does not answer: what the operation changes could not be made durable.
@@ -123,8 +129,12 @@ extension OperationTable {
         guard rule.support == .mirror else { return .refused(.notSupported(rule.support)) }
         if let verdict = verdictDuring(facts.operation, operation, facts, isForced: isForced) { return verdict }
         if rule.holdsIn.contains(facts.copyState), !repairsMarks(operation, facts) { return .holds }
+        if facts.isSourceReplica, needsSource(operation) { return .refused(.sourceIsReplica) }
         guard let edge = rule.edge(from: facts.copyState) else { return .refused(.state) }
-        if movesPrimary(operation, from: facts.copyState), facts.doesOtherPairFlow { return .refused(.otherPairFlows) }
+        if movesPrimary(operation, from: facts.copyState) {
+            let doOthersHinder = movesToPeer(operation, facts) ? facts.doesOtherPairMove : facts.doesOtherPairFlow
+            if doOthersHinder { return .refused(.otherPairFlows) }
+        }
         let isEnd = operation == .detach || operation == .dissolve
         if isEnd, facts.isRestoringOverLink, !isForced { return .needsForce(.sourceLeftInconsistent) }
         if facts.isSourceInconsistent, copiesForward(operation), !isForced { return .needsForce(.sourceInconsistent) }
@@ -169,6 +179,20 @@ extension OperationTable {
         switch operation {
         case .failover, .failback, .restoreFromReplica: true
         case .reverseRoles: state != .failedover
+        default: false
+        }
+    }
+
+    /// Whether the pair itself goes to the other host, or what that one has changed comes here: the other pairs of the volume can rest
+    /// meanwhile, or follow.
+    private static func movesToPeer(_ operation: ReplicationOperation, _ facts: PairFacts) -> Bool {
+        facts.isRemote && operation != .restoreFromReplica
+    }
+
+    /// Whether the operation copies from the volume or to it, or lets hosts go on with the target instead of it.
+    private static func needsSource(_ operation: ReplicationOperation) -> Bool {
+        switch operation {
+        case .activate, .resyncReplica, .resume, .split, .failover, .failback, .restoreFromReplica, .reverseRoles: true
         default: false
         }
     }

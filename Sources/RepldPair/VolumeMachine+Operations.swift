@@ -200,7 +200,9 @@ extension VolumeMachine {
         facts.targetChangedByteCount = min(pairs[index].targetChanged.dirtyByteCount, byteCount)
         facts.verifyMarkedByteCount = min(pairs[index].verifyMarkedByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
+        facts.isSourceReplica = isFollowing
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if !canRest(other) { facts.doesOtherPairMove = true }
             if pairs[other].linkRestore != .none { facts.doesOtherPairFlow = true }
             // The volume has one source.
             let isHalfRestored = pairs[other].isRemote && pairs[other].isSourceInconsistent && !pairs[other].isMisplaced
@@ -226,7 +228,7 @@ extension VolumeMachine {
     }
 
     /// The primary is about to become another element by an operation of the pair.
-    private func isMoving(_ index: Int) -> Bool {
+    func isMoving(_ index: Int) -> Bool {
         switch pairs[index].operation {
         case .failover, .failback, .restoreFromReplica, .reverseRoles: true
         default: false

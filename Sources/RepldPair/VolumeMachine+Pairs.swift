@@ -54,6 +54,7 @@ extension VolumeMachine {
             takeUpUndo(record, undo, index)
         }
         if pairs[index].isMirroring { resetCopyCounters(index) }
+        if isFollowing { restForPeer(index) }
         // Of what a crash has interrupted only one of the two blocks may know.
         markRecordCritical(index)
         wantRecord(index)
@@ -161,7 +162,7 @@ extension VolumeMachine {
     /// Begins the copy that is wanted, in the direction of the operation.
     mutating func startIfPossible(_ index: Int) {
         guard pairs[index].wantsStart, pairs[index].operationsInFlight == 0, !isClosing, !gate.isClosed else { return }
-        guard pairs[index].isReachable else { return }
+        guard pairs[index].isReachable, !isFollowing else { return }
         guard !pairs[index].undo.isBusy, pairs[index].undo.rollbacksInFlight == 0 else { return }
         if pairs[index].operation == .failback { return beginFlowingBack(index) }
         if pairs[index].isRemote, pairs[index].operation == .restoreFromReplica { return startLinkRestore(index) }

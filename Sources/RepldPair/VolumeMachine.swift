@@ -89,11 +89,13 @@ package struct VolumeMachine: ~Copyable {
     var hasWritten = false
     /// Hosts are kept away: nobody finds room for a request.
     package internal(set) var isWithheld = false
+    /// The volume is the replica of a peer's pair: its own pairs rest.
+    package internal(set) var isFollowing = false
     var isClosing = false
     var closeStage = CloseStage.open
     var isSourceDurableAtClose = false
     /// How often another element has become leg 0, in this life and those before.
-    var servingEpoch: UInt32 = 0
+    package internal(set) var servingEpoch: UInt32 = 0
     var gate = Gate()
     /// The volume has a new size that hosts do not see yet.
     var isGrowing = false

@@ -128,6 +128,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         case .pairBroken: "operations ended: the pair broke"
         case .superseded: "operations ended: superseded"
         case .cancelled: "operations ended: cancelled"
+        case .sourceIsReplica: "operations ended: the source became a replica"
         case .drainTimedOut: "operations ended: the drain took too long"
         case .flushFailed: "operations ended: a flush failed"
         case .recordFailed: "operations ended: no durable record"

@@ -102,6 +102,7 @@ extension FakeDataPlane {
             state.replicas[pair.id] = nil
             state.volumes[pair.volume]?.isWithheld = false
             state.volumes[pair.volume]?.isTakenOver = false
+            Self.rest(pairsOf: pair.volume, false, &state)
             state.pairs[pair.id] = Pair(opening: pair, status: status)
         }
     }
@@ -141,7 +142,8 @@ extension FakeDataPlane {
             // Of two that have it, the one with the greater term has it rightly.
             if isPair, other.term(of: pair.opening.id) > term(of: pair.opening.id) {
                 state.withLock { $0.volumes[pair.opening.volume]?.isTakenOver = true }
-                tell(.takenOver)
+                let id = pair.opening.id
+                continuation.yield(EngineEvent(volume: pair.opening.volume, pair: id, kind: .takenOver))
             }
         }
     }

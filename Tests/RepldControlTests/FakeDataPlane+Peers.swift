@@ -109,6 +109,7 @@ extension FakeDataPlane {
             state.replicas[replica.pair] = replica
             state.volumes[replica.volume]?.isWithheld = false
             state.volumes[replica.volume]?.isTakenOver = false
+            Self.rest(pairsOf: replica.volume, true, &state)
             return nil
         }
         if let refusal { throw DataPlaneError(.refused, "refused", refusal: refusal) }
@@ -118,7 +119,21 @@ extension FakeDataPlane {
 
     func removeReplica(_ id: PairID) async throws(DataPlaneError) {
         note(.removeReplica)
-        state.withLock { $0.replicas[id] = nil }
+        state.withLock { state in
+            if let volume = state.replicas.removeValue(forKey: id)?.volume { Self.rest(pairsOf: volume, false, &state) }
+        }
+    }
+
+    /// Nothing flows in the pairs of a replica.
+    static func rest(pairsOf volume: VolumeID, _ isReplica: Bool, _ state: inout State) {
+        for (id, pair) in state.pairs where pair.opening.volume == volume {
+            state.pairs[id]?.status.facts.isSourceReplica = isReplica
+            let flowing: [CopyState] = [.synchronized, .unsynchronized, .skewed, .partitioned]
+            guard isReplica, flowing.contains(pair.status.copyState) else { continue }
+            state.pairs[id]?.status.copyState = .suspended
+            state.pairs[id]?.status.facts.copyState = .suspended
+            state.pairs[id]?.status.facts.operation = nil
+        }
     }
 
     func setMode(
@@ -225,6 +240,14 @@ extension FakeDataPlane {
             record.operation = operation?.rawValue ?? 0
             change(&record)
             try? PairMetadata.begin(record, in: replica.metadata)
+        }
+    }
+
+    /// Whether a volume is a peer's replica.
+    func isReplica(_ volume: String) -> Bool {
+        state.withLock { state in
+            let id = state.volumes.first { $0.value.name == volume }?.key
+            return state.replicas.values.contains { $0.volume == id }
         }
     }
 

@@ -103,7 +103,7 @@ import Testing
             _ = try await creates(hosts, .name("Manual"))
             let registry = try Registry(path: FilePath(hosts.north.directory.file("state/registry.json")))
             let entry = try #require(registry.content.pair(named: "m1"))
-            #expect(registry.content.version == 5 && !entry.settings.recoversByItself)
+            #expect(registry.content.version == 6 && !entry.settings.recoversByItself)
             let bytes = try ControlJSON.encode(entry)
             #expect(try ControlJSON.decode(PairEntry.self, from: bytes) == entry)
             let text = String(decoding: bytes, as: UTF8.self)

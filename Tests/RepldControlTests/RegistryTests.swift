@@ -111,7 +111,7 @@ import Testing
             ("", "not valid JSON"), ("garbage", "not valid JSON"),
             (#"{"format":"repld registry","version":1,"volumes":["#, "not valid JSON"),
             (#"{"format":"other","version":1}"#, "its format is 'other', expected 'repld registry'"),
-            (#"{"format":"repld registry","version":6}"#, "its version is 6, this daemon knows 1 to 5"),
+            (#"{"format":"repld registry","version":7}"#, "its version is 7, this daemon knows 1 to 6"),
             (#"{"format":"repld registry","version":1}"#, "the field 'nextVolumeNumber' is missing"),
         ]
     )

@@ -73,6 +73,7 @@ struct Explorer {
         seeds: ClosedRange<UInt64>,
         keepsUndo: Bool = false,
         isRemote: Bool = false,
+        mayFollow: Bool = false,
         _ coverage: inout Coverage
     ) -> [String] {
         var findings: [String] = []
@@ -80,6 +81,7 @@ struct Explorer {
             var explorer = Explorer()
             explorer.shape.keepsUndo = keepsUndo
             explorer.shape.isRemote = isRemote
+            explorer.shape.mayFollow = mayFollow
             explorer.shape.pairCount = pairCount
             explorer.shape.granuleCount = 3
             explorer.shape.copyDepth = 2
@@ -148,6 +150,7 @@ extension PairWorld {
                 events += [.flush, .read(0)]
             }
             events.append(.close)
+            if shape.mayFollow, isReplica || machine.canFollow { events.append(.follow(!isReplica)) }
         }
         for element in disks.indices {
             let candidates = inFlight.filter { $0.element == element }
@@ -229,6 +232,7 @@ extension PairWorld {
             switch event {
             case .crash, .linkLost: random.chance(oneIn: 40)
             case .close, .detach: random.chance(oneIn: 60)
+            case .follow: random.chance(oneIn: 25)
             case .tick: random.chance(oneIn: 8)
             case .end(_, _, .done), .record(_, isWritten: true), .undoPage(_, isWritten: true): true
             case .end, .record, .undoPage: random.chance(oneIn: 12)

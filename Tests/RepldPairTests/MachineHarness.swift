@@ -294,6 +294,9 @@ final class MachineHarness {
     var reason: BreakReason? { machine.withPair(0) { $0.reason } ?? nil }
     var hasRoom: Bool { machine.hasRoom(side: 0) }
     var facts: PairFacts { machine.facts(of: 0) }
+    var canFollow: Bool { machine.canFollow }
+
+    func canTakeIn(_ record: PairRecord, isRemote: Bool) -> Bool { machine.canTakeIn(record, isRemote: isRemote) }
     var readsServedByTarget: UInt64 { machine.readsServedByTarget }
     var legs: [UInt8] { operations.map(\.leg) }
 }

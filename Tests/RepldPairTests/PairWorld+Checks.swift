@@ -68,6 +68,7 @@ extension PairWorld {
 
     func check() {
         machine.checkInvariants()
+        if isReplica { checkPairsOfReplica() }
         let serving = places[0]
         for granule in 0..<shape.granuleCount where !isBeingWritten(granule, element: serving) {
             guard let counting = countingElement(granule) else { continue }
@@ -80,6 +81,14 @@ extension PairWorld {
             checkDifferences(of: pair)
             checkImages(of: pair)
             checkUndo(of: pair)
+        }
+    }
+
+    /// Nothing flows in the pairs of a replica, and nothing is about to.
+    private func checkPairsOfReplica() {
+        for pair in pairs.indices where machine.pairs[pair].isInUse {
+            if machine.pairs[pair].isMirroring { fail("pair \(pair) flows, and its volume is a replica") }
+            if machine.pairs[pair].isMisplaced { fail("pair \(pair) of a replica has its target serve") }
         }
     }
 
@@ -194,7 +203,7 @@ extension PairWorld {
             names[version] = names.count + 1
             return names.count
         }
-        var words: [Int] = [isClosed ? 1 : 0, machine.hasWritten ? 1 : 0, machine.isClosing ? 1 : 0]
+        var words: [Int] = [isClosed ? 1 : 0, machine.hasWritten ? 1 : 0, machine.isClosing ? 1 : 0, isReplica ? 1 : 0]
         words += places + home
         for disk in disks {
             for granule in 0..<shape.granuleCount {

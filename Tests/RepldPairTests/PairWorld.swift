@@ -24,6 +24,8 @@ final class PairWorld {
         var keepsUndo = false
         /// The targets are behind peers.
         var isRemote = false
+        /// The volume becomes the replica of a peer's pair now and then; what the peer writes are the hosts' requests here.
+        var mayFollow = false
     }
 
     /// An operation on an element that has not ended.
@@ -70,6 +72,8 @@ final class PairWorld {
     var beforeSwap: (places: [Int], history: HostHistory)?
     var beforeRestore: HostHistory?
     var isClosed = false
+    /// The volume is a replica, by what outlives the machine.
+    var isReplica = false
     var time: UInt64 = 0
     var violation: String?
     /// Copies that were taken back, with the target as it was.

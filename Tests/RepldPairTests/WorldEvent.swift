@@ -41,6 +41,8 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
     case crash([Fate], isRecordWritten: Bool)
     case close
     case detach(Int)
+    /// The volume becomes the replica of a peer's pair, or is its own again.
+    case follow(Bool)
     /// Everything that is in flight ends well, until nothing moves any more.
     case playOut
 
@@ -63,6 +65,7 @@ enum WorldEvent: Hashable, Sendable, CustomStringConvertible {
         case .crash(let fates, let isRecordWritten): "crash \(fates) record \(isRecordWritten ? "written" : "lost")"
         case .close: "close"
         case .detach(let pair): "detach \(pair)"
+        case .follow(let isReplica): isReplica ? "becomes a replica" : "is a source again"
         case .playOut: "play out"
         }
     }
@@ -113,6 +116,11 @@ extension PairWorld {
         case .detach(let pair):
             guard !machine.isClosing, !machine.pairs[pair].wantsDetach else { return false }
             machine.detachPair(pair)
+        case .follow(let isReplica):
+            guard shape.mayFollow, !machine.isClosing, self.isReplica != isReplica else { return false }
+            guard !isReplica || machine.canFollow else { return false }
+            self.isReplica = isReplica
+            machine.setFollowing(isReplica)
         case .playOut: playOut()
         }
         return true
@@ -242,7 +250,15 @@ extension PairWorld {
             pairs[pair].expectsRebase = false
             addPair(pair)
         }
+        follow()
         settle()
+    }
+
+    /// A start takes the pairs in first, and then gives the volume to the peer.
+    private func follow() {
+        guard isReplica else { return }
+        if !machine.canFollow { return fail("after a start the pairs of a replica cannot rest") }
+        machine.setFollowing(true)
     }
 
     /// A pair that was detached comes again as a new one, of the same elements as they are placed now.

@@ -88,12 +88,29 @@ extension Engine where P: ~Copyable {
         return .success(())
     }
 
-    /// Only the peer writes the volume from now on, or this host's own pair: nothing is withheld for an earlier reason.
-    mutating func endWithholding(_ volume: Int) {
+    /// Only the peer writes the volume from now on: its own pairs rest, and nothing is withheld for an earlier reason.
+    mutating func follow(_ volume: Int) {
+        volumes[volume].isReplica = true
+        volumes[volume].machine.setFollowing(true)
+        endWithholding(volume)
+    }
+
+    private mutating func endWithholding(_ volume: Int) {
         volumes[volume].awaitedPeerCount = 0
         volumes[volume].isTakenOver = false
         volumes[volume].isWithheld = false
         volumes[volume].machine.setWithheld(false)
+    }
+
+    /// The volume is this host's own again: hosts may come as soon as all peers of its own pairs have said that they have not taken
+    /// one over.
+    mutating func stopFollowing(_ volume: Int) {
+        volumes[volume].isReplica = false
+        volumes[volume].machine.setFollowing(false)
+        let awaitedCount = (0..<Links.targetLimit).count { target in
+            links.targets[target].isInUse && links.targets[target].volume == volume && links.targets[target].isAwaited
+        }
+        if awaitedCount > 0 { withhold(volume, awaiting: awaitedCount) }
     }
 
     private mutating func release(_ volume: Int) {
@@ -128,6 +145,13 @@ extension Engine where P: ~Copyable {
     mutating func peerHasTakenOver(_ target: Int) {
         if Mutation.isOn(.servesOnAfterTakeover) { return }
         let volume = links.targets[target].volume
+        if volumes[volume].isReplica {
+            // No host is here; the peer is asked again before one may come.
+            links.targets[target].isAwaited = true
+            return eventSink(
+                EngineEvent(volume: volumes[volume].id, pair: links.targets[target].pair, kind: .takenOver)
+            )
+        }
         volumes[volume].isTakenOver = true
         withhold(volume, awaiting: volumes[volume].awaitedPeerCount)
         carryOut(volume)
@@ -141,13 +165,12 @@ extension Engine where P: ~Copyable {
     /// Hosts stay away until the control plane says that they may come.
     mutating func forgetTarget(_ target: Int) {
         let volume = links.targets[target].volume
-        if links.targets[target].isAwaited { volumes[volume].awaitedPeerCount -= 1 }
+        if links.targets[target].isAwaited, !volumes[volume].isReplica { volumes[volume].awaitedPeerCount -= 1 }
         meetAnswers.removeValue(forKey: links.targets[target].pair)?(.failure(.noSuchPair))
         links.targets[target] = RemoteTarget()
-        for other in 0..<Links.targetLimit where links.targets[other].isInUse {
-            if links.targets[other].volume == volume { return }
+        volumes[volume].isTakenOver = (0..<Links.targetLimit).contains { other in
+            links.targets[other].isInUse && links.targets[other].volume == volume && links.targets[other].isTakenOver
         }
-        volumes[volume].isTakenOver = false
     }
 
     // MARK: - Handing over
@@ -235,13 +258,12 @@ extension Engine where P: ~Copyable {
         let replica = links.replicas[place].pair
         // The pair is looked for among the replicas first.
         links.replicas[place].pair = PairID(high: 0, low: 0)
-        volumes[volume].isReplica = false
         volumes[volume].machine.forgetWriting()
-        endWithholding(volume)
+        stopFollowing(volume)
         let result = addPair(spec)
         guard case .success = result else {
             links.replicas[place].pair = replica
-            volumes[volume].isReplica = true
+            follow(volume)
             return result
         }
         if let (_, pair) = findPair(spec.pair) {

@@ -35,6 +35,7 @@ extension Engine where P: ~Copyable {
         guard let target = target(ofStream: header.stream, session), links.targets[target].stage == .opening,
             links.targets[target].openTag == header.tag
         else { return }
+        links.targets[target].isTakenOver = false
         switch OpenStatus(rawValue: header.detail) {
         case .opened, .conflict:
             volumes[links.targets[target].volume].machine.peerTellsUndo(
@@ -103,6 +104,7 @@ extension Engine where P: ~Copyable {
 
     private mutating func giveWay(_ target: Int) {
         refuseOpening(target, "the peer has taken the pair over")
+        links.targets[target].isTakenOver = true
         peerHasTakenOver(target)
     }
 

@@ -11,9 +11,7 @@ extension Engine where P: ~Copyable {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard replicaIndex(spec.pair) == nil, findPair(spec.pair) == nil else { return .failure(.nameInUse) }
         guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
-        for pair in 0..<VolumeMachine.pairLimit where volumes[volume].metadata[pair] != nil {
-            return .failure(.volumeHasPairs)
-        }
+        guard volumes[volume].machine.canFollow else { return .failure(.volumeHasPairs) }
         let connectionCount = volumes[volume].connectionCount
         guard connectionCount == 0 else { return .failure(.volumeInUse(connectionCount: connectionCount)) }
         guard !volumes[volume].isReadOnly else { return .failure(.targetReadOnly) }
@@ -39,8 +37,8 @@ extension Engine where P: ~Copyable {
         links.replicas[place].block = AlignedBlock(isInUse: true)
         links.replicas[place].record = spec.record
         links.replicas[place].nextBlock = spec.recordBlock ^ 1
-        volumes[volume].isReplica = true
-        endWithholding(volume)
+        follow(volume)
+        carryOut(volume)
         return .success(())
     }
 
@@ -86,8 +84,10 @@ extension Engine where P: ~Copyable {
     mutating func finishReplicaIfIdle(_ place: Int) {
         guard links.replicas[place].isInUse, links.replicas[place].isIdle else { return }
         guard let answer = links.replicas[place].removal else { return }
-        volumes[links.replicas[place].volume].isReplica = false
+        let volume = links.replicas[place].volume
+        stopFollowing(volume)
         endReplica(place)
+        carryOut(volume)
         answer(.success(()))
     }
 

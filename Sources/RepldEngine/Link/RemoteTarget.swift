@@ -54,6 +54,8 @@ struct RemoteTarget: ~Copyable {
     var ended: BoundedQueue<RemoteOutcome>
     /// Hosts are kept away until the peer has said that it has not taken the pair over.
     var isAwaited = false
+    /// The peer said, when it was last asked, that it has taken the pair over.
+    var isTakenOver = false
     /// The sequence of the record by which the peer may take it over.
     var handedOverSequence: UInt64 = 0
     /// Counts the openings that were asked for: the answer to an earlier one means nothing.
