@@ -181,16 +181,11 @@ extension ReplicationService {
     }
 
     /// A new pair's first element is the volume's own: while another one serves, the two would never have been equal.
+    ///
+    /// In a pair that was taken over from a peer it is that pair's second element, and the volume's own all the same.
     private func checkOwnElementServes(_ volume: VolumeEntry) async throws(ControlError) {
         let served = try await planeStatus().volumes.first { $0.id == volume.id }
-        guard let pair = served?.pairs.first(where: { $0.isSecondPrimary }) else { return }
-        if let peer = registry.content.pair(pair.id)?.remote?.peer {
-            throw ControlError(
-                .notInThisState,
-                "volume '\(volume.name)' was taken over from peer '\(peer)' by pair '\(pair.name)', and takes no other pair before it is back",
-                suggestion: "bring the service back (Failback, or ReverseRoles), or Detach '\(pair.name)' first"
-            )
-        }
+        guard let pair = served?.pairs.first(where: { $0.isSecondPrimary && !$0.facts.isRemote }) else { return }
         throw ControlError(
             .notInThisState,
             "volume '\(volume.name)' is served by the second element of pair '\(pair.name)', not by \(volume.elementPath)",

@@ -73,6 +73,31 @@ extension SystemTests {
                 try hosts.expectOtherEqual("and so is the third")
             }
         }
+
+        @Test("get a new pair where they are, which rests when they leave and goes on when they return")
+        func pairsOfTheOtherHost() throws {
+            try withTestBed { bed in
+                let hosts = try HostPair(bed)
+                try hosts.create()
+                try hosts.set("Failover", "Failedover", on: hosts.north)
+                let element = try bed.file("second", byteCount: 64 * mebibyte)
+                let arguments = ["--source", HostPair.copy, "--target", element, "--name", ThreeHosts.other, "--wait"]
+                let made = try hosts.south.control(["pair", "create"] + arguments)
+                #expect(made.isSuccess, "\(made)")
+                try hosts.mirror.write(0x76, hosts.copyURI, at: 12)
+                try hosts.set("Failback", "Synchronized", on: hosts.south)
+                #expect(try hosts.south.pair(ThreeHosts.other).copyState.name == "Suspended")
+                try hosts.mirror.write(0x77, hosts.mirror.uri, at: 13)
+                try hosts.set("ReverseRoles", "Synchronized", on: hosts.north)
+                try hosts.south.waitForCopyState("Synchronized", of: ThreeHosts.other)
+                for offset in [12, 13] as [UInt64] {
+                    #expect(try hosts.mirror.holds(offset == 12 ? 0x76 : 0x77, hosts.copyURI, at: offset))
+                }
+                try hosts.expectEqual("the pair that moved")
+                let outcome = try bed.run("cmp", [hosts.mirror.target, element])
+                #expect(outcome.isSuccess, "the pair that rested: \(outcome)")
+            }
+        }
     }
 }
 
