@@ -339,6 +339,15 @@ extension VolumeMachine {
         return nil
     }
 
+    /// Whether what the target was read to hold is what hosts were told is there.
+    ///
+    /// The lock keeps writes of hosts away meanwhile. But of an asynchronous target one may have been under way that hosts were
+    /// answered for already: where it has not come to pass, the pair has stopped, or has it marked.
+    private func stillStandsIn(_ index: Int, for extent: Extent) -> Bool {
+        if pairs[index].isAsynchronous, !pairs[index].isMirroring { return false }
+        return !pairs[index].dirty.isDirty(touching: extent) || Mutation.isOn(.servesDirtyFromTarget)
+    }
+
     /// The source failed a read.
     ///
     /// The lock makes sure that no write is half applied when the target is read.
@@ -366,6 +375,10 @@ extension VolumeMachine {
         if slots[id].stage == .redirectReading {
             if let failure {
                 if pairs[index].isMirroring { breakPair(index, .targetReadFailed(failure, extent)) }
+                unlock(id)
+                return answer(id, slots[id].sourceFailure)
+            }
+            guard stillStandsIn(index, for: extent) else {
                 unlock(id)
                 return answer(id, slots[id].sourceFailure)
             }

@@ -31,6 +31,25 @@ import Testing
         #expect(harness.answers.count == 1 && harness.answers[0].failure == nil)
     }
 
+    /// Hosts were answered for a write that the target then failed: what it holds is older.
+    @Test func whatAnAsynchronousTargetHasFailedMeanwhileIsNotServed() {
+        let harness = MachineHarness()
+        harness.addRemotePair()
+        harness.restoreLink()
+        harness.machine.setAsynchronous(pair: 0, true)
+        harness.machine.setBacklog(pair: 0, since: Instant(nanoseconds: 0))
+        _ = harness.request(.read, 1, at: 4096)
+        harness.complete(leg: 0, .inputOutput)
+        #expect(harness.operations.map(\.kind) == [.read] && harness.legs == [1])
+        harness.machine.backlogFailed(pair: 0, Extent(offset: 4096, length: 4096), .inputOutput)
+        harness.settle()
+        #expect(harness.state == .broken)
+        harness.complete(leg: 1)
+        #expect(harness.operations.isEmpty, "the source is not overwritten with what is older")
+        #expect(harness.answers.count == 1 && harness.answers[0].failure == .inputOutput)
+        #expect(harness.readsServedByTarget == 0)
+    }
+
     @Test func dirtyRangeIsNeverServedByTheTarget() {
         let harness = MachineHarness()
         _ = harness.addNewPair()

@@ -28,6 +28,29 @@ import Testing
         scene.expectEqual()
     }
 
+    /// The read is sent, and served, before the source hears that its write has failed.
+    @Test("does not stand in for a source that cannot be read where it lacks what hosts have written")
+    func readBehindAFailedWrite() throws {
+        let scene = try asynchronousScene()
+        scene.world.network.link(from: scene.target.host, to: scene.source.host).delayNanoseconds =
+            2_000_000_000...2_000_000_000
+        scene.member.copy.faults.failure = .inputOutput
+        scene.member.copy.faults.sparesFlushes = true
+        try scene.write(71, 0..<8)
+        #expect(scene.world.run { scene.target.events.contains { self.isWriteFailure($0.kind) } })
+        scene.member.copy.faults.failure = nil
+        scene.member.disk.spoil(sector: 3)
+        let read = try #require(scene.source.submit(.read, 0..<8, to: scene.member.volume))
+        #expect(scene.world.run { scene.source.requests[read].isAnswered })
+        #expect(scene.source.requests[read].failure != nil)
+        scene.member.disk.heal(sector: 3)
+        #expect(scene.member.disk.word(0) == 71, "nor is the source overwritten with what was there before")
+        try scene.waitFor(.broken)
+        try scene.operate(.resyncReplica)
+        try scene.waitFor(.synchronized)
+        scene.expectEqual()
+    }
+
     @Test("takes epochs again when the pair is resynchronised over the same connection")
     func failedFlush() throws {
         let scene = try asynchronousScene()

@@ -59,6 +59,18 @@ extension Engine where P: ~Copyable {
         links.replicas[request.replica].epochFailure = links.replicas[request.replica].epochFailure ?? failure
     }
 
+    /// A read behind a write that is not there must not be served: the source would take what is older for what hosts have written, and
+    /// may hear of the read before it hears of the write.
+    ///
+    /// When it has told that the pair does not mirror any more, it has heard.
+    mutating func refusesRead(_ header: FrameHeader, _ place: Int, _ session: Int) -> Bool {
+        guard header.kind == .read, let failure = links.replicas[place].epochFailure,
+            links.replicas[place].record?.copyState == CopyState.synchronized.rawValue
+        else { return false }
+        acknowledge(header, status(for: failure), session)
+        return true
+    }
+
     /// A record is durable here: where it says that the peer copies, writes are taken again, in whatever order.
     mutating func forgetEpochFailure(_ record: PairRecord, _ place: Int) {
         let isFlowingBack = record.operation == ReplicationOperation.failback.rawValue

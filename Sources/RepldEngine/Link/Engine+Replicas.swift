@@ -276,6 +276,7 @@ extension Engine where P: ~Copyable {
                 if !isBegun { return beginEpoch(header, place, session) }
             default:
                 guard links.replicas[place].writeCount == 0 else { return false }
+                if refusesRead(header, place, session) { return true }
             }
         }
         var request = PeerRequest.blank
