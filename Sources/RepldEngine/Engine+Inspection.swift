@@ -50,6 +50,11 @@ extension Engine where P: ~Copyable {
     /// What was decided of pairs whose two sides met.
     package var handshakes: HandshakeCounts { links.handshakes }
 
+    /// How often another element has come to serve the hosts of a volume.
+    package func servingEpoch(of volume: VolumeID) -> UInt32? {
+        volumeIndex(volume).map { volumes[$0].machine.servingEpoch }
+    }
+
     /// How old what the other element of a pair lacks is, in nanoseconds; `nil` where nobody knows.
     package func exposureNanoseconds(of pair: PairID) -> UInt64? {
         guard let (volume, index) = findPair(pair) else { return nil }

@@ -17,6 +17,8 @@ final class MoveHost: @unchecked Sendable {
         var entry: Entry
         /// The peer knows that this host has taken the pair over.
         var isPeerMet = true
+        /// The volume's second pair rests, and goes on when the volume is a source again.
+        var isSecondPairResting = false
     }
 
     enum Stage {
@@ -100,6 +102,9 @@ final class MoveHost: @unchecked Sendable {
     let replicaMetadata: SimulatedDisk
     /// Where a replica keeps what its peer overwrites.
     let undoArea: SimulatedDisk
+    /// The target of the volume's second pair, and that pair's metadata; unused in runs without one.
+    let secondTarget: SimulatedDisk
+    let secondMetadata: SimulatedDisk
     var registry: Registry
     var stage = Stage.idle
     var right: Right
@@ -124,6 +129,8 @@ final class MoveHost: @unchecked Sendable {
         metadata = host.makeDisk("metadata of \(host.name)", byteCount: Int(options.layout.areaByteCount))
         replicaMetadata = host.makeDisk("replica metadata of \(host.name)", byteCount: PairRecord.areaByteCount)
         undoArea = host.makeDisk("undo area of \(host.name)", byteCount: Int(options.undoLayout.areaByteCount))
+        secondTarget = host.makeDisk("second target of \(host.name)", byteCount: options.volumeByteCount)
+        secondMetadata = host.makeDisk("second metadata of \(host.name)", byteCount: Int(options.layout.areaByteCount))
         registry = Registry(entry: isSecond ? .replica : .pair)
         right = isSecond ? .lost : .held
         if !isSecond { branch = Branch(workload: HostWorkload(sectorCount: disk.sectorCount)) }
@@ -131,6 +138,7 @@ final class MoveHost: @unchecked Sendable {
 
     var servesHosts: Bool { host.engine?.servesHosts(MoveSimulation.volume) == true }
     var facts: PairFacts? { host.engine?.facts(of: MoveSimulation.pair) }
+    var secondFacts: PairFacts? { host.engine?.facts(of: MoveSimulation.secondPair) }
 
     /// The daemon is gone, and with it whatever its control plane was at.
     func die() {

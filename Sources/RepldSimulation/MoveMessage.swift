@@ -24,14 +24,19 @@ struct Handover {
     var isEqual: Bool
 
     /// The record that the pair begins with on the daemon that takes it over, which has the second element or not.
-    func record(after last: PairRecord, isSecond: Bool, _ generation: Generation) -> PairRecord {
+    func record(
+        after last: PairRecord,
+        isSecond: Bool,
+        servingEpoch: UInt32,
+        _ generation: Generation
+    ) -> PairRecord {
         var record = last
         record.lineage.takenOverAt = HistoryPoint(last.lineage.generation, last.sequence)
         record.lineage.confirmedSequence = last.sequence
         record.lineage.begin(generation, after: last.sequence)
         record.sequence += 1
         record.term += 1
-        record.servingEpoch += 1
+        record.servingEpoch = servingEpoch
         record.operation = 0
         record.isSecondPrimary = isSecond
         record.isTargetConsistent = kind != .reverseRoles || !last.isSourceInconsistent

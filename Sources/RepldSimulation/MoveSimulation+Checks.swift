@@ -143,6 +143,7 @@ extension MoveSimulation {
     func rest() throws(SimulationFailure) {
         try drainHosts()
         try checkCovered()
+        try checkSecondPairsCovered()
     }
 
     /// What differs is covered by a dirty bit of the pair that serves, or by what is still on its way to an asynchronous target.
@@ -172,12 +173,13 @@ extension MoveSimulation {
         let (side, replica) = (holder, other(than: holder))
         return side.facts?.copyState == .synchronized && replica.registry.entry == .replica && replica.host.isUp
             && side.servesHosts && side.stage == .idle && replica.stage == .idle
-            && side.host.engine?.hasBacklog(Self.pair) == false
+            && side.host.engine?.hasBacklog(Self.pair) == false && isSecondPairSynchronized(side)
     }
 
     /// What an operator does who wants the pair to be Synchronized.
     private func help() {
         let side = holder
+        if moves.hasSecondPair { helpSecondPair(side) }
         guard let facts = side.facts, facts.copyState != .synchronized else { return }
         if facts.copyState == .failedover {
             return operate(side, random.chance(oneIn: 2) ? .failback : .reverseRoles, isForced: true)
@@ -232,6 +234,7 @@ extension MoveSimulation {
         }
         let differing = sides[0].disk.sectors(differingFrom: sides[1].disk)
         guard differing.isEmpty else { throw failure("Synchronized, and sectors \(differing.prefix(8)) differ") }
+        if let flaw = flawOfSecondPair(holder) { throw failure(flaw) }
         coverage[.synchronizations] += 1
         for side in sides where side.host.takenBufferCount != 1 {
             throw failure("buffers of \(side.host.name) were not given back")

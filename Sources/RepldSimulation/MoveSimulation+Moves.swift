@@ -34,13 +34,16 @@ extension MoveSimulation {
             isReadOnly: false,
             source: side.host.element(side.disk)
         )
-        volume.awaitedPeerCount = awaitsPeer ? 1 : 0
+        // Hosts may see nothing of a replica, not even for a moment.
+        volume.awaitedPeerCount = awaitsPeer || side.registry.entry == .replica ? 1 : 0
         send(.addVolume(volume, answer: expect("the volume", side)), to: side)
+        if moves.hasSecondPair { addSecondPair(side) }
         guard side.registry.entry == .pair else { return addReplica(side) }
         var spec = pairSpec(side, record ?? newRecord, maps(side, record), isNew: record == nil)
         spec.awaitsPeer = awaitsPeer
         send(.addPair(spec, answer: expect("the pair", side)), to: side)
         setMode(side)
+        resumeSecondPair(side)
     }
 
     private var newRecord: PairRecord {
@@ -53,9 +56,11 @@ extension MoveSimulation {
         )
     }
 
-    private func maps(_ side: MoveHost, _ record: PairRecord?) -> RecoveredMaps {
+    private func maps(_ side: MoveHost, _ record: PairRecord?) -> RecoveredMaps { maps(in: side.metadata, record) }
+
+    func maps(in metadata: SimulatedDisk, _ record: PairRecord?) -> RecoveredMaps {
         guard let record else { return .unknown(because: nil) }
-        let area = side.metadata.bytes(0..<side.metadata.byteCount)
+        let area = metadata.bytes(0..<metadata.byteCount)
         let granule = UInt64(options.settings.granuleByteCount)
         return unsafe RecoveredMaps.read(area.span.bytes, record, granuleByteCount: granule)
     }
@@ -255,7 +260,12 @@ extension MoveSimulation {
         _ last: PairRecord,
         _ answer: @escaping (MoveMessage) -> Void
     ) {
-        let record = handover.record(after: last, isSecond: side.isSecond, replication.nextGeneration())
+        let record = handover.record(
+            after: last,
+            isSecond: side.isSecond,
+            servingEpoch: side.host.engine?.servingEpoch(of: Self.volume) ?? 0,
+            replication.nextGeneration()
+        )
         side.metadata.lay(record)
         side.later { [unowned self] in commit(side, handover, last, record, answer) }
     }
@@ -277,13 +287,14 @@ extension MoveSimulation {
         // Nobody moves hosts to a disk that fails; from here on it may fail in what concerns them.
         healDisks(of: side)
         let isAsked = handover.sequence != nil
-        side.registry = MoveHost.Registry(entry: .pair, isPeerMet: isAsked)
+        (side.registry.entry, side.registry.isPeerMet) = (.pair, isAsked)
         inherit(side, handover, last)
         coverage[isAsked ? .plannedMoves : .unplannedMoves] += 1
         side.later { [unowned self] in
             let spec = pairSpec(side, record, handover.isEqual ? .nothingDiffers : .unknown(because: nil), isNew: false)
             send(.link(.handover(.takeOver(spec, answer: expect("the pair that it takes over", side)))), to: side)
             setMode(side)
+            resumeSecondPair(side)
             side.later {
                 side.stage = .idle
                 answer(.tookOver(record))
@@ -362,7 +373,8 @@ extension MoveSimulation {
         side.later { [unowned self] in
             note("\(side.host.name) has the replica from now on")
             healDisks(of: side)
-            side.registry = MoveHost.Registry(entry: .replica)
+            (side.registry.entry, side.registry.isPeerMet) = (.replica, true)
+            noteSecondPair(side)
             bequeath(side)
             side.later { [unowned self] in
                 let answer: @Sendable (Result<Void, EngineRefusal>) -> Void = side.then { [unowned self] result in

@@ -13,6 +13,8 @@ internal import RepldPair
 /// - after a planned move of equal elements every acknowledged write is there; after an unplanned one of a synchronous pair that
 ///   was Synchronized, too; else the image is one of the source's past (`WriteOrder`), and the history goes on from it;
 /// - whenever nothing is in flight: what differs is covered by a dirty bit of the pair that serves;
+/// - where the volume has a second pair (`MoveSimulation+SecondPair`): nothing flows in it while its volume is a replica, what
+///   differs is covered at all times, and it becomes Synchronized and equal on the host that serves in the end;
 /// - in a healed world exactly one host serves, and the pair becomes Synchronized and equal, with the operator's help, in bounded time.
 package final class MoveSimulation {
     package let seed: UInt64
@@ -33,6 +35,8 @@ package final class MoveSimulation {
 
     static var volume: VolumeID { VolumeID(rawValue: 1) }
     static var pair: PairID { PairID(high: 7, low: 7) }
+    /// The volume's other pair on the same host, whose target is there as well: it has a name of its own on each.
+    static var secondPair: PairID { PairID(high: 7, low: 8) }
     static var peer: PeerID { PeerID(rawValue: 1) }
     static var synchronized: UInt8 { CopyState.synchronized.rawValue }
     static var suspended: UInt8 { CopyState.suspended.rawValue }
@@ -90,6 +94,7 @@ package final class MoveSimulation {
         if random.chance(oneIn: options.targetCrashOneIn) { return try crash(sides[1]) }
         if random.chance(oneIn: options.restartOneIn) { return try restartOne() }
         if random.chance(oneIn: options.operatorOneIn) { operateAtRandom() }
+        if moves.hasSecondPair, random.chance(oneIn: options.operatorOneIn) { operateOnSecondAtRandom() }
         if random.chance(oneIn: moves.moveOneIn) { moveAtRandom() }
         if random.chance(oneIn: moves.takeOverOneIn) { takeOverAlone(sides[Int(random.below(2))]) }
         if random.chance(oneIn: options.restOneIn) { return try rest() }
@@ -162,6 +167,7 @@ package final class MoveSimulation {
             for step in side.takeSteps(at: replication.world.now, delay) { step() }
         }
         try checkService()
+        try checkSecondPairsRest()
         if let found { throw failure(found) }
     }
 
@@ -284,6 +290,8 @@ struct MoveOptions {
     var stepDelayLimitNanoseconds: UInt64
     /// Extents that a host tells at most of what it has written alone.
     var extentLimit: Int
+    /// The volume has another pair on each host.
+    var hasSecondPair: Bool
 
     init(seed: UInt64) {
         var random = RandomSource(seed: seed ^ 0x30FE_0F0D_D500)
@@ -293,5 +301,8 @@ struct MoveOptions {
         refusalOneIn = pick([0, 8])
         stepDelayLimitNanoseconds = pick([1, 1_000_000, 300_000_000])
         extentLimit = pick([1, 4, 24])
+        // Drawn apart: the course of a run without one is what it was before there were any.
+        var apart = RandomSource(seed: seed ^ 0x5EC0_4D9A_1200)
+        hasSecondPair = apart.chance(oneIn: 3)
     }
 }

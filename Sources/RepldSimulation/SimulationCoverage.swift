@@ -53,6 +53,7 @@ package struct SimulationCoverage: Sendable, Hashable {
         case takenBack = "of those, after a copy was taken back"
         case forks = "of those, while the other host served"
         case meetings = "former sources that told what they have"
+        case restedPairs = "other pairs that rested while their volume was a replica"
         case keptImagesChecked = "targets being copied to, whose image before that was found to be kept"
         case diskFailures = "disks of hosts that failed for a while"
         case diskHangs = "disks of hosts that hung or were slow for a while"

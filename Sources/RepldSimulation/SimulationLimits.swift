@@ -202,5 +202,6 @@ extension MoveOptions {
         if aimed.isOn { stepDelayLimitNanoseconds = 1_000_000_000 << aimed.random.below(5) }
         if limits.without.contains(.moves) { moveOneIn = 0 }
         if limits.without.contains(.takeovers) { takeOverOneIn = 0 }
+        if limits.pairCount ?? 2 < 2 { hasSecondPair = false }
     }
 }
