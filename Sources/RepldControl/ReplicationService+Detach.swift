@@ -177,6 +177,8 @@ extension ReplicationService {
         isForced: Bool
     ) async throws(ControlError) -> MethodReply {
         guard isForced else { throw refusal(of: entry, volume, doubt) }
+        // Its peer would take whatever element comes in its place for the one that it knows.
+        try checkIsNoReplica(volume, "cannot go on with another element")
         // What serves from here on may not be what the other targets are copies of, and hosts may connect before those are
         // attached.
         for pair in unattached(of: volume, besides: entry) { try state.leaveToOperator(pair) }

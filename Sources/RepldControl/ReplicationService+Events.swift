@@ -20,6 +20,11 @@ extension ReplicationService {
         append(EventReply(sequence: 0, time: Date(), kind: kind, volume: volume, pair: pair, message: message), level)
     }
 
+    private func noteStates(of entry: PairEntry, from old: CopyState, to new: CopyState) {
+        noteTimes(of: entry, from: old, to: new)
+        noteOutOfSuspended(entry, from: old)
+    }
+
     /// Counts and tells a change that somebody asked for.
     func noteChange(_ message: String, of entry: PairEntry) {
         countRevision(of: entry.id)
@@ -47,7 +52,7 @@ extension ReplicationService {
             reply.previousCopyState = Enumerated(old)
             reply.copyState = Enumerated(new)
             reply.message = "\(old.name) -> \(new.name)"
-            if let pairEntry { noteTimes(of: pairEntry, from: old, to: new) }
+            if let pairEntry { noteStates(of: pairEntry, from: old, to: new) }
         case .operationEnded(let operation, let failure):
             reply.kind = "operation-ended"
             reply.message = failure.map { "\(operation.name) failed: \($0.words)" } ?? "\(operation.name) is done"

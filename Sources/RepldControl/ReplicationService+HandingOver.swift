@@ -57,6 +57,23 @@ extension ReplicationService {
         _ consent: Consent,
         _ caller: Caller
     ) async throws(ControlError) -> MethodReply {
+        // From here on no other pair of the volume begins what would keep it from becoming a replica.
+        moves.insert(entry.id)
+        do throws(ControlError) {
+            return try await beginClaimedMove(operation, of: entry, before, consent, caller)
+        } catch {
+            moves.remove(entry.id)
+            throw error
+        }
+    }
+
+    private func beginClaimedMove(
+        _ operation: ReplicationOperation,
+        of entry: PairEntry,
+        _ before: PairSituation,
+        _ consent: Consent,
+        _ caller: Caller
+    ) async throws(ControlError) -> MethodReply {
         let move = try await checkedMove(operation, of: entry)
         guard before.facts.copyState != .unsynchronized, before.facts.copyState != .skewed else {
             throw ControlError(
@@ -86,7 +103,6 @@ extension ReplicationService {
             end(on: move.subject)
             throw error
         }
-        moves.insert(entry.id)
         noteRunning(job.number)
         noteChange("\(operation.name) accepted", of: entry)
         Task { await carryOut(move) }
@@ -158,6 +174,7 @@ extension ReplicationService {
         }
         let settled: Settled
         do throws(ControlError) {
+            try await checkOthersCanRest(besides: move.entry, of: move.volume, move.words)
             settled = try await settle(move)
         } catch {
             return await stay(move, because: error, isUnsettled: true)

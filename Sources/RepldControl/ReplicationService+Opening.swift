@@ -29,15 +29,15 @@ extension ReplicationService {
             // An element that has grown does not make the volume grow.
             opening.byteCount = known
             let replica = registry.content.replica(of: entry)
-            // Of a replica no host may see anything, not even for a moment.
-            opening.awaitedPeerCount = awaitedPeerCount(of: entry) + (replica == nil ? 0 : 1)
+            opening.awaitedPeerCount = awaitedPeerCount(of: entry)
+            // Of a replica no host may see anything, and nothing of it may be copied, not even for a moment.
+            opening.isReplica = replica != nil
             guard await serve(opening) else { return failWithoutOwnElement(entry) }
             // Before the peer writes what a pair that comes later has missed.
             try await attachPairs(of: entry, on: nil)
             if let replica, volumes[entry.number]?.failure == nil {
                 guard try await attach(replica, to: entry) else { return }
             }
-            if replica == nil { await resumeResting(of: entry) }
             noteElements(of: entry.number)
         case .second(let id, _, _, _) where registry.content.replica(of: entry) != nil:
             let name = registry.content.pair(id)?.name ?? ""
@@ -103,7 +103,7 @@ extension ReplicationService {
         let members = registry.content.pairs(of: entry)
         for pair in members.filter({ $0.id == server }) + members.filter({ $0.id != server }) {
             do {
-                if try await attach(pair) { await resumeLeftBehind(pair) }
+                if try await attach(pair) { await resume(pair) }
             } catch {
                 if pair.id == server {
                     let reason = """
@@ -122,7 +122,7 @@ extension ReplicationService {
 
     /// Attaches a pair whose volume is served; a copy that was running goes on by itself.
     ///
-    /// Answers whether its volume was served without it, so that it waits for Resume.
+    /// Answers whether its volume was served without it, or was a replica, so that it waits for Resume.
     func attach(_ entry: PairEntry) async throws(ControlError) -> Bool {
         let forgotten = try forgetReplacedTarget(of: entry)
         let record = try state.readMetadata(of: entry).record
@@ -135,7 +135,12 @@ extension ReplicationService {
         }
         pairs[entry.id]?.failure = nil
         await resumeMode(of: entry)
-        return record.map { PairMetadata.isLeftBehind($0) } ?? false
+        let isLeftBehind = record.map { PairMetadata.isLeftBehind($0) } ?? false
+        if isInReplica(entry) {
+            if isLeftBehind { setResting([entry.id], true) }
+            return false
+        }
+        return isLeftBehind || registry.content.pair(entry.id)?.isResting ?? false
     }
 
     /// Lets the data plane know of a mode that it does not begin with.
@@ -150,15 +155,6 @@ extension ReplicationService {
                 "hosts wait for the peer until 'replctl set \(entry.name) ResetToSync' and ResetToAsync: \(error)"
             record("mode-not-set", pair: entry.name, message: words, level: .error)
         }
-    }
-
-    /// Lets a pair catch up whose volume was served without it; in a replica it rests.
-    private func resumeLeftBehind(_ entry: PairEntry) async {
-        guard let volume = registry.content.volume(entry.volumeNumber), registry.content.replica(of: volume) != nil
-        else {
-            return await resume(entry)
-        }
-        setResting([entry.id], true)
     }
 
     /// Lets a pair that is Suspended catch up.
@@ -210,7 +206,7 @@ extension ReplicationService {
     /// Whether the peer of a pair may have taken it over while this daemon was away, and so has to be asked.
     ///
     /// Not where there never was anything to take over, and not while the peer it was taken over from has not been met.
-    private func asksPeer(_ entry: PairEntry, _ record: PairRecord?) -> Bool {
+    func asksPeer(_ entry: PairEntry, _ record: PairRecord?) -> Bool {
         entry.remote != nil && entry.isPeerMet && record?.copyState != CopyState.initialized.rawValue
     }
 
@@ -277,7 +273,7 @@ extension ReplicationService {
     /// The same for one whose own element cannot be opened, which forced Detach gives up.
     private func failWithoutOwnElement(_ entry: VolumeEntry) {
         var reason = volumes[entry.number]?.failure ?? "it cannot be opened"
-        if let pair = registry.content.pairs(of: entry).first {
+        if let pair = registry.content.pairs(of: entry).first, registry.content.replica(of: entry) == nil {
             reason += """
                 ; mend that, or go on with a target: 'replctl set \(pair.name) Detach' says what is lost
                 """

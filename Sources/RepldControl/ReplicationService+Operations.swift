@@ -87,7 +87,6 @@ extension ReplicationService {
         guard let volume = registry.content.volume(entry.volumeNumber) else {
             throw ControlError(.internalFailure, "pair '\(entry.name)' has no volume")
         }
-        try checkNoOtherMoves(operation, entry, volume)
         var before = try await situation(of: entry)
         // Its volume must not grow over an area that is about to be blanked.
         let endsArea = entry.internalMetadata != nil && (operation == .detach || operation == .dissolve)
@@ -194,6 +193,7 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         try checkUndo(operation, entry, before, consent.keepsUndo)
         try checkPeerIsMet(operation, entry)
+        if let volume = registry.content.volume(entry.volumeNumber) { try checkNoOtherMoves(operation, entry, volume) }
         if Self.movesToPeer(operation, entry, before.facts) {
             return try await beginMove(operation, of: entry, before, consent, caller)
         }

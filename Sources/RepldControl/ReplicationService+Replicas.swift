@@ -89,7 +89,14 @@ extension ReplicationService {
             begun.append(subject)
         }
         guard let id = entry.id, registry.content.replica(id) != nil else { return }
-        try registry.commit { $0.replicas.removeAll { $0.pair == entry.pair } }
+        let isImage = await isUsableImage(entry, id)
+        try registry.commit { content in
+            content.replicas.removeAll { $0.pair == entry.pair }
+            for index in content.pairs.indices where content.pairs[index].volumeNumber == entry.volumeNumber {
+                // A mixture is not copied over what may be the last good image without anybody's word.
+                if !isImage { content.pairs[index].isResting = false }
+            }
+        }
         var trouble: ControlError?
         if volumes[entry.volumeNumber]?.failure == nil {
             do {
@@ -112,6 +119,19 @@ extension ReplicationService {
             level: .notice
         )
         if let trouble { throw trouble }
+    }
+
+    /// Whether a replica holds a point in time, and not what a copy has left half done.
+    private func isUsableImage(_ entry: ReplicaEntry, _ id: PairID) async -> Bool {
+        guard let record = (try? await planeStatus())?.replicas.first(where: { $0.pair == id })?.record else {
+            return false
+        }
+        guard record.isSecondSource == entry.isSecondHere else {
+            return record.copyState == CopyState.synchronized.rawValue || record.isTargetConsistent
+        }
+        // The source by its role, which a failback or a restore writes.
+        let writing: [ReplicationOperation] = [.failback, .restoreFromReplica]
+        return !record.isSourceInconsistent && !writing.contains { $0.rawValue == record.operation }
     }
 
     /// Gives the volume of a replica, which has just been opened, to the peer; where that fails, it is not served at all.

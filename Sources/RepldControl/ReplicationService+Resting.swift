@@ -67,21 +67,41 @@ extension ReplicationService {
     }
 
     /// Nobody else may have the volume's data either: a host that comes with the pair would find a second history.
-    func checkOthersAreHere(_ volume: VolumeEntry, _ what: String) async throws(ControlError) {
+    func checkOthersAreHere(_ volume: VolumeEntry, _ what: String, isPlanned: Bool) async throws(ControlError) {
         let found = try await planeStatus().volumes.first { $0.id == volume.id }
-        guard let other = found?.pairs.first(where: \.isTakenOver) else { return }
+        if let other = found?.pairs.first(where: \.isTakenOver) {
+            throw ControlError(
+                .notInThisState,
+                "\(what) is refused: pair '\(other.name)' of volume '\(volume.name)' has been taken over by its peer, which serves hosts",
+                suggestion: "'replctl set \(other.name) Detach --force' gives up what hosts have written there"
+            )
+        }
+        guard isPlanned, let other = found?.pairs.first(where: \.isAwaited) else { return }
         throw ControlError(
             .notInThisState,
-            "\(what) is refused: pair '\(other.name)' of volume '\(volume.name)' has been taken over by its peer, which serves hosts",
-            suggestion: "'replctl set \(other.name) Detach --force' gives up what hosts have written there"
+            """
+            \(what) is refused: hosts could not come to volume '\(volume.name)' before the peer of its pair '\(other.name)' has said that \
+            it does not serve them
+            """,
+            suggestion: "wait until that is connected, or Detach '\(other.name)' there"
         )
+    }
+
+    /// Whether the volume of a pair is a peer's replica.
+    func isInReplica(_ entry: PairEntry) -> Bool {
+        registry.content.volume(entry.volumeNumber).flatMap { registry.content.replica(of: $0) } != nil
     }
 
     /// The other pairs of a volume that flow, or would by themselves.
     func othersThatFlow(besides entry: PairEntry, of volume: VolumeEntry) async -> Set<PairID> {
         guard let found = try? await planeStatus().volumes.first(where: { $0.id == volume.id }) else { return [] }
         let flowing: Set<CopyState> = [.unsynchronized, .synchronized, .skewed, .partitioned]
-        return Set(found.pairs.filter { $0.id != entry.id && flowing.contains($0.copyState) }.map(\.id))
+        let others = found.pairs.filter { pair in
+            // One that was told to go on, and waits for its peer.
+            let isAboutTo = pair.copyState == .suspended && pair.facts.operation != nil
+            return pair.id != entry.id && (flowing.contains(pair.copyState) || isAboutTo)
+        }
+        return Set(others.map(\.id))
     }
 
     /// How often another element has come to serve the volume.
@@ -100,11 +120,20 @@ extension ReplicationService {
     }
 
     /// Lets the pairs go on that have rested while their volume was a replica.
+    ///
+    /// What is noted of them goes when they do (`noteOutOfSuspended`); until then each start, and each time that they are attached, does
+    /// it again.
     func resumeResting(of volume: VolumeEntry) async {
-        let resting = registry.content.pairs(of: volume).filter(\.isResting)
-        guard !resting.isEmpty, volumes[volume.number]?.failure == nil else { return }
-        for pair in resting where pairs[pair.id]?.failure == nil { await resume(pair) }
-        setResting(resting.map(\.id), false)
+        guard volumes[volume.number]?.failure == nil, registry.content.replica(of: volume) == nil else { return }
+        for pair in registry.content.pairs(of: volume) where pair.isResting && pairs[pair.id]?.failure == nil {
+            await resume(pair)
+        }
+    }
+
+    /// A pair is not Suspended any more: it has gone on, or an operator has said what becomes of it.
+    func noteOutOfSuspended(_ entry: PairEntry, from old: CopyState) {
+        // What was told before its volume became a replica says nothing of that.
+        if old == .suspended, !isInReplica(entry) { setResting([entry.id], false) }
     }
 
     /// Writes down which pairs rest; what cannot be written is done again, or is for the operator.

@@ -163,6 +163,7 @@ extension ReplicationService {
             }
         }
         do {
+            try await plane.keepAway(volume.id)
             try await plane.detachPair(entry.id)
             try await plane.addReplica(opening(of: replica, entry.id))
             noteResting(of: volume)
@@ -187,6 +188,7 @@ extension ReplicationService {
         let now = registry.content.volume(volume.number) ?? volume
         do {
             let status = try await plane.status()
+            if status.volumes.contains(where: { $0.id == volume.id }) { try await plane.keepAway(volume.id) }
             for replica in status.replicas where replica.volume == volume.id {
                 try await plane.removeReplica(replica.pair)
             }

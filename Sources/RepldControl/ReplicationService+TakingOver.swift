@@ -50,7 +50,10 @@ extension ReplicationService {
         if let reason = volumes[volume.number]?.failure {
             throw ControlError(.volumeNotServed, "volume '\(volume.name)' is not served: \(reason)")
         }
-        if message.isCheck { return nil }
+        if message.isCheck {
+            try await checkOthersAreHere(volume, "\(operation.name) of pair '\(replica.name)'", isPlanned: true)
+            return nil
+        }
         let subjects = ["volume \(volume.name)", "pair \(replica.name)"]
         var begun: [String] = []
         defer { for subject in begun { end(on: subject) } }
@@ -154,7 +157,7 @@ extension ReplicationService {
     /// What throws has changed nothing. The caller has claimed the volume and the pair.
     func takeOver(_ taking: TakingOver) async throws(ControlError) -> PairRecord {
         let what = "\(taking.operation.name) of pair '\(taking.replica.name)'"
-        try await checkOthersAreHere(taking.volume, what)
+        try await checkOthersAreHere(taking.volume, what, isPlanned: taking.sequence != nil)
         let former = try await claim(taking, what)
         // A replica that a copy has half overwritten is brought back to what it held before.
         let isTakenBack = taking.operation == .failover && former.hasUndo && !former.isTargetConsistent

@@ -128,8 +128,12 @@ extension ReplicationService {
         guard let found = try? await planeStatus().volumes.first(where: { $0.id == volume.id }), found.isWithheld else {
             return
         }
+        guard registry.content.replica(of: volume) == nil else { return }
         let others = registry.content.pairs(of: volume).filter { $0.remote != nil && $0.id != entry.id }
-        let mayPeerServe = found.isTakenOver || found.awaitedPeerCount > 0 || others.contains { moves.contains($0.id) }
+        // One that is not attached is counted by the data plane as one that may come yet, and the one that has ended as well.
+        let isUnasked = others.contains { pairs[$0.id]?.failure != nil && asksPeer($0, pairs[$0.id]?.recovery?.record) }
+        let isAwaited = isUnasked || found.pairs.contains { $0.id != entry.id && $0.isAwaited }
+        let mayPeerServe = found.isTakenOver || isAwaited || others.contains { moves.contains($0.id) }
         guard others.isEmpty || !mayPeerServe else { return }
         do {
             try await plane.release(volume.id)

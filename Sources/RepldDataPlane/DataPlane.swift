@@ -16,6 +16,8 @@ package struct VolumeOpening: Hashable, Sendable {
     package var blockByteCount: UInt32?
     /// Hosts are kept away until the peers of so many of its pairs have said that they have not taken them over.
     package var awaitedPeerCount = 0
+    /// It is a peer's replica from its first moment on; `addReplica` follows.
+    package var isReplica = false
 
     package init(
         id: VolumeID,
@@ -236,6 +238,8 @@ package protocol DataPlane: Sendable {
     func withhold(_ id: VolumeID) async throws(DataPlaneError)
     /// Lets hosts come, whether or not peers have been asked. Refused where a peer serves the volume.
     func release(_ id: VolumeID) async throws(DataPlaneError)
+    /// Keeps hosts away from a volume whatever its peers say: until it is a replica, or taken away, or `release`.
+    func keepAway(_ id: VolumeID) async throws(DataPlaneError)
     /// Brings a pair of a withheld volume to the point at which its peer can take it over; answers with the record of that
     /// point, which both sides have.
     func settle(_ id: PairID) async throws(DataPlaneError) -> PairRecord

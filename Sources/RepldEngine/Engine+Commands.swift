@@ -81,7 +81,9 @@ extension Engine where P: ~Copyable {
         volumes[index].isReadOnly = spec.isReadOnly || spec.source.geometry.isReadOnly
         volumes[index].setElement(element, leg: 0)
         volumes[index].machine.advance(to: platform.now, stalled: stalledNanoseconds)
-        if spec.awaitedPeerCount > 0 { withhold(index, awaiting: spec.awaitedPeerCount) }
+        volumes[index].expectedPeerCount = spec.awaitedPeerCount
+        if spec.awaitedPeerCount > 0 { withhold(index) }
+        if spec.isReplica { follow(index) }
         return .success(())
     }
 
@@ -95,7 +97,7 @@ extension Engine where P: ~Copyable {
         for pair in 0..<VolumeMachine.pairLimit where volumes[index].metadata[pair] != nil {
             return answer(.failure(.volumeHasPairs))
         }
-        guard !volumes[index].isReplica else { return answer(.failure(.volumeHasPairs)) }
+        guard !hasReplica(index) else { return answer(.failure(.volumeHasPairs)) }
         let connectionCount = volumes[index].connectionCount
         guard connectionCount == 0 || isForced else {
             return answer(.failure(.volumeInUse(connectionCount: connectionCount)))
@@ -189,6 +191,7 @@ extension Engine where P: ~Copyable {
         if let target = elements.target.remoteTarget {
             links.targets[target].index = place
             links.targets[target].isAwaited = spec.awaitsPeer
+            if spec.awaitsPeer, volumes[volume].expectedPeerCount > 0 { volumes[volume].expectedPeerCount -= 1 }
         }
         volumes[volume].metadata[place] = elements.metadata
         volumes[volume].metadataOffsets[place] = spec.metadataOffset
@@ -418,7 +421,7 @@ extension Engine where P: ~Copyable {
         status.failedRequestCount = counters.failedRequestCount
         status.readsServedByTarget = volumes[index].machine.readsServedByTarget
         status.isWithheld = volumes[index].isWithheld
-        status.awaitedPeerCount = volumes[index].awaitedPeerCount
+        status.awaitedPeerCount = awaitedPeerCount(of: index)
         status.isTakenOver = volumes[index].isTakenOver
         status.servingEpoch = volumes[index].machine.servingEpoch
         for pair in 0..<VolumeMachine.pairLimit {
@@ -463,6 +466,7 @@ extension Engine where P: ~Copyable {
         guard let target = remoteTarget(ofPair: pair, volume: volume) else { return status }
         status.peer = links.peers[links.targets[target].peer].id
         status.isTakenOver = links.targets[target].isTakenOver
+        status.isAwaited = links.targets[target].isAwaited
         if status.copyState == .partitioned { status.reason = links.targets[target].reason }
         return status
     }

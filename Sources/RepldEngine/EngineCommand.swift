@@ -32,6 +32,8 @@ package struct VolumeSpec<P: Platform & ~Copyable>: Sendable {
     package var source: ElementSpec<P>
     /// Hosts are kept away until so many pairs with `awaitsPeer` have been opened by their peers.
     package var awaitedPeerCount = 0
+    /// It is a peer's replica, from its first moment on; `LinkCommand.addReplica` follows.
+    package var isReplica = false
 
     package init(id: VolumeID, name: String, isReadOnly: Bool, source: ElementSpec<P>) {
         self.id = id
@@ -287,6 +289,8 @@ package struct PairStatus: Sendable {
     package var peer: PeerID?
     /// The peer has taken the pair over, as it said when it was last asked.
     package var isTakenOver = false
+    /// Hosts wait until the peer has said whether it has.
+    package var isAwaited = false
     /// How old what the other element lacks is, in nanoseconds: 0 while it has everything, `nil` where nobody knows.
     package var exposureNanoseconds: UInt64?
 

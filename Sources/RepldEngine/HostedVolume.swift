@@ -14,7 +14,10 @@ struct HostedVolume: ~Copyable {
     var isReplica = false
     /// Hosts are kept away; how many peers have to be asked before they may come.
     var isWithheld = false
-    var awaitedPeerCount = 0
+    /// Pairs with `awaitsPeer` that have not been added yet.
+    var expectedPeerCount = 0
+    /// It becomes a replica, or is about to be taken away: whatever peers say, no host may come.
+    var isSealed = false
     /// A peer serves it: nothing but becoming its replica lets it be used again.
     var isTakenOver = false
     /// Writes that begin now belong to it; whether one does already.

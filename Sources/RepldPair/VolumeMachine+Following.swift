@@ -23,7 +23,9 @@ extension VolumeMachine {
 
     /// Whether a pair could be taken in with its record: the volume's own element has to be the one that counts.
     package func canTakeIn(_ record: PairRecord, isRemote: Bool) -> Bool {
-        !isFollowing || record.isSecondPrimary == record.isSecondSource && (isRemote || !record.isSecondPrimary)
+        guard isFollowing else { return true }
+        let isPlaced = record.isSecondPrimary == record.isSecondSource && !record.isRestoringOverLink
+        return isPlaced && (isRemote || !record.isSecondPrimary)
     }
 
     func canRest(_ index: Int) -> Bool {
@@ -58,5 +60,7 @@ extension VolumeMachine {
             return
         }
         pairs[index].isResumeRequired = true
+        // The peer must not write before no start can take the pair for one that mirrors.
+        markRecordCritical(index)
     }
 }

@@ -207,7 +207,8 @@ extension VolumeMachine {
             // The volume has one source.
             let isHalfRestored = pairs[other].isRemote && pairs[other].isSourceInconsistent && !pairs[other].isMisplaced
             if isHalfRestored, !pairs[index].isMisplaced { facts.isSourceInconsistent = true }
-            if pairs[other].isMirroring || pairs[other].isSecondPrimary || pairs[other].isMisplaced || isMoving(other) {
+            let isServedElsewhere = pairs[other].isSecondPrimary && !pairs[other].isRemote || pairs[other].isMisplaced
+            if pairs[other].isMirroring || isServedElsewhere || isMoving(other) {
                 facts.doesOtherPairFlow = true
             }
         }

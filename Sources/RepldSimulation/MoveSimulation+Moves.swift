@@ -34,8 +34,8 @@ extension MoveSimulation {
             isReadOnly: false,
             source: side.host.element(side.disk)
         )
-        // Hosts may see nothing of a replica, not even for a moment.
-        volume.awaitedPeerCount = awaitsPeer || side.registry.entry == .replica ? 1 : 0
+        volume.awaitedPeerCount = awaitsPeer ? 1 : 0
+        volume.isReplica = side.registry.entry == .replica
         send(.addVolume(volume, answer: expect("the volume", side)), to: side)
         if moves.hasSecondPair { addSecondPair(side) }
         guard side.registry.entry == .pair else { return addReplica(side) }
@@ -382,6 +382,7 @@ extension MoveSimulation {
                     addReplica(side)
                     side.later { side.stage = .idle }
                 }
+                send(.link(.handover(.keepAway(Self.volume, answer: expect("the end of hosts", side)))), to: side)
                 send(.detachPair(Self.pair, answer: answer), to: side)
             }
         }

@@ -11,6 +11,10 @@ extension UringDataPlane {
         try await ask("volume \(id.rawValue)") { .link(.handover(.withhold(id, answer: $0))) }
     }
 
+    package func keepAway(_ id: VolumeID) async throws(DataPlaneError) {
+        try await ask("volume \(id.rawValue)") { .link(.handover(.keepAway(id, answer: $0))) }
+    }
+
     package func release(_ id: VolumeID) async throws(DataPlaneError) {
         try await ask("volume \(id.rawValue)") { .link(.handover(.release(id, answer: $0))) }
     }

@@ -132,6 +132,7 @@ package final class UringDataPlane: DataPlane {
             source: ElementSpec(handle: element, geometry: geometry, name: volume.path)
         )
         spec.awaitedPeerCount = volume.awaitedPeerCount
+        spec.isReplica = volume.isReplica
         try await ask("volume '\(volume.name)'") { [spec] in .addVolume(spec, answer: $0) }
         return geometry
     }

@@ -24,6 +24,8 @@ extension FakeDataPlane {
         letHostsCome(to: id)
     }
 
+    func keepAway(_ id: VolumeID) async throws(DataPlaneError) { state.withLock { $0.volumes[id]?.isWithheld = true } }
+
     func settle(_ id: PairID) async throws(DataPlaneError) -> PairRecord {
         note(.settle)
         try failIfBroken("settle")

@@ -86,7 +86,7 @@ final class FakeDataPlane: DataPlane {
             requestsInFlight: 0
         )
         status.awaitedPeerCount = volume.awaitedPeerCount
-        status.isWithheld = volume.awaitedPeerCount > 0
+        status.isWithheld = volume.awaitedPeerCount > 0 || volume.isReplica
         state.withLock { [status] state in
             state.volumes[volume.id] = status
             state.openings[volume.id] = volume

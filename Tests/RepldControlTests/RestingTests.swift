@@ -3,6 +3,7 @@ import RepldControl
 import RepldControlAPI
 import RepldCore
 import RepldEngine
+import RepldFormat
 import RepldPair
 import SystemPackage
 import Testing
@@ -21,6 +22,11 @@ import Testing
     private func isResting(_ fixture: ServiceFixture) throws -> Bool {
         let registry = try Registry(path: .init(fixture.directory.file("state/registry.json")))
         return try #require(registry.content.pair(named: "m2")).isResting
+    }
+
+    /// The note goes with what the data plane tells.
+    private func waitUntilGoneOn(_ fixture: ServiceFixture) async throws {
+        try await fixture.service.wait { try !isResting(fixture) }
     }
 
     private func move(_ fixture: ServiceFixture, _ operation: String) async throws {
@@ -54,8 +60,9 @@ import Testing
             let attached = try #require(calls.firstIndex(of: .addPair("m2", isNew: false)))
             #expect(try attached < #require(calls.firstIndex(of: .addReplica("m1"))), "before the peer can write")
             try await failBack(hosts)
-            #expect(hosts.north.plane.isExported("db1") && hosts.north.plane.calls.contains(.operate(.resume)))
-            #expect(try !isResting(hosts.north))
+            #expect(hosts.north.plane.isExported("db1"))
+            try await waitUntilGoneOn(hosts.north)
+            #expect(hosts.north.plane.calls.contains(.operate(.resume)))
         }
     }
 
@@ -99,8 +106,45 @@ import Testing
         try await run { hosts in
             try await move(hosts.north, "Failover")
             _ = try await hosts.south.set(.name("Detach"), force: true)
-            #expect(hosts.north.plane.isExported("db1") && hosts.north.plane.calls.contains(.operate(.resume)))
-            #expect(try !isResting(hosts.north))
+            #expect(hosts.north.plane.isExported("db1"))
+            try await waitUntilGoneOn(hosts.north)
+            #expect(hosts.north.plane.calls.contains(.operate(.resume)))
+        }
+    }
+
+    @Test("a mixture that a copy has left is not copied over what the other pair had: that is for the operator to say")
+    func halfCopied() async throws {
+        try await run { hosts in
+            try await move(hosts.north, "Failover")
+            hosts.north.plane.hearRecord(.failedover) { $0.isSourceInconsistent = true }
+            _ = try await hosts.north.set(.name("Detach"), force: true)
+            #expect(hosts.north.plane.isExported("db1"))
+            #expect(try !isResting(hosts.north) && !hosts.north.plane.calls.contains(.operate(.resume)))
+            #expect(try await hosts.north.pair("m2").copyState == Enumerated(CopyState.suspended))
+        }
+    }
+
+    @Test("a resume that is refused is not forgotten: the next start says it again")
+    func refusedResume() async throws {
+        try await run { hosts in
+            try await move(hosts.north, "Failover")
+            hosts.north.plane.setFacts { $0.operation = .detach }
+            try await failBack(hosts)
+            #expect(hosts.north.plane.calls.contains(.operate(.resume)))
+            #expect(try isResting(hosts.north))
+            try await hosts.restartNorth()
+            try await waitUntilGoneOn(hosts.north)
+        }
+    }
+
+    @Test("a replica takes no other element in place of its own")
+    func otherElements() async throws {
+        try await run { hosts in
+            try await move(hosts.north, "Failover")
+            try FileManager.default.removeItem(atPath: hosts.north.directory.file("source"))
+            try await hosts.restartNorth()
+            let refused = await refusal { try await hosts.north.set(.name("Detach"), pair: "m2", force: true) }
+            #expect(refused?.code == .volumeIsReplica, "\(String(describing: refused))")
         }
     }
 
@@ -148,7 +192,7 @@ import Testing
                 #expect(try await north.pair("m2").copyState == Enumerated(CopyState.suspended))
                 try await failBack(hosts)
             }
-            #expect(try !isResting(north))
+            try await waitUntilGoneOn(north)
         }
     }
 

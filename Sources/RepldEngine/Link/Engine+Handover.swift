@@ -9,6 +9,7 @@ extension Engine where P: ~Copyable {
         switch command {
         case .withhold(let id, let answer): withhold(id, answer)
         case .release(let id, let answer): answer(release(id))
+        case .keepAway(let id, let answer): answer(keepAway(id))
         case .settle(let pair, let answer): settle(pair, answer)
         case .askAgain(let pair, let answer): answer(askAgain(pair))
         case .claimReplica(let pair, let sequence, let answer): answer(claimReplica(pair, sequence))
@@ -23,7 +24,7 @@ extension Engine where P: ~Copyable {
     func refuse(_ command: HandoverCommand<P>, _ refusal: EngineRefusal) {
         switch command {
         case .withhold(_, let answer), .release(_, let answer), .unclaimReplica(_, let answer),
-            .askAgain(_, let answer),
+            .askAgain(_, let answer), .keepAway(_, let answer),
             .takeOver(_, let answer):
             answer(.failure(refusal))
         case .settle(_, let answer), .claimReplica(_, _, let answer), .takeBack(_, let answer),
@@ -40,19 +41,40 @@ extension Engine where P: ~Copyable {
         guard !volumes[volume].isReplica else { return answer(.failure(.volumeHasPairs)) }
         // Whoever gives up what he withholds hosts for would let them come before the peer has been asked.
         guard !volumes[volume].isTakenOver else { return answer(.failure(.takenOver)) }
-        guard volumes[volume].awaitedPeerCount == 0 else { return answer(.failure(.notSettled)) }
+        guard awaitedPeerCount(of: volume) == 0 else { return answer(.failure(.notSettled)) }
         withholdAnswers.append(WithholdAnswer(volume: id, answer: answer))
-        withhold(volume, awaiting: 0)
+        withhold(volume)
         answerWithheld()
     }
 
     /// Keeps hosts away, from the moment on in which it is called.
-    mutating func withhold(_ volume: Int, awaiting peerCount: Int) {
-        volumes[volume].awaitedPeerCount = peerCount
+    mutating func withhold(_ volume: Int) {
         guard !volumes[volume].isWithheld else { return }
         volumes[volume].isWithheld = true
         volumes[volume].machine.setWithheld(true)
         disconnectClients(of: volume, because: .servedByOtherElement)
+    }
+
+    /// How many peers have to say that they have not taken a pair over before hosts may use a volume.
+    func awaitedPeerCount(of volume: Int) -> Int {
+        let count = (0..<Links.targetLimit).count { target in
+            links.targets[target].isInUse && links.targets[target].volume == volume && links.targets[target].isAwaited
+        }
+        return count + volumes[volume].expectedPeerCount
+    }
+
+    private func isTakenOver(_ volume: Int) -> Bool {
+        (0..<Links.targetLimit).contains { target in
+            links.targets[target].isInUse && links.targets[target].volume == volume && links.targets[target].isTakenOver
+        }
+    }
+
+    private mutating func keepAway(_ id: VolumeID) -> Result<Void, EngineRefusal> {
+        guard let volume = volumeIndex(id) else { return .failure(.noSuchVolume) }
+        volumes[volume].isSealed = true
+        if !volumes[volume].isReplica { withhold(volume) }
+        carryOut(volume)
+        return .success(())
     }
 
     /// Answers whoever waits for the last host to be gone.
@@ -84,6 +106,8 @@ extension Engine where P: ~Copyable {
         for target in 0..<Links.targetLimit where links.targets[target].isInUse {
             if links.targets[target].volume == volume { links.targets[target].isAwaited = false }
         }
+        volumes[volume].expectedPeerCount = 0
+        volumes[volume].isSealed = false
         release(volume)
         return .success(())
     }
@@ -92,12 +116,8 @@ extension Engine where P: ~Copyable {
     mutating func follow(_ volume: Int) {
         volumes[volume].isReplica = true
         volumes[volume].machine.setFollowing(true)
-        endWithholding(volume)
-    }
-
-    private mutating func endWithholding(_ volume: Int) {
-        volumes[volume].awaitedPeerCount = 0
         volumes[volume].isTakenOver = false
+        volumes[volume].isSealed = false
         volumes[volume].isWithheld = false
         volumes[volume].machine.setWithheld(false)
     }
@@ -107,14 +127,12 @@ extension Engine where P: ~Copyable {
     mutating func stopFollowing(_ volume: Int) {
         volumes[volume].isReplica = false
         volumes[volume].machine.setFollowing(false)
-        let awaitedCount = (0..<Links.targetLimit).count { target in
-            links.targets[target].isInUse && links.targets[target].volume == volume && links.targets[target].isAwaited
-        }
-        if awaitedCount > 0 { withhold(volume, awaiting: awaitedCount) }
+        volumes[volume].isTakenOver = isTakenOver(volume)
+        let mayComeLater = volumes[volume].isTakenOver || awaitedPeerCount(of: volume) > 0
+        if mayComeLater || volumes[volume].isSealed { withhold(volume) }
     }
 
     private mutating func release(_ volume: Int) {
-        volumes[volume].awaitedPeerCount = 0
         guard volumes[volume].isWithheld else { return }
         volumes[volume].isWithheld = false
         volumes[volume].machine.setWithheld(false)
@@ -136,9 +154,8 @@ extension Engine where P: ~Copyable {
             return
         }
         links.targets[target].isAwaited = false
-        guard volumes[volume].isWithheld, !volumes[volume].isTakenOver else { return }
-        volumes[volume].awaitedPeerCount -= 1
-        if volumes[volume].awaitedPeerCount <= 0 { release(volume) }
+        guard volumes[volume].isWithheld, !volumes[volume].isTakenOver, !volumes[volume].isSealed else { return }
+        if awaitedPeerCount(of: volume) == 0 { release(volume) }
     }
 
     /// A peer has taken a pair over: whatever hosts would read here is older than what they wrote there.
@@ -153,7 +170,7 @@ extension Engine where P: ~Copyable {
             )
         }
         volumes[volume].isTakenOver = true
-        withhold(volume, awaiting: volumes[volume].awaitedPeerCount)
+        withhold(volume)
         carryOut(volume)
         // What hosts still have under way here may not be marked yet: whoever tells the peer what differs would miss it.
         guard isFreeOfHosts(volume) else { return }
@@ -165,12 +182,9 @@ extension Engine where P: ~Copyable {
     /// Hosts stay away until the control plane says that they may come.
     mutating func forgetTarget(_ target: Int) {
         let volume = links.targets[target].volume
-        if links.targets[target].isAwaited, !volumes[volume].isReplica { volumes[volume].awaitedPeerCount -= 1 }
         meetAnswers.removeValue(forKey: links.targets[target].pair)?(.failure(.noSuchPair))
         links.targets[target] = RemoteTarget()
-        volumes[volume].isTakenOver = (0..<Links.targetLimit).contains { other in
-            links.targets[other].isInUse && links.targets[other].volume == volume && links.targets[other].isTakenOver
-        }
+        volumes[volume].isTakenOver = isTakenOver(volume)
     }
 
     // MARK: - Handing over
@@ -208,9 +222,7 @@ extension Engine where P: ~Copyable {
 
     /// From here on it is the peer that says who has the pair.
     private mutating func handOver(_ target: Int, _ volume: Int) {
-        guard !links.targets[target].isAwaited else { return }
         links.targets[target].isAwaited = true
-        volumes[volume].awaitedPeerCount += 1
     }
 
     mutating func pairSettled(_ pair: Int, _ failure: OperationFailure?, volume: Int) {

@@ -35,9 +35,9 @@ extension Engine where P: ~Copyable {
         guard let target = target(ofStream: header.stream, session), links.targets[target].stage == .opening,
             links.targets[target].openTag == header.tag
         else { return }
-        links.targets[target].isTakenOver = false
         switch OpenStatus(rawValue: header.detail) {
         case .opened, .conflict:
+            links.targets[target].isTakenOver = false
             volumes[links.targets[target].volume].machine.peerTellsUndo(
                 pair: links.targets[target].index,
                 canKeep: opening.keepsUndo,

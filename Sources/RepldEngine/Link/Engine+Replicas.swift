@@ -10,8 +10,7 @@ extension Engine where P: ~Copyable {
     mutating func addReplica(_ spec: ReplicaSpec<P>) -> Result<Void, EngineRefusal> {
         guard let volume = volumeIndex(spec.volume), !volumes[volume].isRemoving else { return .failure(.noSuchVolume) }
         guard replicaIndex(spec.pair) == nil, findPair(spec.pair) == nil else { return .failure(.nameInUse) }
-        guard !volumes[volume].isReplica else { return .failure(.volumeHasPairs) }
-        guard volumes[volume].machine.canFollow else { return .failure(.volumeHasPairs) }
+        guard !hasReplica(volume), volumes[volume].machine.canFollow else { return .failure(.volumeHasPairs) }
         let connectionCount = volumes[volume].connectionCount
         guard connectionCount == 0 else { return .failure(.volumeInUse(connectionCount: connectionCount)) }
         guard !volumes[volume].isReadOnly else { return .failure(.targetReadOnly) }
@@ -75,6 +74,11 @@ extension Engine where P: ~Copyable {
         links.replicas[place].session = nil
         links.replicas[place].removal = answer
         finishReplicaIfIdle(place)
+    }
+
+    /// Whether a volume is a replica whose record is here.
+    func hasReplica(_ volume: Int) -> Bool {
+        (0..<Links.replicaLimit).contains { links.replicas[$0].isInUse && links.replicas[$0].volume == volume }
     }
 
     func replicaIndex(_ pair: PairID) -> Int? {

@@ -18,6 +18,8 @@ package enum HandoverCommand<P: Platform & ~Copyable>: Sendable {
     case withhold(VolumeID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Lets hosts come, whether or not peers have been asked. Refused where a peer serves the volume.
     case release(VolumeID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
+    /// Keeps hosts away from a volume whatever its peers say: until it is a replica, or taken away, or `release`.
+    case keepAway(VolumeID, answer: @Sendable (Result<Void, EngineRefusal>) -> Void)
     /// Brings a pair of a withheld volume to the point at which its peer can take it over, and answers with the record that both
     /// sides have of that point.
     ///
