@@ -164,6 +164,9 @@ extension MoveSimulation {
                 note("\(side.host.name) does not know what became of it")
                 // The peer may have been asked again before that was known.
                 side.stage = side.servesHosts ? .idle : .unsure
+                // Where the link is as it was, nothing else would make it find out.
+                let askAgain = HandoverCommand<SimulatedPlatform>.askAgain(Self.pair, answer: side.then { _ in })
+                send(.link(.handover(askAgain)), to: side)
             case .failure(let failure): giveUp(side, "\(failure)")
             }
         }
@@ -294,6 +297,7 @@ extension MoveSimulation {
             let spec = pairSpec(side, record, handover.isEqual ? .nothingDiffers : .unknown(because: nil), isNew: false)
             send(.link(.handover(.takeOver(spec, answer: expect("the pair that it takes over", side)))), to: side)
             setMode(side)
+            if moves.hasSecondPair, side.secondMetadata.pairRecord == nil { addSecondPair(side) }
             resumeSecondPair(side)
             side.later {
                 side.stage = .idle

@@ -8,9 +8,10 @@ internal import RepldPair
 extension MoveSimulation {
     // MARK: - What a control plane does
 
-    /// A start takes the pair in before the peer can write.
+    /// A start takes the pair in before the peer can write; a replica gets no new one.
     func addSecondPair(_ side: MoveHost) {
         let found = side.secondMetadata.pairRecord
+        guard found != nil || side.registry.entry == .pair else { return }
         let record =
             found
             ?? PairRecord(
@@ -44,7 +45,8 @@ extension MoveSimulation {
 
     /// The volume is a source: what has rested goes on.
     func resumeSecondPair(_ side: MoveHost) {
-        guard moves.hasSecondPair, side.registry.isSecondPairResting else { return }
+        guard moves.hasSecondPair else { return }
+        guard side.registry.isSecondPairResting else { return }
         side.registry.isSecondPairResting = false
         note("the second pair of \(side.host.name) goes on")
         coverage[.restedPairs] += 1
