@@ -97,7 +97,8 @@ extension ReplicationService {
                 content.pairs[index].isPeerMet = true
             }
         }
-        // What has become of it since, its replica is told when it is opened.
+        // What has become of it since, its replica is told when it is opened; of a run that it was told nothing of, it keeps no record.
+        record.lineage = record.lineage.toldPart
         record.sequence = message.sequence + 1
         return record
     }

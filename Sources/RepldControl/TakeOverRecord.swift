@@ -57,10 +57,13 @@ package enum TakeOverRecord {
             next.isSecondSource = terms.isSecondHere
         default: return nil
         }
-        // Who takes the pair over may have had less than all of it: this is what he had.
+        // Who takes the pair over may have had less than all of it: this is what he had, and was told.
         next.lineage.takenOverAt = HistoryPoint(record.lineage.generation, record.sequence)
         next.lineage.confirmedSequence = record.sequence
+        next.lineage.isTold = true
         next.lineage.begin(terms.generation, after: record.sequence)
+        // The former source is answered with it, and keeps it.
+        next.lineage.isTold = true
         next.sequence += 1
         next.isClosedCleanly = terms.isEqual
         next.operation = 0

@@ -35,6 +35,8 @@ package struct HistoryPoint: Hashable, Sendable, BitwiseCopyable {
 }
 
 /// The runs before the present one, the newest first, each with the last record that is known of it; eight of them.
+///
+/// Runs of which the peer can have heard: the others take no place (`Lineage`).
 package struct GenerationHistory: Hashable, Sendable, BitwiseCopyable {
     package var generations: SIMD8<UInt64>
     package var sequences: SIMD8<UInt64>
@@ -59,6 +61,16 @@ package struct GenerationHistory: Hashable, Sendable, BitwiseCopyable {
         sequences[0] = point.sequence
     }
 
+    /// Forgets the newest.
+    package mutating func dropNewest() {
+        for age in 1..<Self.capacity {
+            generations[age - 1] = generations[age]
+            sequences[age - 1] = sequences[age]
+        }
+        generations[Self.capacity - 1] = 0
+        sequences[Self.capacity - 1] = 0
+    }
+
     /// The last record of a run; `nil` when it is none of these.
     package func last(of generation: Generation) -> UInt64? {
         guard !generation.isNone else { return nil }
@@ -73,9 +85,23 @@ package struct GenerationHistory: Hashable, Sendable, BitwiseCopyable {
 }
 
 /// Which records lie behind one: what identifies the history of a side of a pair between two hosts.
+///
+/// A run is *untold* when it begins, and *told* from the moment on in which the peer may have heard of a record of it:
+///
+///     untold ── about to be told the first record ──> told (durable) ── the record is sent, or answered
+///
+/// - Told is durable before anything is sent: the first record of a run that the peer gets says itself that its run is told. What
+///   is not known to be untold is told: a record of before this was written down, and one that stands in for a damaged one.
+/// - Only a told run takes a place in the history when the next one begins. The peer has no record of an untold one, and never
+///   gets one: nobody will look for it. So a daemon may be started without contact as often as it likes, and forgets nothing of
+///   the run in which the two were parted.
+/// - Told too early (a crash, or a lost link, before the peer has the record) costs a place in the history and no more. Told too late
+///   would make a run that the peer has a record of an unknown one: the pair would be Invalid, not wrong.
 package struct Lineage: Hashable, Sendable, BitwiseCopyable {
     /// The present run.
     package var generation = Generation.none
+    /// The peer may have been told a record of it.
+    package var isTold = true
     package var history = GenerationHistory()
     /// The sequence of the latest record that the peer is known to have had; 0 for none.
     package var confirmedSequence: UInt64 = 0
@@ -87,8 +113,19 @@ package struct Lineage: Hashable, Sendable, BitwiseCopyable {
     /// Begins a run, behind the record with the sequence.
     package mutating func begin(_ fresh: Generation, after sequence: UInt64) {
         guard !fresh.isNone else { return }
-        if !generation.isNone { history.push(HistoryPoint(generation, sequence)) }
+        if !generation.isNone, isTold { history.push(HistoryPoint(generation, sequence)) }
         generation = fresh
+        isTold = false
+    }
+
+    /// The history as far as the peer can know it: the present run is the last one that was told.
+    package var toldPart: Lineage {
+        guard !isTold else { return self }
+        var part = self
+        part.generation = history[0].generation
+        part.history.dropNewest()
+        part.isTold = true
+        return part
     }
 
     /// Whether both know of one run.
@@ -119,6 +156,10 @@ package struct Lineage: Hashable, Sendable, BitwiseCopyable {
 /// 3. Of what its maps say, the side that has the pair forgets nothing while its records go on: whatever the peer lacks since the
 ///    peer's record is under a bit of them.
 /// 4. Whoever takes a pair over begins a new term behind the last record that he was told (`Lineage.takenOverAt`).
+/// 5. Every run of which the peer may have a record is remembered, up to eight; no other one is (`Lineage`).
+///
+/// A peer comes to have a record in three ways: a record frame, the answer to the one that asks it to take the pair over, and the
+/// answer to the former source that has told what differs there. What a pair is opened with is looked at, and not kept.
 ///
 /// What this cannot see: a side that was put back to a moment behind the last record that the peer has heard of, or had. Between two
 /// records only the elements and the maps change.

@@ -26,6 +26,9 @@ package enum HandshakeRule: UInt8, Hashable, Sendable, CaseIterable, BitwiseCopy
     /// It once had a later one than it has now.
     case olderReplica
     /// It was away for longer than runs are remembered.
+    ///
+    /// Starts without contact do not count. What is left: a replica put back behind eight runs that it was told of, runs whose first
+    /// record was sent and never kept, and histories of records before version 7, which have untold runs as well.
     case longAway
 
     /// What an operator reads.
@@ -112,7 +115,8 @@ package struct HandshakeStop: Hashable, Sendable, BitwiseCopyable {
 extension HandshakeDecision {
     /// Compares two histories: the only place where that is done.
     ///
-    /// It relies on what `SideRecord` says of the chain of records. The first row that fits decides. `own` has the pair.
+    /// It relies on what `SideRecord` says of the chain of records. The first row that fits decides. `own` has the pair. A run is known when it
+    /// is the present one of `own`, or in its history: how often a side was started without contact changes nothing of that.
     ///
     ///     0   pair ids differ                                 stop
     ///         Nothing else in the records means anything then.

@@ -8,7 +8,7 @@ package import RepldCore
 ///
 ///     offset  size  field
 ///          0     8  magic "REPLPAIR"
-///          8     4  version, 6 (1 to 5 are read as well: their fields from 50, from 56, from 72, from 80 on, and at 62, are zero)
+///          8     4  version, 7 (1 to 6 are read as well: their fields from 50, from 56, from 72, from 80 on, and at 62, are zero)
 ///         12     4  CRC-32C of the 4096 bytes, with these four taken as zero
 ///         16     8  sequence, from 1
 ///         24    16  pair id (high, low)
@@ -23,7 +23,8 @@ package import RepldCore
 ///         56     4  generation of the activity log that counts
 ///         60     1  log2 of the bitmaps' granule in bytes
 ///         61     1  log2 of the activity log's extent in bytes
-///         62     1  flags: bit 0 the element was brought back to what it held before a copy
+///         62     1  flags: bit 0 the element was brought back to what it held before a copy,
+///                   1 the peer was told no record of this run (from version 7 on)
 ///         63     1  zero
 ///         64     4  serving epoch: counts how often another element of the volume has become the one that serves hosts
 ///         68     4  generation of the undo area, which its pages carry
@@ -147,7 +148,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
         case .truncated(let byteCount): "only \(byteCount) of \(PairRecord.blockByteCount) bytes are there"
         case .blank: "never written"
         case .wrongMagic: "not a pair record (wrong magic)"
-        case .unknownVersion(let version): "format version \(version) is not known here; versions 1 to 6 are"
+        case .unknownVersion(let version): "format version \(version) is not known here; versions 1 to 7 are"
         case .wrongChecksum(let stored, let computed): "checksum is \(stored), but its bytes give \(computed)"
         case .impossible(let field): "impossible value in \(field)"
         }
@@ -156,7 +157,7 @@ package enum PairRecordDamage: Error, Hashable, Sendable {
 
 extension PairRecord {
     private static var magic: UInt64 { 0x5249_4150_4C50_4552 }  // "REPLPAIR" read as a little-endian number
-    private static var version: UInt32 { 6 }
+    private static var version: UInt32 { 7 }
     private static var checksumOffset: Int { 12 }
     /// More records than any pair is ever written, and far enough from the end of the number for all that follow.
     private static var sequenceLimit: UInt64 { 1 << 62 }
@@ -179,7 +180,7 @@ extension PairRecord {
         block.storeLittleEndian(logGeneration, at: 56)
         block.storeLittleEndian(granuleShift, at: 60)
         block.storeLittleEndian(extentShift, at: 61)
-        block.storeLittleEndian(UInt8(isTakenBack ? 1 : 0), at: 62)
+        block.storeLittleEndian(UInt8((isTakenBack ? 1 : 0) | (lineage.isTold ? 0 : 2)), at: 62)
         block.storeLittleEndian(servingEpoch, at: 64)
         block.storeLittleEndian(undoGeneration, at: 68)
         block.storeLittleEndian(term, at: 72)
@@ -245,7 +246,7 @@ extension PairRecord {
         let foundVersion: UInt32 = block.loadLittleEndian(at: 8)
         guard (1...version).contains(foundVersion) else { throw .unknownVersion(foundVersion) }
         let flags: UInt8 = block.loadLittleEndian(at: 49)
-        let bitCount: UInt8 = [2: 6, 3: 7, 4: 7, 5: 8, 6: 8][foundVersion] ?? 1
+        let bitCount: UInt8 = [2: 6, 3: 7, 4: 7, 5: 8, 6: 8, 7: 8][foundVersion] ?? 1
         guard UInt16(flags) < 1 << UInt16(bitCount) else { throw .impossible("flags") }
         var record = PairRecord(
             sequence: block.loadLittleEndian(at: 16),
@@ -271,8 +272,9 @@ extension PairRecord {
         if foundVersion >= 5 { record.lineage = decodeLineage(block) }
         if foundVersion >= 6 {
             let more: UInt8 = block.loadLittleEndian(at: 62)
-            guard more < 2 else { throw .impossible("flags at byte 62") }
+            guard more < (foundVersion == 6 ? 2 : 4) else { throw .impossible("flags at byte 62") }
             record.isTakenBack = more & 1 != 0
+            record.lineage.isTold = more & 2 == 0
         }
         return record
     }
@@ -346,10 +348,11 @@ package enum PairRecordRecovery: Hashable, Sendable {
         return record
     }
 
-    /// The record that cannot be read may have said that the bitmaps are not to be relied on.
+    /// The record that cannot be read may have said that the bitmaps are not to be relied on, and that the peer is told of the run.
     private static func untrusted(_ record: PairRecord) -> PairRecord {
         var record = record
         record.mapTrust = .none
+        record.lineage.isTold = true
         return record
     }
 }

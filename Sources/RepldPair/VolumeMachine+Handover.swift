@@ -128,6 +128,8 @@ extension VolumeMachine {
         }
         pairs[index].distrustMaps()
         if pairs[index].isMisplaced, isAhead { pairs[index].isSourceAhead = true }
+        // The peer is answered with this record, and keeps it.
+        pairs[index].lineage.isTold = true
         wantRecord(index)
         finishEvent()
     }

@@ -127,6 +127,18 @@ extension VolumeMachine {
         if let first = pairs[index].untoldUndoSequence, sequence >= first { pairs[index].untoldUndoSequence = nil }
     }
 
+    /// The peer is about to be told records of this run: a record that says so is written first.
+    ///
+    /// Once per run. Nothing may be sent before that one is durable.
+    package mutating func beginTelling(pair index: Int) {
+        guard pairs[index].isInUse, pairs[index].isRemote else { return }
+        // One that was begun since says so, and one that has failed does not come by itself.
+        if pairs[index].lineage.isTold, isRecordPending(index) { return }
+        pairs[index].lineage.isTold = true
+        wantRecord(index)
+        finishEvent()
+    }
+
     // MARK: - Asynchronous mode
 
     /// Whether a host is answered before the target has its write.

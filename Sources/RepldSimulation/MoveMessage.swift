@@ -33,7 +33,10 @@ struct Handover {
         var record = last
         record.lineage.takenOverAt = HistoryPoint(last.lineage.generation, last.sequence)
         record.lineage.confirmedSequence = last.sequence
+        record.lineage.isTold = true
         record.lineage.begin(generation, after: last.sequence)
+        // The former source keeps it.
+        record.lineage.isTold = true
         record.sequence += 1
         record.term += 1
         record.servingEpoch = servingEpoch

@@ -64,7 +64,6 @@ package struct SimulationCoverage: Sendable, Hashable {
         case olderMetadata = "hosts that came back with metadata of an older day"
         case olderSources = "of those, sources"
         case olderNoticed = "of those, noticed"
-        case olderTakenForLongAway = "of those, sources taken for ones whose target was long away"
         case unnoticedBackups = "backups not put back, because no record was told since"
         case clockLeaps = "clocks of hosts that leapt forward"
         case clockSkews = "clocks of hosts that changed their rate"

@@ -73,6 +73,10 @@ struct HandshakeModel {
     /// The peer is told of the latest record, and most often heard to have it.
     private mutating func tell(from side: Int, isHeard: Bool = false) {
         let peer = 1 - side
+        if !sides[side].record.lineage.isTold {
+            sides[side].record.lineage.isTold = true
+            writeRecord(side)
+        }
         var told = sides[side].record
         told.hasPair = false
         sides[peer].record = told
@@ -135,6 +139,8 @@ struct HandshakeModel {
         var isBelieved = HandshakeDecision.isBelievable(former: sides[former].record, by: sides[taker].record)
         if !isBelieved { disbeliefs += 1 }
         if fault == .believesAnyFormer { isBelieved = true }
+        sides[taker].record.lineage.isTold = true
+        writeRecord(taker)
         sides[taker].dirty.formUnion(isBelieved ? sides[former].dirty : Set(0..<Self.blockCount))
         sides[taker].awaitsMeeting = false
         sides[former].dirty = []
@@ -237,7 +243,8 @@ struct HandshakeModel {
         case 10..<12:
             guard sides[side].record.hasPair else { return }
             disconnect()
-            beginRun(side)
+            // Now and then without contact, more often than runs are remembered.
+            for _ in 0..<(random.chance(oneIn: 4) ? 10 : 1) { beginRun(side) }
         case 12: takeOver()
         case 13: backups[side] = sides[side]
         case 14: restore(side)

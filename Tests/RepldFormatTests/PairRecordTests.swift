@@ -40,7 +40,7 @@ import Testing
     @Test func formatIsAsDocumented() {
         let bytes = block(record(0x0102))
         #expect(Array(bytes[0..<8]) == Array("REPLPAIR".utf8))
-        #expect(Array(bytes[8..<12]) == [6, 0, 0, 0])
+        #expect(Array(bytes[8..<12]) == [7, 0, 0, 0])
         #expect(Array(bytes[16..<24]) == [2, 1, 0, 0, 0, 0, 0, 0])
         #expect(Array(bytes[24..<32]) == [0xEF, 0xCD, 0xAB, 0x89, 0x67, 0x45, 0x23, 0x01])
         #expect(bytes[48] == 4 && bytes[49] == 1)
@@ -74,9 +74,10 @@ import Testing
     /// Version 5: which records lie behind it.
     @Test func lineageIsAsDocumented() throws {
         var record = record(9)
-        record.lineage.begin(Generation(1), after: 3)
-        record.lineage.begin(Generation(2), after: 4)
-        record.lineage.begin(Generation(0x0102), after: 6)
+        for (generation, last) in [(1, 3), (2, 4), (0x0102, 6)] {
+            record.lineage.begin(Generation(UInt64(generation)), after: UInt64(last))
+            record.lineage.isTold = true
+        }
         record.lineage.begin(.none, after: 8)
         record.lineage.confirmedSequence = 7
         record.lineage.takenOverAt = HistoryPoint(Generation(2), 5)
@@ -109,6 +110,42 @@ import Testing
         #expect(try PairRecord.decode(bytes.span.bytes).isTakenBack == false)
     }
 
+    /// Version 7: only what is known to be untold takes no place in the history.
+    @Test func untoldRunsAreForgotten() throws {
+        var record = record(9)
+        record.lineage.begin(Generation(1), after: 0)
+        record.lineage.isTold = true
+        record.lineage.begin(Generation(2), after: 5)
+        var bytes = block(record)
+        #expect(bytes[62] == 2)
+        #expect(try PairRecord.decode(bytes.span.bytes) == record)
+        let parted = record.lineage
+        for generation in 3...20 { record.lineage.begin(Generation(UInt64(generation)), after: 9) }
+        #expect(record.lineage.history == parted.history && record.lineage.history[0] == HistoryPoint(Generation(1), 5))
+        #expect(record.lineage.toldPart.generation == Generation(1) && record.lineage.toldPart.isTold)
+        #expect(record.lineage.toldPart.history == GenerationHistory())
+        bytes[62] = 4
+        seal(&bytes)
+        #expect(throws: PairRecordDamage.impossible("flags at byte 62")) { try PairRecord.decode(bytes.span.bytes) }
+        bytes[62] = 0
+        bytes[8] = 6
+        seal(&bytes)
+        #expect(try PairRecord.decode(bytes.span.bytes).lineage.isTold, "of a time in which nobody knew")
+    }
+
+    /// The damaged block may have said that the peer is told.
+    @Test func whatStandsInForADamagedRecordIsTold() throws {
+        var record = record(9)
+        record.lineage.begin(Generation(1), after: 0)
+        var damaged = block(record)
+        damaged[8] ^= 1
+        guard case .older(let found, _) = PairRecordRecovery.decide(damaged.span.bytes, block(record).span.bytes) else {
+            Issue.record("one of the two is whole")
+            return
+        }
+        #expect(found.lineage.isTold)
+    }
+
     /// A record of version 1, made by hand: its pair is where it was made, and nothing is under way.
     @Test func theFirstVersionIsRead() throws {
         var bytes = block(record(9))
@@ -118,9 +155,9 @@ import Testing
         bytes[49] = 3
         seal(&bytes)
         #expect(throws: PairRecordDamage.impossible("flags")) { try PairRecord.decode(bytes.span.bytes) }
-        bytes[8] = 7
+        bytes[8] = 8
         seal(&bytes)
-        #expect(throws: PairRecordDamage.unknownVersion(7)) { try PairRecord.decode(bytes.span.bytes) }
+        #expect(throws: PairRecordDamage.unknownVersion(8)) { try PairRecord.decode(bytes.span.bytes) }
     }
 
     /// Version 3: how far the bitmaps are relied on, which activity log counts, and the sizes of both.
@@ -169,7 +206,7 @@ import Testing
         arguments: [
             (51, 3, "trust"), (51, 255, "trust"), (60, 11, "granule"), (60, 21, "granule"), (60, 0, "granule"),
             (61, 15, "extent of the activity log"), (61, 27, "extent of the activity log"),
-            (47, 0x80, "size of the volume"), (62, 2, "flags at byte 62"),
+            (47, 0x80, "size of the volume"), (62, 4, "flags at byte 62"),
         ] as [(Int, UInt8, String)]
     )
     func impossibleFieldsAreNamed(place: Int, value: UInt8, field: String) {

@@ -56,6 +56,67 @@ import Testing
         scene.expectEqual()
     }
 
+    /// More starts than runs are remembered, each without contact.
+    private func startOften(_ scene: PairedHosts) throws {
+        for _ in 0..<10 {
+            try scene.startSource()
+            try scene.pass(seconds: 1)
+            scene.source.crash()
+        }
+    }
+
+    @Test("as the source is Invalid as well when it was started without contact more often than is remembered")
+    func sourceStartedOften() throws {
+        let scene = try PairedHosts()
+        let older = scene.backup(scene.member.disk, scene.member.metadata)
+        try scene.goOn()
+        scene.source.crash()
+        scene.target.crash()
+        scene.restore(older, scene.member.disk, scene.member.metadata)
+        let held = scene.member.copy.bytes(0..<scene.member.copy.byteCount)
+        try startOften(scene)
+        try scene.startTarget()
+        try scene.startSource()
+        try scene.waitFor(.invalid)
+        #expect(scene.facts?.reason.contains("older than what the peer has heard") ?? false)
+        #expect(scene.comparisons.isEmpty)
+        #expect(scene.member.copy.bytes(0..<scene.member.copy.byteCount) == held)
+    }
+
+    @Test("and is not, when its peer was away for more starts than are remembered: the maps have what differs")
+    func targetAwayForLong() throws {
+        let scene = try PairedHosts()
+        try scene.goOn()
+        scene.source.crash()
+        scene.target.crash()
+        try startOften(scene)
+        try scene.startTarget()
+        try scene.startSource()
+        try scene.waitFor(.synchronized)
+        #expect(scene.comparisons.isEmpty)
+        scene.expectEqual()
+    }
+
+    @Test("and is not, when it crashes between the record that says that the run is told and its sending")
+    func crashBeforeTelling() throws {
+        let scene = try PairedHosts()
+        try scene.goOn()
+        for _ in 0..<3 {
+            scene.source.crash()
+            let kept = try #require(scene.member.record.pairRecord)
+            try scene.startSource()
+            let isTold = scene.world.run(steps: 400_000) {
+                scene.member.metadata.pairRecord.map { $0.sequence > kept.sequence && $0.lineage.isTold } ?? false
+            }
+            #expect(isTold && scene.member.record.pairRecord == kept, "it is durable here first")
+        }
+        scene.source.crash()
+        try scene.startSource()
+        try scene.waitFor(.synchronized)
+        #expect(scene.comparisons.isEmpty)
+        scene.expectEqual()
+    }
+
     @Test("as the target is compared with everything, and comes to hold what the source has")
     func target() throws {
         let scene = try PairedHosts()

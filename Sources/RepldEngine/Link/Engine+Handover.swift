@@ -351,6 +351,7 @@ extension Engine where P: ~Copyable {
         guard hasFailed || !volumes[volume].machine.isRecordPending(pair) else { return }
         guard let answer = meetAnswers.removeValue(forKey: links.targets[target].pair) else { return }
         guard !hasFailed, let record = links.targets[target].record else { return answer(.failure(.notSettled)) }
+        invariant(record.lineage.isTold, "a record that is answered says that its run is told")
         answer(.success(record))
     }
 }

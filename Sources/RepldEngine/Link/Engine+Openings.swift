@@ -4,6 +4,10 @@ internal import RepldPair
 internal import RepldWire
 
 /// Opening pairs at the peer that has their targets: what both sides have of a pair is compared before anything is told or moved.
+///
+///     opened ── compared ── what follows is recorded, and that this run is told ── the record is sent
+///
+/// The second of these writes is one for both; in a run that is told already, and where nothing follows, there is none.
 extension Engine where P: ~Copyable {
     /// Opens whatever is not open of the pairs with a peer.
     mutating func openTargets(of peer: Int) {
@@ -87,6 +91,10 @@ extension Engine where P: ~Copyable {
                 refuseOpening(target, stop.words)
                 return carryOut(volume)
             }
+        }
+        if !own.lineage.isTold {
+            volumes[volume].machine.beginTelling(pair: index)
+            isDecided = true
         }
         links.targets[target].stage = .recording
         links.targets[target].reason = ""

@@ -83,7 +83,9 @@ extension Engine where P: ~Copyable {
         case .opening: return false
         case .recording, .up:
             // One that was begun before the peer was met says nothing of what was decided then: the next one does.
-            if links.targets[target].isRecordHeldBack, volumes[volume].machine.isRecordWanted(pair) { return false }
+            let isTold = links.targets[target].record?.lineage.isTold ?? false
+            let isSuperseded = volumes[volume].machine.isRecordWanted(pair) || !isTold
+            if links.targets[target].isRecordHeldBack, isSuperseded { return false }
             links.targets[target].isRecordHeldBack = false
             links.targets[target].isRecordAwaited = true
             sendRecord(target)
@@ -94,6 +96,7 @@ extension Engine where P: ~Copyable {
     mutating func sendRecord(_ target: Int) {
         let session = links.peers[links.targets[target].peer].session
         guard let record = links.targets[target].record, let control = links.sessions[session].control else { return }
+        invariant(record.lineage.isTold, "a record that is told says so")
         links.targets[target].recordTag += 1
         links.targets[target].recordSentAt = platform.now
         var bytes = [UInt8](repeating: 0, count: PairRecord.blockByteCount)
