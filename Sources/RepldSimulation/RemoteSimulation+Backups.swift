@@ -99,8 +99,9 @@ extension RemoteSimulation {
             coverage[.olderNoticed] += 1
             (older, hasNoticedOlder) = (nil, true)
         } else if state == .invalid {
-            // The target comes from a history that the source was put back behind.
-            guard coverage[.olderSources] > 0 else {
+            // The target comes from a history that the source was put back behind; or the source was half restored from it, and what it
+            // lacks is nowhere any more.
+            guard coverage[.olderSources] > 0 || source.engine?.linkRestore(of: Self.pair) == .lost else {
                 throw failure("an older target makes the pair Invalid: \(reason)")
             }
             (older, hasNoticedOlder) = (nil, true)

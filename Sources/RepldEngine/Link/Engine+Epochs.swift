@@ -65,7 +65,8 @@ extension Engine where P: ~Copyable {
     /// When it has told that the pair does not mirror any more, it has heard.
     mutating func refusesRead(_ header: FrameHeader, _ place: Int, _ session: Int) -> Bool {
         guard header.kind == .read, let failure = links.replicas[place].epochFailure,
-            links.replicas[place].record?.copyState == CopyState.synchronized.rawValue
+            let state = links.replicas[place].record?.copyState,
+            state == CopyState.synchronized.rawValue || state == CopyState.unsynchronized.rawValue
         else { return false }
         acknowledge(header, status(for: failure), session)
         return true
@@ -74,7 +75,9 @@ extension Engine where P: ~Copyable {
     /// A record is durable here: where it says that the peer copies, writes are taken again, in whatever order.
     mutating func forgetEpochFailure(_ record: PairRecord, _ place: Int) {
         let isFlowingBack = record.operation == ReplicationOperation.failback.rawValue
-        guard record.copyState == CopyState.unsynchronized.rawValue || isFlowingBack else { return }
+        // One that calls this element a usable image was made before the source heard of the failure.
+        let isCopying = record.copyState == CopyState.unsynchronized.rawValue && !record.isTargetConsistent
+        guard isCopying || isFlowingBack else { return }
         links.replicas[place].epochFailure = nil
     }
 }

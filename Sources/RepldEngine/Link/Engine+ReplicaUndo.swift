@@ -218,6 +218,8 @@ extension Engine where P: ~Copyable {
     private mutating func refuseHeld(_ place: Int) {
         while let serve = links.replicas[place].undo.held.popFirst() {
             let request = links.serves[serve]
+            // What came later must not become visible without it: the source may count the copy as over already.
+            noteEpochFailure(of: request, .notKept)
             let isOfSession =
                 links.sessions[request.session].number == request.sessionNumber
                 && links.sessions[request.session].stage == .up

@@ -445,6 +445,7 @@ extension Engine where P: ~Copyable {
         switch failure {
         case nil: .done
         case .noSpace: .noSpace
+        case .notKept: .notKept
         case .invalidArgument: .outOfRange
         case .cancelled: .abandoned
         default: .ioError
