@@ -46,6 +46,8 @@ package struct Pair: ~Copyable {
     package internal(set) var isSourceAhead = false
     /// The source is half restored.
     package internal(set) var isSourceInconsistent = false
+    /// An operator has said, by force, that this pair copies what another one has left half restored.
+    var takesMixture = false
     /// Roles were reversed without a copy: the pair waits for Resume.
     var isResumeRequired = false
     /// Nothing that was meant to mirror or copy is in flight to the target: hosts may be let at it.

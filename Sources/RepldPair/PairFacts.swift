@@ -197,7 +197,7 @@ extension OperationTable {
         }
     }
 
-    private static func copiesForward(_ operation: ReplicationOperation) -> Bool {
+    static func copiesForward(_ operation: ReplicationOperation) -> Bool {
         operation == .resyncReplica || operation == .activate || operation == .resume || operation == .prepare
             || operation == .unprepare
     }

@@ -21,6 +21,7 @@ extension VolumeMachine {
         if differs(index) { turnHostsAway() }
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             spreadDifferences(of: index, to: other)
+            pairs[other].takesMixture = false
         }
         pairs[index].giveToTarget()
         pairs[index].forgetFresh()
@@ -42,11 +43,21 @@ extension VolumeMachine {
     /// Nothing is lacking any more, durably.
     mutating func finishLinkRestore(_ index: Int) {
         endsWell(index) { machine in
+            machine.noteSourceWhole(index)
             machine.endLinkRestore(index)
             machine.pairs[index].comparesFirst = false
-            machine.pairs[index].isSourceInconsistent = false
             machine.pairs[index].isTargetConsistent = true
             machine.changeState(index, to: .restored)
+        }
+    }
+
+    /// All that a restore, this one or an earlier one that was given up, has left of another point in time is overwritten.
+    mutating func noteSourceWhole(_ index: Int) {
+        pairs[index].isSourceInconsistent = false
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            guard pairs[other].isSourceInconsistent, pairs[other].isRemote, !pairs[other].isMisplaced else { continue }
+            pairs[other].isSourceInconsistent = false
+            wantRecord(other)
         }
     }
 
@@ -67,14 +78,26 @@ extension VolumeMachine {
         endLinkRestore(index)
     }
 
-    /// The source stays half restored: no other pair copies that by itself.
+    /// The source stays half restored: no other pair that waits copies that by itself.
     mutating func restOthers(besides index: Int) {
         for other in 0..<pairs.count where other != index && pairs[other].isInUse && pairs[other].wantsStart {
-            guard !pairs[other].isMisplaced else { continue }
-            pairs[other].wantsStart = false
-            endOperation(other, .pairBroken)
-            changeState(other, to: .suspended)
+            if !pairs[other].isMisplaced { restBeforeMixture(other) }
         }
+    }
+
+    /// Its target is whole, and stays so until an operator has said by force that it gets what is half restored.
+    mutating func restBeforeMixture(_ index: Int) {
+        pairs[index].wantsStart = false
+        endOperation(index, .pairBroken)
+        changeState(index, to: .suspended)
+    }
+
+    /// Whether another pair has left the source half restored.
+    func isLeftHalfRestored(besides index: Int) -> Bool {
+        for other in 0..<pairs.count where other != index && pairs[other].isInUse {
+            if pairs[other].isRemote, pairs[other].isSourceInconsistent, !pairs[other].isMisplaced { return true }
+        }
+        return false
     }
 
     mutating func letOthersStart(besides index: Int) {

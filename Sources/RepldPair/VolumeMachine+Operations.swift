@@ -58,6 +58,7 @@ extension VolumeMachine {
         pairs[index].wantsStart = false
         closeTargetExport(index)
         pairs[index].operation = operation
+        if facts.isSourceInconsistent, OperationTable.copiesForward(operation) { pairs[index].takesMixture = true }
         pairs[index].undo.isWanted = keepsUndo && pairs[index].settings.keepsUndo
         begin(operation, index)
         finishEvent()
@@ -201,12 +202,11 @@ extension VolumeMachine {
         facts.verifyMarkedByteCount = min(pairs[index].verifyMarkedByteCount, byteCount)
         facts.differingByteCount = min(facts.changedByteCount + facts.targetChangedByteCount, byteCount)
         facts.isSourceReplica = isFollowing
+        // The volume has one source.
+        if isLeftHalfRestored(besides: index), !pairs[index].isMisplaced { facts.isSourceInconsistent = true }
         for other in 0..<pairs.count where other != index && pairs[other].isInUse {
             if !canRest(other) { facts.doesOtherPairMove = true }
             if pairs[other].linkRestore != .none { facts.doesOtherPairFlow = true }
-            // The volume has one source.
-            let isHalfRestored = pairs[other].isRemote && pairs[other].isSourceInconsistent && !pairs[other].isMisplaced
-            if isHalfRestored, !pairs[index].isMisplaced { facts.isSourceInconsistent = true }
             let isServedElsewhere = pairs[other].isSecondPrimary && !pairs[other].isRemote || pairs[other].isMisplaced
             if pairs[other].isMirroring || isServedElsewhere || isMoving(other) {
                 facts.doesOtherPairFlow = true
@@ -383,7 +383,7 @@ extension VolumeMachine {
         if state == .restored { rememberUnproven(index) }
         pairs[index].isFlowingBack = false
         pairs[index].comparesFirst = false
-        pairs[index].isSourceInconsistent = false
+        noteSourceWhole(index)
         pairs[index].isSourceAhead = false
         pairs[index].isTargetConsistent = true
         swapLegs(index)

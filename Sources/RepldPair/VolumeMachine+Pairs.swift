@@ -167,6 +167,9 @@ extension VolumeMachine {
         if pairs[index].operation == .failback { return beginFlowingBack(index) }
         if pairs[index].isRemote, pairs[index].operation == .restoreFromReplica { return startLinkRestore(index) }
         guard !waitsForLinkRestore(index) else { return }
+        if isLeftHalfRestored(besides: index), !pairs[index].takesMixture, !pairs[index].isMisplaced {
+            return restBeforeMixture(index)
+        }
         // Whoever starts after a crash could not know for which of the two sizes an undo had been begun.
         guard pairs[index].takesWholeRecords || !pairs[index].undo.isWanted else { return }
         if !awaitsUndo(index) { beginCopying(index) }

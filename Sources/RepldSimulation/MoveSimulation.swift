@@ -110,6 +110,10 @@ package final class MoveSimulation {
         if let pause = hostFaults.pauseOne(of: replication.hosts, &coverage) {
             note("\(sides[pause.host].host.name) gets no core for \(pause.nanoseconds / 1_000_000) ms")
             sides[pause.host].branch?.workload.wait(pause.nanoseconds)
+            // What has failed is not tried again before the host gets its turn.
+            if sides[pause.host].mayFailUntil > replication.world.now {
+                sides[pause.host].mayFailUntil += pause.nanoseconds
+            }
         }
         let now = replication.world.now
         guard let mishap = diskFaults.inject(into: places, at: now, &hostFaults.random, &coverage) else { return }
@@ -117,7 +121,10 @@ package final class MoveSimulation {
         for side in sides where side.host === mishap.host {
             side.branch?.workload.excuse(readsOf: side.disk)
             guard let until = mishap.mayFailUntil else { continue }
-            side.mayFailUntil = max(side.mayFailUntil, until)
+            side.mayFailUntil = max(
+                side.mayFailUntil,
+                until + side.host.host.pausedUntil - min(now, side.host.host.pausedUntil)
+            )
             side.branch?.workload.excuse()
         }
     }
