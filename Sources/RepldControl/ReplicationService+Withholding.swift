@@ -17,7 +17,8 @@ extension ReplicationService {
             throw ControlError(.volumeNotServed, "volume '\(name)' is not served")
         }
         guard let words = withheldWords(of: entry, found, status) else { return try await volume(named: name) }
-        let pair = registry.content.pairs(of: entry).first { $0.remote != nil }
+        let members = registry.content.pairs(of: entry).filter { $0.remote != nil }
+        let pair = takenOver(members, found).first ?? members.first
         let waysOut = waysOut(of: entry, found)
         if found.isTakenOver {
             throw ControlError(
@@ -66,11 +67,12 @@ extension ReplicationService {
         guard found.isWithheld, registry.content.replica(of: entry) == nil else { return nil }
         let members = registry.content.pairs(of: entry).filter { $0.remote != nil }
         if let trouble = members.lazy.compactMap({ self.moveTroubles[$0.id] }).first { return "withheld: \(trouble)" }
-        let peers = members.map { $0.remote?.peer ?? "" }
-        let names = peers.map { "peer '\($0)'" }.joined(separator: ", ")
-        if found.isTakenOver { return "withheld: \(names) serves it" }
+        if found.isTakenOver {
+            let peers = takenOver(members, found).map { "peer '\($0.remote?.peer ?? "")'" }
+            return "withheld: \(peers.joined(separator: ", ")) serves it"
+        }
         if let moving = members.first(where: { moves.contains($0.id) }) {
-            return "withheld: pair '\(moving.name)' moves to \(names)"
+            return "withheld: pair '\(moving.name)' moves to peer '\(moving.remote?.peer ?? "")'"
         }
         if let undecided = undecidedPair(of: entry, found) {
             let reason = undecided.reason.isEmpty ? "" : " (\(undecided.reason))"
@@ -84,6 +86,11 @@ extension ReplicationService {
             return "peer '\(peer)' (\(reason ?? "it has not answered yet"))"
         }
         return "withheld: waiting for \(waits.joined(separator: ", "))"
+    }
+
+    /// Those of a volume's pairs that their peers have taken over.
+    private func takenOver(_ members: [PairEntry], _ found: VolumeStatus) -> [PairEntry] {
+        members.filter { member in found.pairs.contains { $0.id == member.id && $0.isTakenOver } }
     }
 
     /// A pair for which hosts stay away whatever its peer answers.

@@ -143,8 +143,11 @@ extension FakeDataPlane {
             if isReplica, pair.opening.awaitsPeer, !isUndecided { letHostsCome(to: pair.opening.volume) }
             // Of two that have it, the one with the greater term has it rightly.
             if isPair, other.term(of: pair.opening.id) > term(of: pair.opening.id) {
-                state.withLock { $0.volumes[pair.opening.volume]?.isTakenOver = true }
                 let id = pair.opening.id
+                state.withLock { state in
+                    state.volumes[pair.opening.volume]?.isTakenOver = true
+                    state.pairs[id]?.status.isTakenOver = true
+                }
                 continuation.yield(EngineEvent(volume: pair.opening.volume, pair: id, kind: .takenOver))
             }
         }
