@@ -90,6 +90,7 @@ extension ReplicationService {
         }
         guard let id = entry.id, registry.content.replica(id) != nil else { return }
         let isImage = await isUsableImage(entry, id)
+        let resting = volume.map { registry.content.pairs(of: $0).filter(\.isResting) } ?? []
         try registry.commit { content in
             content.replicas.removeAll { $0.pair == entry.pair }
             for index in content.pairs.indices where content.pairs[index].volumeNumber == entry.volumeNumber {
@@ -106,6 +107,7 @@ extension ReplicationService {
             }
         }
         if let volume, trouble == nil { await resumeResting(of: volume) }
+        for pair in resting where !isImage { noteNotResumed(pair, volume) }
         do {
             try state.removeReplica(id)
         } catch {

@@ -130,6 +130,15 @@ extension ReplicationService {
         }
     }
 
+    /// A mixture is not copied by itself over what may be the last good image: the operator hears what is to be said.
+    func noteNotResumed(_ entry: PairEntry, _ volume: VolumeEntry?) {
+        let words = """
+            it stays Suspended: its volume is not known to hold one point in time, because a copy to it was under way. \
+            'replctl set \(entry.name) RestoreFromReplica' gives the volume what \(entry.targetPath) has, Resume the other way round
+            """
+        record("pair-not-resumed", volume: volume?.name, pair: entry.name, message: words, level: .error)
+    }
+
     /// A pair is not Suspended any more: it has gone on, or an operator has said what becomes of it.
     func noteOutOfSuspended(_ entry: PairEntry, from old: CopyState) {
         // What was told before its volume became a replica says nothing of that.

@@ -120,6 +120,9 @@ import Testing
             _ = try await hosts.north.set(.name("Detach"), force: true)
             #expect(hosts.north.plane.isExported("db1"))
             #expect(try !isResting(hosts.north) && !hosts.north.plane.calls.contains(.operate(.resume)))
+            let events = await hosts.north.service.events(after: 0)
+            let words = events.last { $0.kind == "pair-not-resumed" && $0.pair == "m2" }?.message
+            #expect(words?.contains("RestoreFromReplica") == true, "the operator is told: \(words ?? "nothing")")
             #expect(try await hosts.north.pair("m2").copyState == Enumerated(CopyState.suspended))
         }
     }
