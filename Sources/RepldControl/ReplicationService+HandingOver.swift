@@ -59,21 +59,8 @@ extension ReplicationService {
     ) async throws(ControlError) -> MethodReply {
         // From here on no other pair of the volume begins what would keep it from becoming a replica.
         moves.insert(entry.id)
-        do throws(ControlError) {
-            return try await beginClaimedMove(operation, of: entry, before, consent, caller)
-        } catch {
-            moves.remove(entry.id)
-            throw error
-        }
-    }
-
-    private func beginClaimedMove(
-        _ operation: ReplicationOperation,
-        of entry: PairEntry,
-        _ before: PairSituation,
-        _ consent: Consent,
-        _ caller: Caller
-    ) async throws(ControlError) -> MethodReply {
+        var isBegun = false
+        defer { if !isBegun { moves.remove(entry.id) } }
         let move = try await checkedMove(operation, of: entry)
         guard before.facts.copyState != .unsynchronized, before.facts.copyState != .skewed else {
             throw ControlError(
@@ -105,6 +92,7 @@ extension ReplicationService {
         }
         noteRunning(job.number)
         noteChange("\(operation.name) accepted", of: entry)
+        isBegun = true
         Task { await carryOut(move) }
         return MethodReply(returnCode: .jobStarted, job: job.id)
     }

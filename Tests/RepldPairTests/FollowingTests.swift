@@ -57,7 +57,9 @@ import Testing
         }
         #expect(harness.ask(.suspend) == .holds)
         #expect(harness.ask(.fracture) == .accepted(to: .fractured))
-        #expect(harness.ask(.deactivate, isForced: true) != .refused(.sourceIsReplica))
+        let other = synchronized()
+        follow(other)
+        #expect(other.ask(.deactivate) == .accepted(to: .inactive))
     }
 
     @Test("a copy that is under way stops with its operation, and nothing is called equal")

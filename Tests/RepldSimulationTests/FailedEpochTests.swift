@@ -9,13 +9,7 @@ import Testing
 @Suite("A replica that fails what is of an epoch") struct FailedEpochTests {
     @Test("shows nothing that came later, though it was sent before the source heard of it")
     func failedWrite() throws {
-        let scene = try asynchronousScene()
-        // The answer is long on its way.
-        scene.world.network.link(from: scene.target.host, to: scene.source.host).delayNanoseconds =
-            2_000_000_000...2_000_000_000
-        scene.member.copy.faults.failure = .inputOutput
-        // The flush that ends the epoch before.
-        scene.member.copy.faults.sparesFlushes = true
+        let scene = try failingScene()
         try scene.write(71, 8..<16)
         try scene.write(72, 64..<72)
         let hasFailed = scene.world.run { scene.target.events.contains { self.isWriteFailure($0.kind) } }
@@ -31,11 +25,7 @@ import Testing
     /// The read is sent, and served, before the source hears that its write has failed.
     @Test("does not stand in for a source that cannot be read where it lacks what hosts have written")
     func readBehindAFailedWrite() throws {
-        let scene = try asynchronousScene()
-        scene.world.network.link(from: scene.target.host, to: scene.source.host).delayNanoseconds =
-            2_000_000_000...2_000_000_000
-        scene.member.copy.faults.failure = .inputOutput
-        scene.member.copy.faults.sparesFlushes = true
+        let scene = try failingScene()
         try scene.write(71, 0..<8)
         #expect(scene.world.run { scene.target.events.contains { self.isWriteFailure($0.kind) } })
         scene.member.copy.faults.failure = nil
@@ -69,6 +59,17 @@ import Testing
 
     private func isWriteFailure(_ kind: EngineEvent.Kind) -> Bool {
         if case .sourceWriteFailed = kind { true } else { false }
+    }
+
+    /// The replica fails what it is to write, and the source hears of that long after.
+    private func failingScene() throws -> PairedHosts {
+        let scene = try asynchronousScene()
+        scene.world.network.link(from: scene.target.host, to: scene.source.host).delayNanoseconds =
+            2_000_000_000...2_000_000_000
+        scene.member.copy.faults.failure = .inputOutput
+        // The flush that ends the epoch before.
+        scene.member.copy.faults.sparesFlushes = true
+        return scene
     }
 
     private func asynchronousScene() throws -> PairedHosts {

@@ -7,7 +7,8 @@ package import RepldFormat
 ///
 ///     source's daemon                                     replica's daemon
 ///     withhold, settle ──────── record, in a message ───> claimReplica, takeOver
-///     detachPair, addReplica <─── its record ──────────── (serves hosts)
+///     keepAway, detachPair,
+///     addReplica  <────────────── its record ──────────── (serves hosts)
 ///
 /// A source that was not asked hears of it when it is back (`EngineEvent.Kind.takenOver`): it tells what its element has that
 /// the other has not (`meet` there), and becomes the replica.
