@@ -52,7 +52,7 @@ extension ReplicationService {
         _ = try await takeOver(
             TakingOver(replica: entry, pair: id, volume: volume, peer: peer, operation: .failover)
         )
-        let outcome = volumes[volume.number]?.failure.map { ", but it is not served: \($0)" } ?? ""
+        let outcome = await troubleServing(volume)
         let words = """
             volume '\(volume.name)' serves hosts now\(outcome). When peer '\(peer.name)' is back, it keeps its hosts away and becomes the \
             replica by itself; 'replctl set \(entry.name) Failback' then brings hosts back to it. Do not let hosts use it before

@@ -227,7 +227,7 @@ extension ReplicationService {
         await resumeResting(of: taking.volume)
         // Also what was kept there: it has been taken back, or nobody counts on it.
         state.removeReplicaArea(taking.pair)
-        let outcome = volumes[taking.volume.number]?.failure.map { "; but it is not served: \($0)" } ?? ""
+        let outcome = await troubleServing(taking.volume)
         record(
             "pair-taken-over",
             volume: taking.volume.name,

@@ -88,6 +88,15 @@ extension ReplicationService {
         return "withheld: waiting for \(waits.joined(separator: ", "))"
     }
 
+    /// Why hosts cannot use a volume that they are to use from now on, as it is said behind that; empty where they can.
+    func troubleServing(_ volume: VolumeEntry) async -> String {
+        if let failure = volumes[volume.number]?.failure { return ", but it is not served: \(failure)" }
+        guard let status = try? await planeStatus(), let found = status.volumes.first(where: { $0.id == volume.id }),
+            let words = withheldWords(of: volume, found, status)
+        else { return "" }
+        return ", but it is \(words)"
+    }
+
     /// Those of a volume's pairs that their peers have taken over.
     private func takenOver(_ members: [PairEntry], _ found: VolumeStatus) -> [PairEntry] {
         members.filter { member in found.pairs.contains { $0.id == member.id && $0.isTakenOver } }

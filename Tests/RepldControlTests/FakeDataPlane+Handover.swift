@@ -102,7 +102,8 @@ extension FakeDataPlane {
         if isEqual { status.facts.differingByteCount = 0 }
         state.withLock { state in
             state.replicas[pair.id] = nil
-            state.volumes[pair.volume]?.isWithheld = false
+            let others = state.pairs.values.filter { $0.opening.volume == pair.volume }
+            state.volumes[pair.volume]?.isWithheld = others.contains { $0.status.isAwaited }
             state.volumes[pair.volume]?.isTakenOver = false
             Self.rest(pairsOf: pair.volume, false, &state)
             state.pairs[pair.id] = Pair(opening: pair, status: status)

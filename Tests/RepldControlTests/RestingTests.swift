@@ -5,6 +5,7 @@ import RepldCore
 import RepldEngine
 import RepldFormat
 import RepldPair
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -137,6 +138,26 @@ import Testing
             #expect(try isResting(hosts.north))
             try await hosts.restartNorth()
             try await waitUntilGoneOn(hosts.north)
+        }
+    }
+
+    @Test(
+        "a host that cannot serve before another peer is asked takes over only where nobody else can, and says that hosts wait"
+    )
+    func awaitedPeer() async throws {
+        try await run { hosts in
+            try await move(hosts.north, "ReverseRoles")
+            hosts.north.plane.state.withLock { state in
+                for id in state.pairs.keys { state.pairs[id]?.status.isAwaited = true }
+            }
+            let refused = await refusal { try await hosts.south.set(.name("ReverseRoles")) }
+            #expect(refused?.message.contains("has said that it does not serve them") == true)
+            #expect(hosts.south.plane.isExported("copy"), "nothing has begun")
+            hosts.link.cut()
+            let reply = try await hosts.north.set(.name("Failover"), force: true)
+            let words = reply.extendedStatus?.message ?? ""
+            #expect(words.contains("but it is withheld: waiting for peer"), "\(words)")
+            #expect(!hosts.north.plane.isExported("db1"))
         }
     }
 
