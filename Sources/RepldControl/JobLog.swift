@@ -154,6 +154,9 @@ package struct JobLog: Sendable {
     /// The jobs that are kept, the oldest first.
     package var jobs: [JobEntry] { content.jobs }
 
+    /// The number of the job that is made next.
+    package var nextNumber: UInt64 { content.nextNumber }
+
     package func job(_ number: UInt64) -> JobEntry? { content.jobs.first { $0.number == number } }
 
     package func job(id: String) -> JobEntry? { content.jobs.first { $0.id == id } }

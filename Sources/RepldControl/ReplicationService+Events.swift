@@ -128,7 +128,10 @@ extension ReplicationService {
         switch event.kind {
         case .takenOver: if let id = event.pair { Task { await followTakeOver(id) } }
         case .caughtUp: if let id = event.pair { Task { await beginEndOfFailback(id) } }
-        case .released: if let number = event.volume?.rawValue { endMoves(ofVolume: number) }
+        case .released:
+            guard let number = event.volume?.rawValue else { return }
+            endMoves(ofVolume: number)
+            Task { await reviewAfterRelease(ofVolume: number) }
         default: break
         }
     }
@@ -146,6 +149,15 @@ extension ReplicationService {
     private func reviewAfterLoss() async {
         do {
             try await reviewJobs(because: "events of the data plane were lost")
+        } catch {
+            logger.error("jobs cannot be reviewed", metadata: ["reason": "\(error)"])
+        }
+    }
+
+    /// The pair has not moved; what the kill of an earlier run has interrupted may not be under way either.
+    private func reviewAfterRelease(ofVolume number: UInt64) async {
+        do {
+            try await reviewOldJobs(ofVolume: number)
         } catch {
             logger.error("jobs cannot be reviewed", metadata: ["reason": "\(error)"])
         }

@@ -200,7 +200,24 @@ extension ReplicationService {
 
     /// Compares jobs that have not ended with what the data plane does: after a start, or when events were lost.
     func reviewJobs(because words: String) async throws(ControlError) {
-        let running = jobs.jobs.filter { !$0.state.isEnd }
+        try await review(jobs.jobs.filter { !$0.state.isEnd }, because: words)
+    }
+
+    /// The same for the jobs of a volume that a start has left undecided: its peers have been asked since.
+    ///
+    /// Jobs of this run are told their ends, and may not have been handed to the data plane yet.
+    func reviewOldJobs(ofVolume number: UInt64) async throws(ControlError) {
+        let old = jobs.jobs.filter { job in
+            !job.state.isEnd && job.number < firstJobNumber
+                && registry.content.pair(job.pair)?.volumeNumber == number
+        }
+        try await review(old, because: Self.interruptedWords)
+    }
+
+    /// Why a job of an earlier run has not come to its end.
+    static var interruptedWords: String { "the daemon was stopped or killed while it ran" }
+
+    private func review(_ running: [JobEntry], because words: String) async throws(ControlError) {
         guard !running.isEmpty else { return }
         let status = try await planeStatus()
         for job in running where !moves.contains(job.pair) {

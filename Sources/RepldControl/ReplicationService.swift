@@ -98,6 +98,8 @@ package actor ReplicationService {
     let hostID: PairID
     var registry: Registry
     var jobs: JobLog
+    /// Jobs with lower numbers are of earlier runs.
+    let firstJobNumber: UInt64
     var volumes: [UInt64: VolumeRuntime] = [:]
     var pairs: [PairID: PairRuntime] = [:]
     /// Why peers could not be told to the data plane, by their numbers.
@@ -133,6 +135,7 @@ package actor ReplicationService {
         self.plane = plane
         self.registry = try Registry(path: state.registryPath)
         self.jobs = try JobLog(path: state.jobsPath)
+        self.firstJobNumber = jobs.nextNumber
         self.hostID = try state.hostID()
         self.state = state
         self.settings = settings
@@ -150,7 +153,7 @@ package actor ReplicationService {
         if let damage = jobs.damage { record("jobs-damaged", message: damage, level: .error) }
         for peer in registry.content.peers { await open(peer) }
         for entry in registry.content.volumes { try await open(entry) }
-        try await reviewJobs(because: "the daemon was stopped or killed while it ran")
+        try await reviewJobs(because: Self.interruptedWords)
         try await listenToPeers()
         for address in settings.frontEnds {
             do {

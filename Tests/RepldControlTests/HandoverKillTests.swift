@@ -98,6 +98,38 @@ import Testing
         }
     }
 
+    /// Accepted, and killed before the data plane knew of it: the start cannot decide before the peer has been asked.
+    ///
+    /// A job that runs for ever would be all that the operator sees of a Failback that nobody carries out.
+    @Test func aFailbackThatWasNeverBegunEndsWhenThePeerIsAsked() async throws {
+        try await TwoHosts.moving { hosts in
+            let moved = try await hosts.north.ended(hosts.north.set(.name("Failover")).job)
+            #expect(try await settled(hosts) == .south, "\(moved)")
+            let kill = await Kill(
+                [.south],
+                at: .call("operate(RepldPair.ReplicationOperation.failback"),
+                of: .south,
+                hosts
+            )
+            let started = try await hosts.south.set(.name("Failback"))
+            await kill.happened()
+            hosts.link.cut()
+            try await hosts.restart(after: kill)
+            let early = try await hosts.south.service.job(id: try #require(started.job))
+            #expect(early.state == Enumerated(JobState.running), "\(early)")
+            hosts.link.mend()
+            hosts.south.plane.askPeers()
+            let job = try await hosts.south.ended(started.job)
+            #expect(job.state == Enumerated(JobState.exception), "\(job)")
+            #expect(job.errorDescription == "the daemon was stopped or killed while it ran; the pair is Failedover")
+            #expect(try await settled(hosts) == .south)
+            let again = try await hosts.south.set(.name("Failback"))
+            hosts.south.plane.setFacts { $0.differingByteCount = 0 }
+            hosts.south.plane.tell(.caughtUp)
+            #expect(try await hosts.south.ended(again.job).state == Enumerated(JobState.completed))
+        }
+    }
+
     /// Hosts go on where they are while nothing can be settled, and are moved as soon as it can.
     @Test func aFailbackThatCannotBeSettledIsTriedAgain() async throws {
         try await TwoHosts.moving { hosts in
