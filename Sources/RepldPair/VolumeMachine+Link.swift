@@ -79,9 +79,11 @@ extension VolumeMachine {
     /// What the target holds is not known: everything is to be compared.
     ///
     /// In a conflict only an operator can say whose data counts. Nothing of this may be told to the peer before it is recorded.
+    /// An element that is an image of its own (`isImage`) stays one: a copy keeps what it overwrites there, so that whoever has decided
+    /// wrongly can have it back as long as the copy is under way.
     /// False where nothing is compared by itself for it.
     @discardableResult
-    package mutating func forgetTarget(pair index: Int, because stop: HandshakeStop?) -> Bool {
+    package mutating func forgetTarget(pair index: Int, because stop: HandshakeStop?, isImage: Bool = false) -> Bool {
         guard pairs[index].isInUse, pairs[index].isRemote else { return false }
         // What was never copied is copied as a whole anyhow; but a peer that has heard of more is overwritten by no Activate.
         guard pairs[index].copyState != .initialized || stop != nil else { return false }
@@ -93,7 +95,7 @@ extension VolumeMachine {
         pairs[index].markAgain(Extent(offset: 0, length: byteCount))
         pairs[index].distrustMaps()
         pairs[index].comparesFirst = true
-        if !pairs[index].isMisplaced { pairs[index].isTargetConsistent = false }
+        if !pairs[index].isMisplaced { pairs[index].isTargetConsistent = isImage }
         // Nobody knows whether what it has kept is of what it holds now.
         dropUndo(index)
         pairs[index].forgetStep()

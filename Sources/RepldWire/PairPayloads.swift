@@ -7,7 +7,7 @@ package import RepldCore
 ///         16     8  size of the volume in bytes
 ///         24     4  term: how often the pair has moved to the other daemon
 ///         28     1  flags: bit 0 this side has the pair; otherwise it is the replica; of a replica's, bit 1 it can keep what a copy
-///                   overwrites, 2 its record counts on what was kept, and that is gone
+///                   overwrites, 2 its record counts on what was kept, and that is gone, 3 what it holds is a usable image
 ///         29     1  copy state, the standard's number
 ///         30     1  mode, the standard's number: 2 synchronous, 3 asynchronous
 ///         31     1  log2 of the map's granule in bytes
@@ -28,6 +28,8 @@ package struct PairOpening: FramePayload, BitwiseCopyable {
     package var keepsUndo = false
     /// What the replica has kept cannot be relied on any more.
     package var isUndoLost = false
+    /// What the replica holds is a usable image, by the record that it has.
+    package var isImage = false
 
     package static var byteCount: Int { 208 }
 
@@ -61,12 +63,14 @@ package struct PairOpening: FramePayload, BitwiseCopyable {
         }
     }
 
-    private var flags: UInt8 { (record.hasPair ? 1 : 0) | (keepsUndo ? 2 : 0) | (isUndoLost ? 4 : 0) }
+    private var flags: UInt8 {
+        (record.hasPair ? 1 : 0) | (keepsUndo ? 2 : 0) | (isUndoLost ? 4 : 0) | (isImage ? 8 : 0)
+    }
 
     package static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> PairOpening {
         try checkSize(bytes)
         let flags: UInt8 = bytes.loadLittleEndian(at: 28)
-        guard flags < 8 else { throw .impossible("flags") }
+        guard flags < 16 else { throw .impossible("flags") }
         guard bytes.loadLittleEndian(at: 36, as: UInt32.self) == 0 else { throw .impossible("bytes that are zero") }
         var record = SideRecord(
             pair: PairID(high: bytes.loadLittleEndian(at: 0), low: bytes.loadLittleEndian(at: 8)),
@@ -94,6 +98,7 @@ package struct PairOpening: FramePayload, BitwiseCopyable {
         )
         opening.keepsUndo = flags & 2 != 0
         opening.isUndoLost = flags & 4 != 0
+        opening.isImage = flags & 8 != 0
         try opening.check()
         return opening
     }

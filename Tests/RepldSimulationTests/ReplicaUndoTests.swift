@@ -99,6 +99,28 @@ import Testing
         hosts.expectEqual()
     }
 
+    /// The source is one of an older day, and an operator has said that its data counts.
+    @Test("of a history that an operator has given up can be had back as long as the copy is under way")
+    func loserOfTwoHistories() throws {
+        let hosts = try PairedHosts(keepsUndo: true)
+        let older = hosts.backup(hosts.member.disk, hosts.member.metadata)
+        try hosts.write(1, 0..<hosts.member.disk.sectorCount)
+        try hosts.goOn()
+        hosts.source.crash()
+        hosts.restore(older, hosts.member.disk, hosts.member.metadata)
+        let held = hosts.contents
+        try hosts.startSource()
+        try hosts.waitFor(.invalid)
+        #expect(hosts.member.record.pairRecord?.isTargetConsistent == true, "it is an image of its own")
+        try hosts.operate(.resyncReplica, isForced: true)
+        try #require(hosts.world.run { hosts.contents != held })
+        hosts.source.crash()
+        try hosts.pass(seconds: 10)
+        #expect(hosts.contents != held && hosts.member.record.pairRecord?.isTargetConsistent == false)
+        let record = try hosts.takeBack().get()
+        #expect(record.isTargetConsistent && hosts.contents == held)
+    }
+
     @Test("is not kept any more when the copy has come to its end")
     func ended() throws {
         let (hosts, _) = try Self.suspended()

@@ -52,9 +52,9 @@ import Testing
         try check(Self.opening, seed: 4)
         #expect(Array(bytes(of: Self.opening)[24..<29]) == [4, 3, 2, 1, 1])
         var answer = Self.opening
-        (answer.keepsUndo, answer.isUndoLost, answer.record.hasPair) = (true, true, false)
+        (answer.keepsUndo, answer.isUndoLost, answer.isImage, answer.record.hasPair) = (true, true, true, false)
         try check(answer, seed: 5)
-        #expect(bytes(of: answer)[28] == 6)
+        #expect(bytes(of: answer)[28] == 14)
         try check(
             StateChange(
                 operation: 15,
@@ -72,7 +72,7 @@ import Testing
     @Test func openingsThatAreImpossible() {
         let good = bytes(of: Self.opening)
         let changes: [(place: Int, value: UInt8)] = [
-            (23, 0x80), (28, 8), (30, 4), (31, 11), (31, 21), (33, 0x18), (36, 1), (39, 1),
+            (23, 0x80), (28, 16), (30, 4), (31, 11), (31, 21), (33, 0x18), (36, 1), (39, 1),
         ]
         for change in changes {
             var bad = good

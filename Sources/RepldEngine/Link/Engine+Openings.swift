@@ -47,7 +47,7 @@ extension Engine where P: ~Copyable {
                 canKeep: opening.keepsUndo,
                 isLost: opening.isUndoLost
             )
-            meetHistory(of: opening.record, target)
+            meetHistory(of: opening.record, isImage: opening.isImage, target)
         case .unknownPair:
             // Asked again with the next tick.
             refuseOpening(target, "the peer knows nothing of this pair: detach it here, and create it anew")
@@ -59,7 +59,9 @@ extension Engine where P: ~Copyable {
     }
 
     /// Compares what the peer has of a pair with what there is here; the peer is told a record when what follows from that is durable.
-    private mutating func meetHistory(of peer: SideRecord, _ target: Int) {
+    ///
+    /// Where the two have parted, what the peer holds (`isImage`) may be all that there is of its history.
+    private mutating func meetHistory(of peer: SideRecord, isImage: Bool, _ target: Int) {
         guard let own = links.targets[target].record?.side(hasPair: true) else {
             return refuseOpening(target, "the record of this pair is not written yet")
         }
@@ -77,14 +79,18 @@ extension Engine where P: ~Copyable {
             return refuseOpening(target, "the peer has not given up the pair yet that was taken over from it")
         case .follow: break
         case .compareAll(let rule):
-            let isCompared = volumes[volume].machine.forgetTarget(pair: index, because: nil)
+            let isCompared = volumes[volume].machine.forgetTarget(
+                pair: index,
+                because: nil,
+                isImage: isImage && rule == .longAway
+            )
             if isCompared, rule != .firstCopy { announce(rule, target) }
             isDecided = true
         case .stop(let conflict):
             let stop = HandshakeStop(conflict, own: own, peer: peer)
             // What is known already is not recorded with each attempt.
             if volumes[volume].machine.conflict(of: index) != conflict {
-                volumes[volume].machine.forgetTarget(pair: index, because: stop)
+                volumes[volume].machine.forgetTarget(pair: index, because: stop, isImage: isImage)
             }
             isDecided = true
             guard !peer.hasPair, conflict != .otherPair, conflict != .otherSize else {

@@ -99,6 +99,8 @@ extension Engine where P: ~Copyable {
 
     /// The peer wants to write a replica.
     mutating func openReplica(_ opening: PairOpening, _ header: FrameHeader, _ session: Int) {
+        // An opening begins anew with epochs.
+        let isImage = replicaIndex(opening.record.pair).map { links.replicas[$0].isImage } ?? false
         let status = statusOfOpening(opening, header, session)
         guard let control = links.sessions[session].control else { return }
         var answer = opening
@@ -107,6 +109,7 @@ extension Engine where P: ~Copyable {
             answer.keepsUndo = links.replicas[place].undo.area != nil
             let counts = links.replicas[place].record?.hasUndo ?? false
             answer.isUndoLost = counts && !links.replicas[place].undo.isWhole
+            answer.isImage = isImage
         }
         send(.pairOpenReply, answer, on: control, stream: header.stream, tag: header.tag, detail: status.rawValue)
     }

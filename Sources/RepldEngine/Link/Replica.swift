@@ -44,6 +44,12 @@ struct Replica: ~Copyable {
     var undo = ReplicaUndo()
     var removal: (@Sendable (Result<Void, EngineRefusal>) -> Void)?
 
+    /// What is here is a usable image, as far as anybody has told.
+    var isImage: Bool {
+        guard let record, epochFailure == nil else { return false }
+        return record.isTargetConsistent || record.copyState == CopyState.synchronized.rawValue
+    }
+
     var isIdle: Bool { requestCount == 0 && writing == nil && !undo.isBusy }
 }
 
