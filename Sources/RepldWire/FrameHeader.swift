@@ -207,10 +207,9 @@ extension FrameHeader {
         guard isEmptyUnsummed else { return .reserved(kind, "payload checksum") }
         switch kind.rule.payload {
         case .none:
-            if kind == .digestRequest || kind == .mapRequest {
+            if kind == .digestRequest {
                 guard let asked = granuleCount else { return .impossible(kind, "granule") }
-                let answered = kind == .digestRequest ? asked * 8 : Self.wordBytes(asked)
-                guard answered <= UInt64(piece) else { return .impossible(kind, "length") }
+                guard asked * 8 <= UInt64(piece) else { return .impossible(kind, "length") }
             }
             return kind == .read && length > piece ? .impossible(kind, "length") : exactly(0)
         case .fixed(let byteCount): return exactly(UInt32(byteCount))
@@ -220,12 +219,6 @@ extension FrameHeader {
         case .digests:
             guard let granuleCount else { return .impossible(kind, "granule") }
             return sized(granuleCount * 8, piece)
-        case .bitmap:
-            guard let granuleCount else { return .impossible(kind, "granule") }
-            return sized(Self.wordBytes(granuleCount), piece)
-        case .runs:
-            guard count <= piece else { return .payloadTooLong(kind, count, piece) }
-            return count > 0 && count % 8 == 0 ? nil : .impossible(kind, "payload length")
         case .words:
             let most = UInt32(Goodbye.wordByteCountMaximum)
             return count <= most ? nil : .payloadTooLong(kind, count, most)
@@ -257,15 +250,12 @@ extension FrameHeader {
         return (UInt64(length) + UInt64(detail) - 1) / UInt64(detail)
     }
 
-    private static func wordBytes(_ bitCount: UInt64) -> UInt64 { (bitCount + 63) / 64 * 8 }
-
     /// How many bytes the payload is once it is expanded.
     package var plainByteCount: Int {
         switch kind.rule.payload {
         case .data: Int(length)
         case .digests: Int((granuleCount ?? 0) * 8)
-        case .bitmap: Int(Self.wordBytes(granuleCount ?? 0))
-        case .none, .fixed, .runs, .words, .message: Int(payloadByteCount)
+        case .none, .fixed, .words, .message: Int(payloadByteCount)
         }
     }
 }

@@ -3,7 +3,7 @@ internal import RepldCore
 /// What a frame is; the numbers are on the wire and never change their meaning.
 ///
 /// Control frames never queue behind bulk data, by two means together. A session has one connection for control and one
-/// or more for data (`Lane`): what lies in a socket's send buffer cannot be overtaken, so a shared connection would put a
+/// for data (`Lane`): what lies in a socket's send buffer cannot be overtaken, so a shared connection would put a
 /// keep-alive behind megabytes on a slow link. And bulk is cut into pieces of at most 128 KiB
 /// (`WireLimits.pieceByteCountMaximum`), each a frame of its own, so that no reader is held up by one frame for long.
 ///
@@ -21,8 +21,6 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case ping = 4
     /// Answers with the clock that was asked with, and an own one.
     case pong = 5
-    /// Lets the peer send more: `Credit`.
-    case credit = 6
 
     /// Binds a stream number to a pair and shows this side's record: `PairOpening`.
     case pairOpen = 16
@@ -30,10 +28,6 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case pairOpenReply = 17
     /// Unbinds a stream number.
     case pairClose = 18
-    /// An operation, forwarded to the side that decides or agreed between both: `StateChange`.
-    case stateChange = 19
-    /// The operation's return code and where the pair stands: `StateChangeResult`.
-    case stateChangeReply = 20
     /// The source's record of the pair as it is now, to be kept on stable storage before the answer.
     ///
     /// From a record with an undo on, whatever is written is kept first (`UndoLayout` is one way), until a record has none; a replica that cannot answers `AckStatus.notKept`, and keeps the record that it has.
@@ -56,10 +50,6 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case epochMark = 36
     /// Answers a request that has no reply of its own kind, and any that failed.
     case ack = 37
-    /// Everything up to the position is settled on both sides: what is kept to settle it again may go.
-    case trim = 38
-    /// The range differs, and is recorded here as different: the sender does not send it now.
-    case differs = 39
 
     /// Asks for bytes of the volume.
     case read = 48
@@ -69,14 +59,6 @@ package enum FrameKind: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case digestRequest = 50
     /// The digests that were asked for, 8 bytes each.
     case digestReply = 51
-    /// Asks which parts of a range hold data.
-    case allocationQuery = 52
-    /// The runs of the range: `AllocationRun`.
-    case allocationReply = 53
-    /// Asks for a part of the dirty map.
-    case mapRequest = 54
-    /// A part of the dirty map, one bit for each granule.
-    case mapPart = 55
 }
 
 /// Which connection of a session a frame travels on.
@@ -91,7 +73,7 @@ package struct FrameFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
 
     package init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    /// The payload is one LZ4 block that expands to exactly the frame's length (or the map part's size).
+    /// The payload is one LZ4 block that expands to exactly the frame's length.
     package static var compressed: FrameFlags { FrameFlags(rawValue: 1 << 0) }
     /// The range is all zero, and there is no payload.
     package static var zeroes: FrameFlags { FrameFlags(rawValue: 1 << 1) }
@@ -124,10 +106,6 @@ enum PayloadShape: Hashable, Sendable, BitwiseCopyable {
     case data
     /// 8 bytes for each granule of the range; the detail is the granule in bytes.
     case digests
-    /// Runs of 8 bytes, at least one.
-    case runs
-    /// One bit for each granule of the range, in whole words of 8 bytes; the detail is the granule in bytes.
-    case bitmap
     /// Words in UTF-8, or none.
     case words
     /// Bytes of a message, at most `WireLimits.messageByteCountMaximum`.
@@ -154,26 +132,16 @@ extension FrameKind {
         case .hello, .helloReply: FrameRule(fields: [], payload: .fixed(Hello.byteCount), isForGreeting: true)
         case .goodbye: FrameRule(fields: [.detail], payload: .words, isForGreeting: true)
         case .ping, .pong: FrameRule(fields: [.tag], payload: .fixed(Ping.byteCount))
-        case .credit: FrameRule(fields: [], payload: .fixed(Credit.byteCount), lane: .control)
         case .pairOpen: FrameRule(fields: [.stream, .tag], payload: .fixed(PairOpening.byteCount), lane: .control)
         case .pairOpenReply:
             FrameRule(fields: [.stream, .tag, .detail], payload: .fixed(PairOpening.byteCount), lane: .control)
         case .pairClose: FrameRule(fields: [.stream, .tag, .position], lane: .control)
-        case .stateChange:
-            FrameRule(fields: [.stream, .tag, .position], payload: .fixed(StateChange.byteCount), lane: .control)
-        case .stateChangeReply:
-            FrameRule(
-                fields: [.stream, .tag, .position, .detail],
-                payload: .fixed(StateChangeResult.byteCount),
-                lane: .control
-            )
         case .record:
             FrameRule(fields: [.stream, .tag], payload: .fixed(WireLimits.recordByteCount), lane: .control)
         case .message: FrameRule(fields: [.tag], payload: .message, lane: .control)
         case .messageReply: FrameRule(fields: [.tag], payload: .message, lane: .control)
-        case .write, .zero, .discard, .flush, .epochMark, .ack, .trim, .differs: writeRule
-        case .read, .readReply, .digestRequest, .digestReply, .allocationQuery, .allocationReply, .mapRequest, .mapPart:
-            readRule
+        case .write, .zero, .discard, .flush, .epochMark, .ack: writeRule
+        case .read, .readReply, .digestRequest, .digestReply: readRule
         }
     }
 
@@ -192,8 +160,6 @@ extension FrameKind {
         case .flush: return FrameRule(fields: [.stream, .position, .tag], lane: .data)
         case .epochMark: return FrameRule(fields: [.stream, .position, .tag, .detail], lane: .data)
         case .ack: return FrameRule(fields: [.stream, .position, .tag, .detail], flags: [.durable], lane: .control)
-        case .trim: return FrameRule(fields: [.stream, .position], lane: .control)
-        case .differs: return FrameRule(fields: [.stream, .position, .range], lane: .control)
         default: invariantFailed("a kind of writing has a rule")
         }
     }
@@ -207,17 +173,6 @@ extension FrameKind {
         case .readReply: return FrameRule(fields: request, flags: [.compressed, .zeroes], payload: .data, lane: .data)
         case .digestRequest: return FrameRule(fields: detailed, needs: .digests)
         case .digestReply: return FrameRule(fields: detailed, payload: .digests, lane: .data, needs: .digests)
-        case .allocationQuery: return FrameRule(fields: request, lane: .control, needs: .allocation)
-        case .allocationReply: return FrameRule(fields: request, payload: .runs, lane: .data, needs: .allocation)
-        case .mapRequest: return FrameRule(fields: detailed, lane: .control, needs: .maps)
-        case .mapPart:
-            return FrameRule(
-                fields: detailed,
-                flags: [.compressed, .zeroes],
-                payload: .bitmap,
-                lane: .data,
-                needs: .maps
-            )
         default: invariantFailed("a kind of reading has a rule")
         }
     }

@@ -65,35 +65,6 @@ package struct Ping: FramePayload, BitwiseCopyable {
     }
 }
 
-/// What the peer may send on the data connections, counted from the beginning of the session.
-///
-/// Totals and not increments, so that one that comes twice, or late behind a newer one, grants nothing twice.
-///
-///     offset  size  field
-///          0     8  bytes of payload
-///          8     8  requests
-package struct Credit: FramePayload, BitwiseCopyable {
-    package var byteTotal: UInt64
-    package var requestTotal: UInt64
-
-    package static var byteCount: Int { 16 }
-
-    package init(byteTotal: UInt64, requestTotal: UInt64) {
-        self.byteTotal = byteTotal
-        self.requestTotal = requestTotal
-    }
-
-    package func encode(into bytes: inout MutableRawSpan) {
-        bytes.storeLittleEndian(byteTotal, at: 0)
-        bytes.storeLittleEndian(requestTotal, at: 8)
-    }
-
-    package static func decode(_ bytes: borrowing RawSpan) throws(PayloadError) -> Credit {
-        try checkSize(bytes)
-        return Credit(byteTotal: bytes.loadLittleEndian(at: 0), requestTotal: bytes.loadLittleEndian(at: 8))
-    }
-}
-
 /// How an opening was answered: the detail of a reply to it.
 package enum OpenStatus: UInt32, Sendable, CaseIterable, BitwiseCopyable {
     case opened = 0
@@ -153,45 +124,4 @@ package enum Goodbye: UInt32, Sendable, CaseIterable, BitwiseCopyable {
 
     /// Reasons of later versions are read as `internalError`: the connection ends in any case.
     package init(detail: UInt32) { self = Goodbye(rawValue: detail) ?? .internalError }
-}
-
-/// One run of an answer about allocation: 8 bytes, the length in the lower 56 bits, the state in the upper 8.
-package struct AllocationRun: Hashable, Sendable, BitwiseCopyable {
-    package var byteCount: UInt64
-    /// The run reads as zero.
-    package var isZero: Bool
-
-    package static var encodedByteCount: Int { 8 }
-
-    package init(byteCount: UInt64, isZero: Bool) {
-        invariant(byteCount > 0 && byteCount <= UInt64(UInt32.max), "a run lies in its range, and is not empty")
-        self.byteCount = byteCount
-        self.isZero = isZero
-    }
-
-    package func encode(into bytes: inout MutableRawSpan, at index: Int) {
-        bytes.storeLittleEndian(byteCount | (isZero ? 1 << 56 : 0), at: index * Self.encodedByteCount)
-    }
-
-    /// Checks a whole payload: states that are known, no empty run, and together exactly the range.
-    package static func check(_ bytes: borrowing RawSpan, range: UInt32) throws(PayloadError) {
-        guard bytes.byteCount % encodedByteCount == 0 else {
-            throw .size(found: bytes.byteCount, expected: bytes.byteCount / encodedByteCount * encodedByteCount)
-        }
-        var rest = UInt64(range)
-        for index in 0..<bytes.byteCount / encodedByteCount {
-            let word: UInt64 = bytes.loadLittleEndian(at: index * encodedByteCount)
-            guard word >> 56 <= 1 else { throw .impossible("state of a run") }
-            let byteCount = word & (1 << 56 - 1)
-            guard byteCount > 0, byteCount <= rest else { throw .impossible("length of a run") }
-            rest -= byteCount
-        }
-        guard rest == 0 else { throw .impossible("length of all runs") }
-    }
-
-    /// The run at an index of a payload that was checked.
-    package static func decode(_ bytes: borrowing RawSpan, at index: Int) -> AllocationRun {
-        let word: UInt64 = bytes.loadLittleEndian(at: index * encodedByteCount)
-        return AllocationRun(byteCount: word & (1 << 56 - 1), isZero: word >> 56 == 1)
-    }
 }

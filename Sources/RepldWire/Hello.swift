@@ -10,18 +10,12 @@ package struct WireFeatures: OptionSet, Hashable, Sendable, BitwiseCopyable {
     package static var lz4: WireFeatures { WireFeatures(rawValue: 1 << 0) }
     /// Ranges can be compared by digests (XXH64).
     package static var digests: WireFeatures { WireFeatures(rawValue: 1 << 1) }
-    /// The peer can be asked where its element holds data.
-    package static var allocation: WireFeatures { WireFeatures(rawValue: 1 << 2) }
-    /// Dirty maps are exchanged.
-    package static var maps: WireFeatures { WireFeatures(rawValue: 1 << 3) }
-    /// More than one data connection.
-    package static var severalDataLanes: WireFeatures { WireFeatures(rawValue: 1 << 4) }
     /// All that this version of the program knows.
-    package static var known: WireFeatures { [.lz4, .digests, .allocation, .maps, .severalDataLanes] }
+    package static var known: WireFeatures { [.lz4, .digests] }
 
     /// The names of the features, or their numbers where this version has no name.
     package var words: String {
-        let names = ["lz4", "digests", "allocation", "maps", "several data connections"]
+        let names = ["lz4", "digests"]
         let bits = (0..<64).filter { rawValue >> UInt64($0) & 1 != 0 }
         return bits.map { $0 < names.count ? names[$0] : "feature \($0)" }.joined(separator: ", ")
     }
@@ -31,7 +25,7 @@ package struct WireFeatures: OptionSet, Hashable, Sendable, BitwiseCopyable {
 package struct WireLimits: Hashable, Sendable, BitwiseCopyable {
     /// Payload of one frame.
     package var pieceByteCount: UInt32
-    /// Payload that may be on its way to a side before it grants more.
+    /// Payload of requests that may be on their way to a side, and not answered.
     package var windowByteCount: UInt32
     /// Requests that may be on their way to a side.
     package var requestCount: UInt32

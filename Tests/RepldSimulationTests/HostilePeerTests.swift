@@ -115,15 +115,14 @@ import Testing
         }
         switch kind.rule.payload {
         case .none:
-            if kind == .digestRequest || kind == .mapRequest { header.detail = 1 << UInt32(9 + random.below(22)) }
+            if kind == .digestRequest { header.detail = 1 << UInt32(9 + random.below(22)) }
             if kind == .read { header.length = min(header.length, 131_072) }
             let asked = UInt64(header.length) / UInt64(max(header.detail, 1)) + 1
-            if kind == .digestRequest || kind == .mapRequest, asked > 8192 { header.detail = 1 << 30 }
+            if kind == .digestRequest, asked > 8192 { header.detail = 1 << 30 }
             return frame(header, [])
         case .fixed(let count): return frame(header, bytes(&random, count))
         case .words: return frame(header, bytes(&random, Int(random.below(100))))
         case .message: return frame(header, bytes(&random, Int(random.below(2000))))
-        case .runs: return frame(header, bytes(&random, 8))
         case .data:
             header.length = min(header.length, 131_072)
             if kind.rule.flags.contains(.compressed), random.chance(oneIn: 3) {
@@ -131,7 +130,7 @@ import Testing
                 return frame(header, bytes(&random, 1 + Int(random.below(UInt64(header.length) - 1))))
             }
             return frame(header, bytes(&random, Int(header.length)))
-        case .digests, .bitmap:
+        case .digests:
             header.detail = 1 << 30
             return frame(header, bytes(&random, 8))
         }

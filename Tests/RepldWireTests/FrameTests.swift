@@ -101,8 +101,8 @@ import Testing
         var compressed = FrameHeader(kind: .write, flags: .compressed, stream: 1, length: 512)
         compressed.payloadByteCount = 100
         #expect(refusal(frame(compressed), lane: .data, terms: plain) == .notNegotiated(.write, .lz4))
-        let query = FrameHeader(kind: .allocationQuery, stream: 1, length: 512)
-        #expect(refusal(frame(query), lane: .control, terms: plain) == .notNegotiated(.allocationQuery, .allocation))
+        let request = FrameHeader(kind: .digestRequest, stream: 1, length: 512, detail: 512)
+        #expect(refusal(frame(request), lane: .control, terms: plain) == .notNegotiated(.digestRequest, .digests))
     }
 
     @Test(arguments: [511, 768, 0, 1024])

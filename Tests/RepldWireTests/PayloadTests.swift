@@ -48,25 +48,12 @@ import Testing
     @Test func allPayloads() throws {
         try check(NegotiationTests.hello(host: 7, 1...3, 0x21, required: 1), seed: 1)
         try check(Ping(askedClock: 1, answeredClock: 2, oldestUnsentAge: 3), seed: 2)
-        try check(Credit(byteTotal: 1 << 50, requestTotal: 12), seed: 3)
         try check(Self.opening, seed: 4)
         #expect(Array(bytes(of: Self.opening)[24..<29]) == [4, 3, 2, 1, 1])
         var answer = Self.opening
         (answer.keepsUndo, answer.isUndoLost, answer.isImage, answer.record.hasPair) = (true, true, true, false)
         try check(answer, seed: 5)
         #expect(bytes(of: answer)[28] == 14)
-        try check(
-            StateChange(
-                operation: 15,
-                phase: .prepare,
-                isForced: true,
-                fromState: 7,
-                revision: 8,
-                generation: Generation(5)
-            ),
-            seed: 5
-        )
-        try check(StateChangeResult(copyState: 18, revision: 3, bytesAtStake: 1 << 33, job: 4), seed: 6)
     }
 
     @Test func openingsThatAreImpossible() {
@@ -78,25 +65,6 @@ import Testing
             var bad = good
             bad[change.place] = change.value
             #expect(throws: PayloadError.self) { try PairOpening.decode(bad.span.bytes) }
-        }
-    }
-
-    @Test func allocationRuns() throws {
-        let runs = [AllocationRun(byteCount: 4096, isZero: false), AllocationRun(byteCount: 8192, isZero: true)]
-        let good = written(16) { bytes in for (index, run) in runs.enumerated() { run.encode(into: &bytes, at: index) }
-        }
-        try AllocationRun.check(good.span.bytes, range: 12288)
-        #expect((0..<2).map { AllocationRun.decode(good.span.bytes, at: $0) } == runs)
-        for range: UInt32 in [0, 12287, 12289] {
-            #expect(throws: PayloadError.self) { try AllocationRun.check(good.span.bytes, range: range) }
-        }
-        var bad = good
-        bad[15] = 2
-        #expect(throws: PayloadError.impossible("state of a run")) {
-            try AllocationRun.check(bad.span.bytes, range: 12288)
-        }
-        #expect(throws: PayloadError.size(found: 15, expected: 8)) {
-            try AllocationRun.check(Array(good[..<15]).span.bytes, range: 12288)
         }
     }
 

@@ -86,13 +86,12 @@ struct FrameSource {
     private mutating func payload(_ header: inout FrameHeader) -> [UInt8] {
         switch header.kind.rule.payload {
         case .none:
-            if header.kind == .digestRequest || header.kind == .mapRequest { header.detail = 4096 }
+            if header.kind == .digestRequest { header.detail = 4096 }
             return []
         case .fixed(let count): return bytes(count)
         case .words: return bytes(Int(random.below(513)))
         case .message: return bytes(Int(random.below(65537)))
-        case .runs: return bytes(8 * Int(1 + random.below(100)))
-        case .data, .digests, .bitmap:
+        case .data, .digests:
             if header.kind.rule.payload != .data { header.detail = 512 << UInt32(random.below(8)) }
             if header.flags.contains(.zeroes) { return [] }
             guard header.flags.contains(.compressed) else { return bytes(header.plainByteCount) }
